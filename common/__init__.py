@@ -1,0 +1,1 @@
+"""What is the same in every version and is not a lesson: corpora, tokenizers, evaluation."""
