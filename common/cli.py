@@ -1,0 +1,139 @@
+"""The command line, made from a script's Config dataclass, and errors that are one line long."""
+
+import contextlib
+import dataclasses
+import io
+import json
+import math
+import os
+import sys
+from pathlib import Path
+
+from common.errors import UserError
+
+# The fields that may change when a run is resumed: they never change what is learned up to a step.
+SAFE_TO_CHANGE = (
+    "steps eval_every device data_dir out_dir resume sample_only compile"
+    " prompt max_new_tokens temperature top_k top_p"
+).split()
+
+POSITIVE = "vocab_size context_length batch_size eval_every max_new_tokens grad_accum n_head n_embd"
+RANGES = {  # field: (test, what is wanted); one table, because a field means the same everywhere
+    **{name: (lambda v: v >= 1, "at least 1") for name in (POSITIVE + " n_layer").split()},
+    "steps": (lambda v: v >= 0, "at least 0"),
+    "seed": (lambda v: 0 <= v < 2**63, "between 0 and 2^63 - 1"),
+    "learning_rate": (lambda v: 0 < v < math.inf, "above 0"),
+    "warmup_steps": (lambda v: v >= 0, "at least 0"),
+    "weight_decay": (lambda v: 0 <= v < math.inf, "at least 0"),
+    "clip_norm": (lambda v: v > 0, "above 0"),
+    "dropout": (lambda v: 0 <= v < 1, "at least 0 and below 1"),
+    "rope_base": (lambda v: 1 < v < math.inf, "above 1"),
+    "temperature": (lambda v: 0 <= v < math.inf, "at least 0 (0 is greedy)"),
+    "top_k": (lambda v: v >= 0, "at least 0 (0 is off)"),
+    "top_p": (lambda v: 0 < v <= 1, "above 0 and at most 1 (1 is off)"),
+    "prompt": (lambda v: v != "", "some text: a model continues what it is given"),
+    "data": (lambda v: v != "", "a corpus' name or a path"),
+    "tokenizer": (lambda v: v != "", "bpe, char, word, gpt2 or a saved vocabulary's path"),
+    "out_dir": (lambda v: v != "", "a folder's path"),
+}
+LARGEST = 2**31  # no size in a laptop's run comes near; larger ones are slips of the keyboard
+
+
+def parse(config_class, description, args=None):
+    """The command line as a `config_class`; the comment behind each field is its help text.
+
+    With --resume or --sample-only the defaults are the saved run's own settings, so that only
+    what the user typed can differ. Raises UserError, one line, for anything that can't be meant.
+    """
+    args = sys.argv[1:] if args is None else args
+    config = _parse(config_class, description, args, config_class())
+    if config.resume or config.sample_only:
+        config = _parse(config_class, description, args, _saved(config_class, config))
+    for field in dataclasses.fields(config):
+        check(field.name, getattr(config, field.name))
+    return config
+
+
+def check(name, value):
+    """Raise UserError if the value of the field `name` is outside its range."""
+    flag = "--" + name.replace("_", "-")
+    test, wanted = RANGES.get(name, (lambda v: True, ""))
+    if not test(value):
+        raise UserError(f"{flag} {value!r}: it has to be {wanted}")
+    if isinstance(value, int) and name != "seed" and value > LARGEST:
+        raise UserError(f"{flag} {value}: that is too large; the limit is {LARGEST}")
+    if isinstance(value, str) and "\0" in value:
+        raise UserError(f"{flag}: the text holds a NUL character")
+
+
+def _parse(config_class, description, args, default):
+    import tyro
+
+    out, err = _Captured(), _Captured()
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            return tyro.cli(config_class, description=description, args=args, default=default)
+    except SystemExit as stop:
+        if not stop.code:  # --help
+            print(out.getvalue(), end="")
+            raise
+        raise UserError(_one_line(err.getvalue())) from None
+
+
+class _Captured(io.StringIO):
+    encoding = "utf-8"  # tyro asks, and draws its frames accordingly
+
+
+def _one_line(box):
+    """tyro's framed message as one line: its first paragraph, and a suggestion if there is one."""
+    lines = [line for line in box.splitlines() if line[:1] == "│"]
+    texts = [line.strip("│─ ") for line in lines]  # a rule leaves nothing
+    first = texts[: texts.index("")] if "" in texts else texts
+    guesses = [text for text in texts if text.startswith("--")]
+    hint = f"; did you mean {guesses[0].split()[0]}?" if guesses and "Unrecognized" in box else ""
+    return f"{' '.join(first)}{hint} (--help lists the flags)"
+
+
+def _saved(config_class, config):
+    """The settings of the run in config.out_dir, as defaults for the command line."""
+    path = Path(config.out_dir) / "config.json"
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        names = [field.name for field in dataclasses.fields(config_class)]
+        if saved["version"] != Path(config_class().out_dir).name:
+            raise UserError(
+                f"{config.out_dir} holds a run of {saved['version']}.py, not of this script:"
+                f" use that script or another --out-dir"
+            )
+        values = {name: saved["config"][name] for name in names}
+    except FileNotFoundError:
+        flag = "--resume" if config.resume else "--sample-only"
+        raise UserError(f"{flag}: no run in {config.out_dir}; train one first, without it") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path} can't be read as a run's settings: {error!r}") from None
+    defaults = config_class()
+    for name, value in values.items():
+        if type(value) is not type(getattr(defaults, name)):
+            raise UserError(f"{path}: {name} is {value!r}; the file has been damaged")
+    return config_class(**{**values, "resume": False, "sample_only": False})
+
+
+def run_main(main):
+    """Call main(); a UserError is one line on standard error and exit status 2, no traceback."""
+    # Progress bars and messages hold characters that a Windows console's own encoding may lack.
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):
+            stream.reconfigure(encoding="utf-8", errors="replace")
+    try:
+        main()
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"{Path(sys.argv[0]).name}: " + " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:  # the reader, `head` for one, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,87 @@
+"""The judge: one measure for every version, on the whole validation split, never random."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+LOGIT_BYTES = 2**26  # logits held at once: 64 MiB, so that judging needs no more than training
+
+
+@torch.no_grad()
+def judge(model, tokens, context_length, corpus, split="validation", stride=None, limit=None):
+    """How well the model predicts `tokens`, each of them once.
+
+    model           idx (B, T) -> logits (B, T, V); it is put in evaluation mode and back
+    tokens          the split's ids in order: a 1-D tensor or numpy array (mapped from disk or not)
+    context_length  the windows' length T. They lie side by side: a window's first token is
+                    predicted from one token of context, its last from T
+    corpus, split   whose tokens they are: bits per byte = total nats / (ln 2 * bytes of the text),
+                    perplexity per word = exp(total nats / words) where words are defined
+    stride          slide the windows by this many tokens instead of T and count the last `stride`
+                    predictions of each (all of the first window's), so that almost every token
+                    is predicted from at least T - stride tokens of context. Costs T / stride times
+                    as much.
+    limit           judge the first `limit` tokens only (bytes are then scaled in proportion)
+
+    Nothing stands before the very first token: it costs ln V, as every token would without a
+    model. So the total is the length of a code from which the whole text can be rebuilt.
+    Returns a dictionary: loss (nats per token), bits_per_byte, perplexity, word_perplexity,
+    accuracy (top-1) and accuracy_top5.
+    """
+    T = context_length
+    stride = T if stride is None else stride
+    n = len(tokens) if limit is None else min(limit, len(tokens))
+    if not 1 <= stride <= T:
+        raise ValueError(f"stride {stride} is not between 1 and the context length {T}")
+    if n < 2:
+        raise ValueError("there is nothing to judge: the split holds fewer than two tokens")
+    n_bytes, n_words = corpus.n_bytes[split], corpus.words(split)
+    share = n / len(tokens)  # of the split that is judged
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    nats, top1, top5, counted = 0.0, 0, 0, 0
+    windows_at_once = 1  # the first tells how large the vocabulary is, and so how many fit
+    # A window's inputs are tokens[i : i + T], its targets tokens[i + 1 : i + T + 1].
+    starts = list(range(0, max(1, n - 1 - (T - stride)), stride))
+    at = 0
+    while at < len(starts):
+        length = min(T, n - 1 - starts[at])  # the last window ends with the split
+        group = [i for i in starts[at : at + windows_at_once] if i + length < n]
+        at += len(group)
+        rows = torch.stack([_int64(tokens[i : i + length + 1]) for i in group]).to(device)
+        logits = model(rows[:, :-1])  # (B, T, V)
+        skip = 0 if group[0] == 0 else T - stride
+        scores = _score(logits[:, skip:], rows[:, 1:][:, skip:])
+        nats, top1, top5, counted = (a + b for a, b in zip((nats, top1, top5, counted), scores))
+        vocab_size = logits.shape[-1]
+        windows_at_once = max(1, LOGIT_BYTES // (4 * T * vocab_size))
+    model.train(was_training)
+    assert counted == n - 1, "every token but the first is predicted once"
+    nats += math.log(vocab_size)
+    return {
+        "loss": nats / n,
+        "bits_per_byte": nats / (math.log(2) * n_bytes * share),
+        "perplexity": _exp(nats / n),
+        "word_perplexity": _exp(nats / (n_words * share)) if n_words else None,
+        "accuracy": top1 / counted,
+        "accuracy_top5": top5 / counted,
+    }
+
+
+def _exp(x):
+    return math.exp(min(x, 700))  # a model gone wrong gets a huge perplexity, not an overflow
+
+
+def _int64(row):
+    """A slice of the split, a tensor or a numpy array mapped from disk, as an int64 tensor."""
+    return row if torch.is_tensor(row) else torch.from_numpy(row.astype("int64"))
+
+
+def _score(logits, y):
+    """Summed nats, hits among the best one and the best five, and the number of predictions."""
+    logits, y = logits.flatten(0, 1).float(), y.flatten()  # (N, V), (N,)
+    nats = F.cross_entropy(logits, y, reduction="none").double().sum().item()
+    best = logits.topk(min(5, logits.shape[-1]), dim=-1).indices == y[:, None]  # (N, 5)
+    return nats, best[:, 0].sum().item(), best.sum().item(), len(y)
