@@ -9,17 +9,16 @@ encode_stream, encode_corpus, save. The byte pair encoder itself is in bpe_token
 
 import collections
 import hashlib
-import itertools
 import json
-import os
 import re
 import sys
 from pathlib import Path
 
 import numpy as np
 
-from common.data import cache_folder, locked, progress_bar, slug, write_atomic
+from common.cache import cache_folder, locked, progress_bar, slug
 from common.errors import UserError
+from common.files import atomic_write
 
 END_OF_TEXT, UNKNOWN = "<|endoftext|>", "<|unk|>"
 KINDS = ("bpe", "char", "word", "gpt2")
@@ -100,7 +99,8 @@ class Tokenizer:
     def save(self, path):
         """Write the vocabulary as JSON that a person can read, one entry a line."""
         content = {"format": FORMAT, "version": 1, **self._content(), "sha256": self.sha256}
-        write_atomic(path, json.dumps(content, ensure_ascii=False, indent=0) + "\n")
+        with atomic_write(path, "w") as file:
+            file.write(json.dumps(content, ensure_ascii=False, indent=0) + "\n")
 
 
 class CharTokenizer(Tokenizer):
@@ -279,13 +279,14 @@ def load_tokenizer_file(path):
     if not path.exists():
         raise UserError(f"--tokenizer {path} is neither a kind ({', '.join(KINDS)}) nor a file")
     try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise UserError(f"{path} is too large for a vocabulary")
-        data = json.loads(path.read_text(encoding="utf-8"))
+        size = path.stat().st_size
+        data = None if size > LARGEST_FILE else json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     except (ValueError, RecursionError):
         raise UserError(f"{path} is no saved vocabulary: not JSON, or cut short") from None
+    if size > LARGEST_FILE:
+        raise UserError(f"{path} is too large for a vocabulary")
     if isinstance(data, dict) and data.get("format") == FORMAT:
         return _from_content(path, data)
     from bpe_tokenizer import BPETokenizer, TokenizerError
