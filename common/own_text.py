@@ -390,11 +390,12 @@ def _safe_cut(text) -> int:
 
 def _cut_at_line(file, start, target, anywhere=True) -> int:
     """The last line end in start < place <= target; a space or any character if need be."""
-    reach = (target - start) // 3     # how far back the cut may move
+    # A line end in the second half will do, so that three lines give three splits.
+    lowest = max(start, target - (target - start) // 2 - 1) if anywhere else start
     with _opened(file) as stream:
         end = target
-        while end > start and target - end < (reach if anywhere else target):
-            begin = max(start, end - (1 << 16))
+        while end > lowest:
+            begin = max(lowest, end - (1 << 16))
             stream.seek(begin)
             at = stream.read(end - begin).rfind(b"\n")
             if at >= 0:
@@ -402,7 +403,7 @@ def _cut_at_line(file, start, target, anywhere=True) -> int:
             end = begin
         if not anywhere:
             return start
-        begin = max(start, target - max(4, min(reach, 1 << 16)))
+        begin = max(start, min(target - 4, max(lowest, target - (1 << 16))))
         stream.seek(begin)
         data = stream.read(target - begin + 1)
         if (at := data.rfind(b" ")) > 0:

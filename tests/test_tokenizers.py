@@ -1,0 +1,320 @@
+"""Characters, words, byte pairs and GPT-2's tokens behind one interface."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bpe_tokenizer import BPETokenizer
+from common import tokenizers
+from common.data import Corpus, load_corpus, token_file
+from common.errors import UserError
+from common.tokenizers import (
+    CharTokenizer, GPT2Tokenizer, WordTokenizer, load_tokenizer, load_tokenizer_file)
+
+TEXT = ("The cat , which sat on Anna 's mat , did n't run .\n \n"
+        "It was the cat 's mat , sat the cat .\n")
+
+
+@pytest.fixture
+def gpt2(monkeypatch):
+    """tiktoken's encoder over a small vocabulary, in the place of the one that is fetched."""
+    import tiktoken
+    ranks = {bytes([i]): i for i in range(256)} | {b"th": 256, b"the": 257, b" the": 258}
+    encoding = tiktoken.Encoding("gpt2", pat_str=r" ?\w+| ?[^\w\s]+|\s+", mergeable_ranks=ranks,
+                                 special_tokens={"<|endoftext|>": 259})
+    monkeypatch.setattr(tiktoken, "get_encoding", {"gpt2": encoding}.__getitem__)
+    return GPT2Tokenizer()
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    path = tmp_path / "t.txt"
+    path.write_text(TEXT * 40, encoding="utf-8", newline="\n")
+    return load_corpus(path, cache_dir=tmp_path / "cache")
+
+
+def make(kind, request):
+    if kind == "gpt2":
+        return request.getfixturevalue("gpt2")
+    return {"char": lambda: CharTokenizer.train([TEXT]),
+            "word": lambda: WordTokenizer.train([TEXT], 100),
+            "bpe": lambda: BPETokenizer.train(TEXT, 270)}[kind]()
+
+
+@pytest.mark.parametrize("kind", ["char", "word", "bpe", "gpt2"])
+def test_one_interface(kind, request, tmp_path):
+    tokenizer = make(kind, request)
+    assert tokenizer.kind == kind
+    ids = tokenizer.encode(TEXT)
+    assert isinstance(ids, list) and all(type(i) is int for i in ids)
+    assert tokenizer.decode(ids) == tokenizer.decode(np.array(ids)) == TEXT
+    assert tokenizer.encode("") == [] and tokenizer.decode([]) == ""
+    assert max(ids) < tokenizer.vocab_size == len(tokenizer.vocab)
+    assert np.iinfo(tokenizer.dtype).max >= tokenizer.vocab_size - 1
+    assert len(tokenizer.sha256) == 64
+    # Documents, each with its end.
+    end = tokenizer.end_of_text
+    arrays = list(tokenizer.encode_stream(iter(["cat", "mat"]), end_of_text=True))
+    assert all(array.dtype == tokenizer.dtype for array in arrays)
+    wanted = [*tokenizer.encode("cat"), end, *tokenizer.encode("mat"), end]
+    assert np.concatenate(arrays).tolist() == wanted
+    assert tokenizer.encode_corpus(["cat", "mat"], end_of_text=True).tolist() == wanted
+    assert tokenizer.encode_corpus(["cat", "mat"]).tolist() == [i for i in wanted if i != end]
+    assert tokenizer.encode_corpus("cat").tolist() == tokenizer.encode("cat")
+    assert len(tokenizer.encode_corpus([])) == 0
+    # The spelling of a special token is text like any other.
+    assert end not in tokenizer.encode("a <|endoftext|> b")
+    assert "<|endoftext|>" in tokenizer.decode([end])
+    # Saved, and there again.
+    tokenizer.save(tmp_path / "v.json")
+    again = load_tokenizer_file(tmp_path / "v.json")
+    assert (again.kind, again.sha256) == (kind, tokenizer.sha256)
+    assert again.vocab_size == tokenizer.vocab_size
+    assert again.encode(TEXT) == ids and again.end_of_text == end
+    assert list(tmp_path.glob("*.tmp")) == []
+
+
+@pytest.mark.parametrize("kind", ["char", "word", "gpt2"])
+def test_what_cannot_be_coded_is_refused(kind, request):
+    tokenizer = make(kind, request)
+    for wrong in (None, 5, b"bytes", ["text"]):
+        with pytest.raises(UserError, match="only text"):
+            tokenizer.encode(wrong)
+    for wrong in (-1, tokenizer.vocab_size, 10**9):
+        with pytest.raises(UserError, match="ids go from 0"):
+            tokenizer.decode([0, wrong])
+
+
+def test_input_is_consumed_lazily():
+    tokenizer, taken = CharTokenizer.train(["ab"]), []
+
+    def chunks():
+        for i in range(1000):
+            taken.append(i)
+            yield "ab"
+
+    stream = tokenizer.encode_stream(chunks())
+    next(stream)
+    assert len(taken) == 1
+
+
+# ---- characters --------------------------------------------------------------------------------
+
+
+def test_characters_in_order_and_unknown_ones():
+    tokenizer = CharTokenizer.train(["ba", "é c"])
+    assert tokenizer.vocab == [" ", "a", "b", "c", "é", "<|unk|>", "<|endoftext|>"]
+    assert tokenizer.encode("abx") == [1, 2, 5]
+    assert tokenizer.decode([1, 2, 5]) == "ab<|unk|>"
+    assert tokenizer.end_of_text == 6 and tokenizer.lossless is False
+    assert tokenizer.dtype == np.uint8
+    without = CharTokenizer.train(["ab"], special_tokens=())
+    assert without.end_of_text is None and without.vocab == ["a", "b", "<|unk|>"]
+    assert without.encode_corpus(["a", "b"], end_of_text=True).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("size, dtype", [(254, "uint8"), (255, "uint16"), (65534, "uint16"),
+                                         (65535, "uint32")])
+def test_smallest_type_that_fits(size, dtype):
+    names = [chr(0x10000 + i) for i in range(size)]
+    assert CharTokenizer(names, ["<|unk|>", "<|endoftext|>"]).dtype == np.dtype(dtype)
+
+
+# ---- words -------------------------------------------------------------------------------------
+
+
+def test_words_by_frequency_and_unknown_ones():
+    tokenizer = WordTokenizer.train([" b b b a a c"], 4)
+    assert tokenizer.vocab == [" b", " a", "<|unk|>", "<|endoftext|>"]
+    assert tokenizer.encode(" a c b") == [1, 2, 0]
+    assert tokenizer.decode([1, 2, 0]) == " a <|unk|> b"
+    assert tokenizer.decode([2, 0]) == "<|unk|> b"
+    assert tokenizer.lossless is False and tokenizer.vocab_size == 4
+    ties = WordTokenizer.train([" z a y b"], 100)
+    assert ties.vocab[:4] == [" a", " b", " y", " z"]
+
+
+@pytest.mark.parametrize("text, pieces", [
+    ("the <unk> cat", ["the", " <unk>", " cat"]),
+    (" Anna 's @-@ did n't", [" Anna", " 's", " @-@", " did", " n't"]),
+    ("I don't, it's", ["I", " don't", ",", " it's"]),
+    ("He said: \"Yes!\"\n", ["He", " said", ":", " \"", "Yes", "!\"", "\n"]),
+    ("a  b\n\n\tc", ["a", " ", " b", "\n", "\n", "\t", "c"]),
+])
+def test_words_are_cut_as_documented(text, pieces):
+    assert WordTokenizer([], ["<|unk|>"]).pieces(text) == pieces
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=60, alphabet=st.sampled_from(" \n\t'’.@<unk>-é字_\u0301\u2028\u00a0")
+               | st.characters(exclude_categories=["Cs"])))
+def test_known_words_come_back_exactly(text):
+    tokenizer = WordTokenizer.train([text], 1000)
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_words_of_wikitext_come_back_exactly(wikitext_dir):
+    corpus = load_corpus("wikitext-2", data_dir=wikitext_dir)
+    tokenizer = WordTokenizer.train(corpus.pieces("validation"), 50_000)
+    for article in corpus.pieces("validation"):
+        assert tokenizer.decode(tokenizer.encode(article)) == article
+    n_tokens = len(tokenizer.encode_corpus(corpus.pieces("validation")))
+    assert n_tokens == pytest.approx(corpus.words("validation"), rel=0.03)
+
+
+# ---- trained once, by kind ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["bpe", "char", "word"])
+def test_vocabulary_is_trained_once_for_a_corpus(kind, corpus, monkeypatch):
+    first = load_tokenizer(kind, corpus, 280)
+    assert first.kind == kind and first.end_of_text == first.vocab_size - 1
+    monkeypatch.setattr(tokenizers, "_train", lambda *_: pytest.fail("trained again"))
+    again = load_tokenizer(kind, corpus, 280)
+    assert again.sha256 == first.sha256
+    assert token_file(corpus, "test", again).n_tokens == len(
+        first.encode_corpus(corpus.pieces("test")))
+
+
+def test_other_settings_are_another_vocabulary(corpus, tmp_path):
+    load_tokenizer("bpe", corpus, 280)
+    load_tokenizer("bpe", corpus, 281)
+    load_tokenizer("bpe", corpus, 280, pattern="whitespace")
+    plain = load_tokenizer("bpe", corpus, 280, special_tokens=())
+    assert plain.end_of_text is None
+    assert len(list((tmp_path / "cache").glob("*-bpe-*.json"))) == 4
+    assert [load_tokenizer("word", corpus, size).vocab_size for size in (10, 12)] == [10, 12]
+
+
+@pytest.mark.parametrize("kind", ["bpe", "char"])
+def test_damaged_vocabulary_in_the_cache_is_made_again(kind, corpus, tmp_path):
+    first = load_tokenizer(kind, corpus, 280)
+    [path] = (tmp_path / "cache").glob(f"*-{kind}-*.json")
+    path.write_text(path.read_text(encoding="utf-8")[:-30], encoding="utf-8")
+    assert load_tokenizer(kind, corpus, 280).sha256 == first.sha256
+    assert load_tokenizer_file(path).sha256 == first.sha256
+
+
+def test_vocabulary_of_a_huge_corpus_is_made_from_its_beginning(monkeypatch, capsys, tmp_path):
+    taken = []
+
+    def read(split):
+        for i in range(100):
+            taken.append(i)
+            yield chr(97 + i % 26) * 1000
+
+    corpus = Corpus("huge", True, read, cache_dir=tmp_path)
+    assert corpus.n_bytes["train"] == 100_000
+    monkeypatch.setattr(tokenizers, "ENOUGH", 5000)
+    taken.clear()
+    assert load_tokenizer("char", corpus, 0).vocab[:-2] == list("abcde")
+    assert len(taken) == 5
+    assert "first" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size, specials", [(255, ()), (256, ("<|endoftext|>",)), (0, ())])
+def test_vocabulary_too_small_for_bytes(corpus, size, specials):
+    with pytest.raises(UserError, match="too small"):
+        load_tokenizer("bpe", corpus, size, special_tokens=specials)
+
+
+def test_vocabulary_too_small_for_words(corpus):
+    with pytest.raises(UserError, match="no room"):
+        load_tokenizer("word", corpus, 2)
+
+
+def test_bad_pattern_is_told(corpus):
+    with pytest.raises(UserError) as caught:
+        load_tokenizer("bpe", corpus, 280, pattern="(unclosed")
+    assert "\n" not in str(caught.value)
+
+
+def test_gpt2(gpt2):
+    assert gpt2.kind == "gpt2" and gpt2.lossless and gpt2.vocab[258] == b" the"
+    assert gpt2.encode(" the") == [258] and gpt2.end_of_text == 259
+
+
+def test_gpt2_out_of_reach(monkeypatch, corpus):
+    import requests
+    import tiktoken
+
+    def unreachable(name):
+        raise requests.exceptions.ConnectionError("no\nroute")
+
+    monkeypatch.setattr(tiktoken, "get_encoding", unreachable)
+    with pytest.raises(UserError, match="--tokenizer bpe") as caught:
+        load_tokenizer("gpt2", corpus, 0)
+    assert "\n" not in str(caught.value)
+    monkeypatch.setitem(sys.modules, "tiktoken", None)
+    with pytest.raises(UserError, match="pip install tiktoken"):
+        load_tokenizer("gpt2", corpus, 0)
+
+
+# ---- from a file -------------------------------------------------------------------------------
+
+
+def test_saved_vocabulary_by_its_path(corpus, tmp_path):
+    for tokenizer in (CharTokenizer.train([TEXT]), BPETokenizer.train(TEXT, 270)):
+        tokenizer.save(tmp_path / "v.json")
+        assert load_tokenizer(str(tmp_path / "v.json"), corpus, 0).sha256 == tokenizer.sha256
+    with pytest.raises(UserError, match="neither a kind .bpe, char, word, gpt2. nor a file"):
+        load_tokenizer("bpee", corpus, 300)
+
+
+def test_huggingface_file(corpus, tmp_path):
+    tokenizer = BPETokenizer.train(TEXT, 270)
+    tokenizer.to_huggingface().save(str(tmp_path / "tokenizer.json"))
+    again = load_tokenizer(str(tmp_path / "tokenizer.json"), corpus, 0)
+    assert again.decode(again.encode(TEXT)) == TEXT
+
+
+def change(**fields):
+    return lambda text: json.dumps({**json.loads(text), **fields})
+
+
+@pytest.mark.parametrize("damage, wanted", [
+    (lambda text: text[:-20], "cut short"),
+    (lambda text: "", "not JSON"),
+    (lambda text: "[" * 100_000, "not JSON"),
+    (lambda text: "[1, 2]", "v.json"),
+    (lambda text: '{"a": 1}', "v.json"),
+    (change(version=2), "version 2"),
+    (change(kind="syllable"), "unknown kind 'syllable'"),
+    (change(vocab=["a", 5]), "must list strings"),
+    (change(vocab="abc"), "must list strings"),
+    (change(vocab=["a", "a"]), "a token twice"),
+    (change(vocab=["a", "bc"]), "lists characters"),
+    (change(special_tokens=[]), "a token twice, or none for unknown text"),
+    (change(vocab=["a", "b", "x"]), "checksum"),
+    (change(sha256="0" * 64), "checksum"),
+])
+def test_damaged_and_foreign_files(tmp_path, damage, wanted):
+    path = tmp_path / "v.json"
+    CharTokenizer.train(["abc"]).save(path)
+    path.write_text(damage(path.read_text(encoding="utf-8")), encoding="utf-8")
+    with pytest.raises(UserError, match=wanted) as caught:
+        load_tokenizer_file(path)
+    assert "\n" not in str(caught.value) and "v.json" in str(caught.value)
+
+
+def test_unreadable_and_huge_files(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="cannot read"):
+        load_tokenizer_file(tmp_path)
+    path = tmp_path / "v.json"
+    path.write_bytes(b"\xff\xfe{}")
+    with pytest.raises(UserError, match="v.json"):
+        load_tokenizer_file(path)
+    monkeypatch.setattr(tokenizers, "LARGEST_FILE", 1)
+    with pytest.raises(UserError, match="too large"):
+        load_tokenizer_file(path)
+
+
+def test_saved_file_is_readable(tmp_path):
+    CharTokenizer.train(["aé\n"]).save(tmp_path / "v.json")
+    text = (tmp_path / "v.json").read_text(encoding="utf-8")
+    assert '"é"' in text and len(text.splitlines()) > 8
+    assert (tmp_path / "v.json").read_bytes().count(b"\r") == 0
