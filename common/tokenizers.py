@@ -240,7 +240,11 @@ def load_tokenizer(kind, corpus, vocab_size, pattern="gpt4", special_tokens=(END
             except UserError:
                 pass                           # damaged: made again
         tokenizer = _train(kind, corpus, vocab_size, pattern, special_tokens)
-        tokenizer.save(path)
+        try:
+            tokenizer.save(path)
+        except OSError as error:
+            raise UserError(f"can't write {path}: {error.strerror or error}; free some space, or "
+                            "set LINEAGE_CACHE to another folder") from None
     return tokenizer
 
 

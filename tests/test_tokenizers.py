@@ -1,6 +1,8 @@
 """Characters, words, byte pairs and GPT-2's tokens behind one interface."""
 
+import errno
 import json
+import os
 import sys
 
 import numpy as np
@@ -214,6 +216,18 @@ def test_vocabulary_of_a_huge_corpus_is_made_from_its_beginning(monkeypatch, cap
     assert load_tokenizer("char", corpus, 0).vocab[:-2] == list("abcde")
     assert len(taken) == 5
     assert "first" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["bpe", "char"])
+def test_full_disk_is_told(kind, corpus, monkeypatch):
+    corpus.key("train")
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="can't write .*(No space|space)"):
+        load_tokenizer(kind, corpus, 280)
 
 
 @pytest.mark.parametrize("size, specials", [(255, ()), (256, ("<|endoftext|>",)), (0, ())])
