@@ -108,7 +108,7 @@ def _saved(config_class, config):
         values = {name: saved["config"][name] for name in names}
     except FileNotFoundError:
         flag = "--resume" if config.resume else "--sample-only"
-        raise UserError(f"{flag}: no run in {config.out_dir}; train one first, without it") from None
+        raise UserError(f"{flag}: no run in {config.out_dir}; train one first") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, UserError):
             raise

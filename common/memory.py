@@ -38,7 +38,7 @@ def estimate_memory(model, config, device):
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         logits = model(idx)
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, -2), idx.flatten())
-    logits_bytes = logits.numel() * logits.element_size()  # and their gradient, in the backward pass
+    logits_bytes = logits.numel() * logits.element_size()  # their gradient is as large
     del loss
     return {
         "parameters": parameters,

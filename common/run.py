@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from common.cli import SAFE_TO_CHANGE
 from common.data import detokenize
+from common.distributed import gather, mean_over_processes, rank, world_size
 from common.errors import UserError
 from common.files import atomic_write
 from common.tokenizers import END_OF_TEXT, load_tokenizer, load_tokenizer_file
@@ -68,7 +69,7 @@ class Run:
     """One training run in its folder `config.out_dir`, held by a lock while it lasts.
 
     run = Run(config, __file__, __doc__)   nothing is written yet
-    step = run.start(tokenizer, state)     writes the settings, or restores the checkpoint
+    step = run.start(tokens, tokenizer, state)  writes the settings, or restores the checkpoint
     run.due(step)                          is it time to evaluate?
     run.record(step, scores, sample)       a line in metrics.jsonl, the sample in samples.txt
     run.count(loss, tokens)                after every batch
@@ -93,9 +94,9 @@ class Run:
         self.readable = detokenize if config.data.startswith("wikitext") else str
         if config.resume or config.sample_only:
             self._refuse_changes()
-        if config.sample_only:
-            return
-        self._take_folder()
+        self.writes = rank() == 0 and not config.sample_only  # of several processes, the first
+        if self.writes:
+            self._take_folder()
 
     # -- opening the folder ------------------------------------------------------------------
 
@@ -134,7 +135,7 @@ class Run:
         self.close()
 
     def _refuse_changes(self):
-        """--resume and --sample-only take the saved settings; a flag that would change them ends."""
+        """--resume and --sample-only take the saved settings; a change is refused."""
         saved = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))["config"]
         now = dataclasses.asdict(self.config)
         changed = [k for k in now if now[k] != saved.get(k) and k not in SAFE_TO_CHANGE]
@@ -154,15 +155,20 @@ class Run:
         pattern = config.split_pattern
         return load_tokenizer(config.tokenizer, corpus, config.vocab_size, pattern, special)
 
-    def start(self, tokenizer, state):
+    def start(self, tokens, tokenizer, state):
         """Begin in an empty folder, or go on from the checkpoint; returns the step to go on from.
 
         A run that stood in the folder before is moved aside, never overwritten.
         """
+        if len(tokens) <= self.config.context_length:
+            raise UserError(
+                f"the training text has {len(tokens)} tokens, too few for a context of"
+                f" {self.config.context_length}: give a longer text or a smaller --context-length"
+            )
         step = 0
         if self.config.resume:
             step = self._restore(tokenizer, state)
-        else:
+        elif self.writes:
             self._move_aside()
             shutil.copyfile(self.script, self.folder / "script.py")
             tokenizer.save(self.folder / "tokenizer.json")
@@ -172,12 +178,17 @@ class Run:
             "sha256": tokenizer.sha256,
         }
         settings = {**dataclasses.asdict(self.config), "resume": False, "sample_only": False}
-        self._write_json("config.json", {"version": self.version, "config": settings})
-        self._rewrite_metrics()
+        if self.writes:
+            self._write_json("config.json", {"version": self.version, "config": settings})
+            self._rewrite_metrics()
         handlers = (signal.SIGINT, signal.SIGTERM)
         self.old_handlers = {number: signal.signal(number, self._stop) for number in handlers}
         self.bar = tqdm(
-            total=self.config.steps, initial=step, unit="step", disable=None, dynamic_ncols=True
+            total=self.config.steps,
+            initial=step,
+            unit="step",
+            disable=None if self.writes else True,  # None: shown on a terminal only
+            dynamic_ncols=True,
         )
         return step
 
@@ -211,7 +222,7 @@ class Run:
         """
         self.loss_sum = self.loss_sum + loss.detach().double()
         self.loss_count += 1
-        self.tokens += tokens
+        self.tokens += tokens * world_size()
         if loss.device.type == "cpu":
             self.last_loss = loss.item()
             self._refuse_nan(self.last_loss)
@@ -227,14 +238,23 @@ class Run:
     def reference(self, name, bits_per_byte):
         """Note what a simpler method reaches on the same tokens, beside this run's number."""
         self.extra.setdefault("references", {})[name] = bits_per_byte
-        print(f"{name}: {bits_per_byte:.3f} bits per byte", file=sys.stderr)
+        self._say(f"{name}: {bits_per_byte:.3f} bits per byte")
+
+    def extrapolation(self, times, T, side_by_side, sliding):
+        """Note bits per byte of windows of T tokens, so many times the training context."""
+        if times == 1:
+            self._say("bits per byte beyond the training context:")
+            self._say("  times  tokens  side by side  sliding")
+        self._say(f"  {times:>5}  {T:>6}  {side_by_side:>12.3f}  {sliding:>7.3f}")
+        row = {"times": times, "context": T, "side_by_side": side_by_side, "sliding": sliding}
+        self.extra.setdefault("extrapolation", []).append(row)
 
     def record(self, step, scores, sample):
-        """Write the evaluation's line and sample. Returns True where the loss is the best so far."""
+        """Write the evaluation's line to metrics.jsonl and its sample to samples.txt."""
         sample = self.readable(sample)
         train_loss = None
         if self.loss_count:
-            train_loss = float(self.loss_sum) / self.loss_count
+            train_loss = mean_over_processes(self.loss_sum) / self.loss_count
             self._refuse_nan(train_loss)
         self._refuse_nan(scores["loss"])
         line = {
@@ -245,35 +265,55 @@ class Run:
             **{f"val_{name}": value for name, value in scores.items()},
         }
         self.metrics.append(line)
-        self._append("metrics.jsonl", json.dumps(line) + "\n")
-        self._append("samples.txt", f"--- step {step} ---\n{sample}\n\n")
+        if self.writes:
+            self._append("metrics.jsonl", json.dumps(line) + "\n")
+            self._append("samples.txt", f"--- step {step} ---\n{sample}\n\n")
         self.sample = sample
         trained = "" if train_loss is None else f"train {train_loss:.3f}, "
-        self.bar.write(
+        self._say(
             f"step {step:>6}: {trained}val {scores['loss']:.3f} nats per token,"
-            f" {scores['bits_per_byte']:.3f} bits per byte",
-            file=sys.stderr,
+            f" {scores['bits_per_byte']:.3f} bits per byte"
         )
         self.loss_sum, self.loss_count, self.recorded = 0.0, 0, step
-        best = self.best["loss"] is None or scores["loss"] < self.best["loss"]
-        if best:
+        if self.best["loss"] is None or scores["loss"] < self.best["loss"]:
             self.best = {"step": step, "loss": scores["loss"]}
-        return best
+        self._notice_overfitting()
+
+    def _notice_overfitting(self):
+        """Say once when validation has been rising for two evaluations while training falls."""
+        rows = [row for row in self.metrics if row["step"] >= self.best["step"]]
+        if len(rows) != 3 or rows[0]["train_loss"] is None:
+            return
+        if rows[2]["train_loss"] < rows[1]["train_loss"] < rows[0]["train_loss"]:
+            self._say(
+                f"overfitting: validation has risen from {rows[0]['val_loss']:.3f} (step"
+                f" {rows[0]['step']}) to {rows[2]['val_loss']:.3f} while training falls; more"
+                f" text, more --dropout where there is one, or fewer --steps"
+            )
+
+    def _say(self, text):
+        if self.writes:
+            tqdm.write(text, file=sys.stderr)
 
     def done(self, step, state):
         """True after the last step. Saves after each evaluation, and when told to stop."""
         self._show_progress(step)
         stopping = self.interrupted is not None
+        if world_size() > 1:  # a signal may reach some processes a step before the others
+            stopping = mean_over_processes(stopping) > 0
         if step == self.recorded or stopping:
             self._stop_clock()
             self._save(step, state)
+        if step == self.recorded == self.best["step"]:
+            self._save_best(state["model"])
         if stopping and step < self.config.steps:
             self.close()
-            name = signal.Signals(self.interrupted).name
+            number = self.interrupted or signal.SIGTERM
+            name = signal.Signals(number).name
             out = "" if self.folder == Path("runs") / self.version else f" --out-dir {self.folder}"
             go_on = f"python {self.script.name} --resume{out}"
-            print(f"{name}: saved at step {step}; go on with: {go_on}", file=sys.stderr)
-            sys.exit(128 + self.interrupted)
+            self._say(f"{name}: saved at step {step}; go on with: {go_on}")
+            sys.exit(128 + number)
         if step >= self.config.steps:
             return True
         if self.clock is None:
@@ -289,6 +329,8 @@ class Run:
 
     def finish(self, model, corpus, device):
         """Write result.json and loss.png, print the row, release the folder."""
+        if not self.writes:
+            return
         from common.plots import loss_curve
 
         last = self.metrics[-1]
@@ -348,10 +390,11 @@ class Run:
         generators = {"torch": torch.get_rng_state()}
         if torch.cuda.is_available():
             generators["cuda"] = torch.cuda.get_rng_state()
+        generators = gather(generators)  # a list: dropout draws differently in each process
+        if not self.writes:
+            return
         checkpoint = {
-            "version": self.version,
-            "tokenizer": self.tokenizer_row["sha256"],
-            "step": step,
+            **self._names(step),
             "run": {
                 "tokens": self.tokens,
                 "seconds": self.seconds,
@@ -369,10 +412,21 @@ class Run:
         with contextlib.suppress(OSError):
             previous.unlink(missing_ok=True)
 
-    def load(self):
+    def _names(self, step):
+        sha256 = self.tokenizer_row["sha256"]
+        return {"version": self.version, "tokenizer": sha256, "step": step}
+
+    def _save_best(self, model):
+        """Keep the weights as best.pt, beside the last checkpoint; --sample-only takes them."""
+        if self.writes:
+            with atomic_write(self.folder / "best.pt") as file:
+                weights = {"state": {"model": model.state_dict()}}
+                torch.save({**self._names(self.recorded), **weights}, file)
+
+    def load(self, names=("checkpoint.pt", "checkpoint.previous.pt")):
         """The newest whole checkpoint as a dictionary. Raises UserError where there is none."""
         problems = []
-        for name in ("checkpoint.pt", "checkpoint.previous.pt"):
+        for name in names:
             path = self.folder / name
             if not path.exists():
                 continue
@@ -393,8 +447,8 @@ class Run:
         raise UserError(f"no checkpoint in {self.folder}: train first, without --resume")
 
     def load_weights(self, model, tokenizer):
-        """The checkpoint's weights into the model, for --sample-only."""
-        checkpoint = self.load()
+        """The weights for --sample-only into the model: the best where kept, else the last."""
+        checkpoint = self.load(("best.pt", "checkpoint.pt", "checkpoint.previous.pt"))
         self._check_vocabulary(checkpoint, tokenizer)
         _set_state(model, checkpoint["state"]["model"], self.folder)
 
@@ -416,13 +470,18 @@ class Run:
             )
         for name, part in state.items():
             _set_state(part, checkpoint["state"][name], self.folder)
-        torch.set_rng_state(checkpoint["generators"]["torch"])
-        if "cuda" in checkpoint["generators"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state(checkpoint["generators"]["cuda"])
+        generators = checkpoint["generators"]
+        if len(generators) == world_size():
+            torch.set_rng_state(generators[rank()]["torch"])
+            if "cuda" in generators[rank()] and torch.cuda.is_available():
+                torch.cuda.set_rng_state(generators[rank()]["cuda"])
+        else:
+            self._say(f"trained by {len(generators)} processes so far, now by {world_size()}:")
+            self._say("the batches stay the same, what dropout drops does not")
         for name, value in checkpoint["run"].items():
             setattr(self, name, value)
         self._read_metrics()
-        print(f"resuming {self.folder} at step {step}", file=sys.stderr)
+        self._say(f"resuming {self.folder} at step {step}")
         return step
 
     # -- files -------------------------------------------------------------------------------
@@ -499,7 +558,7 @@ def read_checkpoint(path):
         if damaged is not None:
             raise UserError(f"{path} is damaged (the checksum of {damaged} is wrong)")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        missing = {"version", "tokenizer", "step", "run", "generators", "state"} - set(checkpoint)
+        missing = {"version", "tokenizer", "step", "state"} - set(checkpoint)
     except zipfile.BadZipFile:
         raise UserError(f"{path} is not a whole checkpoint (cut short, or another file)") from None
     except (RuntimeError, pickle.UnpicklingError, EOFError, TypeError, KeyError, OSError) as error:

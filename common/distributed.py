@@ -1,0 +1,59 @@
+"""Data parallelism: joining the processes that torchrun starts. Without torchrun there is one."""
+
+import atexit
+import os
+
+import torch
+import torch.distributed as dist
+
+from common.errors import UserError
+
+
+def rank():
+    """This process' number, from 0; process 0 writes the files."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def world_size():
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def join_processes(device, config):
+    """Join the processes of a torchrun job (gloo on CPUs, nccl on GPUs); returns the own device.
+
+    The batch is shared out among them, so it has to divide. Raises UserError where it does not.
+    """
+    n = int(os.environ.get("WORLD_SIZE", "1"))
+    if n == 1:
+        return device
+    if config.batch_size % n:
+        raise UserError(
+            f"--batch-size {config.batch_size} can't be shared evenly by {n} processes:"
+            f" give a multiple of {n}"
+        )
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    atexit.register(dist.destroy_process_group)
+    return device
+
+
+def mean_over_processes(value):
+    """The mean of a number over all processes, as a float; each of them has to call this."""
+    if world_size() == 1:
+        return float(value)
+    on = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    total = torch.as_tensor(float(value), dtype=torch.float64, device=on)
+    dist.all_reduce(total)
+    return total.item() / world_size()
+
+
+def gather(value):
+    """A list of every process' value, in order of rank; each of them has to call this."""
+    if world_size() == 1:
+        return [value]
+    values = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values

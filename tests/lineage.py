@@ -1,0 +1,84 @@
+"""For the tests of the scripts: the versions as modules, small settings, a run in this process."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import torch
+
+torch.set_num_threads(1)  # the models here are tiny: a second thread only gets in the way
+ROOT = Path(__file__).resolve().parent.parent
+ORDER = ["v0", "v1", "v1_1", "v2", "v3", "v4"]
+VERSIONS = [name for name in ORDER if (ROOT / f"{name}.py").exists()]
+
+SMALL = {
+    "vocab_size": 300,
+    "context_length": 16,
+    "batch_size": 4,
+    "grad_accum": 2,
+    "n_head": 2,
+    "n_embd": 16,
+    "n_layer": 2,
+    "warmup_steps": 2,
+    "steps": 12,
+    "eval_every": 4,
+    "max_new_tokens": 8,
+    "prompt": "The",
+    "device": "cpu",
+}
+
+
+def load(version):
+    """The script as a module, read afresh."""
+    spec = importlib.util.spec_from_file_location(version, ROOT / f"{version}.py")
+    module = sys.modules[version] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def small(module, **changes):
+    """A Config for small and quick models; fields that the version lacks are left out."""
+    fields = module.Config.__dataclass_fields__
+    values = {**SMALL, **({"batch_size": 1} if module.__name__ == "v0" else {}), **changes}
+    return module.Config(**{name: value for name, value in values.items() if name in fields})
+
+
+def model_of(module, vocab_size=50, **changes):
+    torch.manual_seed(0)
+    config = small(module, **changes)
+    return module.LanguageModel(config, vocab_size), config
+
+
+def flags(module, **values):
+    """Small settings and `values` as command-line arguments."""
+    config = small(module, **values)
+    changed = {name: getattr(config, name) for name in {**SMALL, **values} if hasattr(config, name)}
+    args = []
+    for name, value in changed.items():
+        flag = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            args += [flag] if value else []
+        else:
+            args += [flag, str(value)]
+    return args
+
+
+def run(module, monkeypatch, args):
+    """Run the script's main() in this process with these arguments."""
+    monkeypatch.setattr(sys, "argv", [f"{module.__name__}.py", *map(str, args)])
+    module.main()
+
+
+def story_file(folder, stories=60):
+    """A small text to train on, in `folder`: lines of words, the same on every machine."""
+    words = "the key cup lamp is was in on red old tin Anna Tom said gave took found house".split()
+    state, lines = 1, []
+    for _ in range(stories):
+        line = []
+        for _ in range(12):
+            state = state * 48271 % 2147483647
+            line.append(words[state % len(words)])
+        lines.append(" ".join(line).capitalize() + ".")
+    path = Path(folder) / "story.txt"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
+    return path
