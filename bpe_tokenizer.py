@@ -34,7 +34,7 @@ import operator
 import os
 import sys
 from collections import deque
-from itertools import islice
+from itertools import islice, repeat
 
 import numpy as np
 import regex
@@ -89,58 +89,61 @@ class _LinkedChunks:
     """Chunks of tokens end to end in one array, linked, so that a merge never shifts the rest.
 
     `token[i]` is the token that begins at place i, `after[i]` the place of the next one,
-    `before[i]` that of the one before. Merging (a, b) at place i writes the new token at i and
-    links i past the second place. Training and the encoding of long chunks both work like this:
-    "take a pair, merge it everywhere". They differ only in which pair comes next.
+    `before[i]` that of the one before, and `pair[i]` is token[i] and the next one, as one number:
+    first * 2^32 + second. A negative number is no pair. Merging at place i writes the new token
+    at i and links i past the second place.
 
-    All the places of a pair are handled in one numpy call each, and that is where the speed
-    comes from: a few thousand merges at thirty calls each, instead of a million loop turns.
+    Training and the encoding of long chunks both work like this: "take a pair, merge it
+    everywhere". They differ only in which pair comes next. All places of a pair are handled in
+    one numpy call each, and that is where the speed comes from: a few thousand merges at thirty
+    calls each, instead of millions of turns of a loop.
     """
 
-    WALL = -1  # stands between two chunks; no pair holds it
-
     def __init__(self, chunks):
-        # UTF-8 never contains the byte 255, so it can mark the walls.
+        # Walls keep the chunks apart. UTF-8 never contains the byte 255, so it can mark them.
         data = b"\xff" + b"\xff".join(chunks) + b"\xff"
-        self.token = np.frombuffer(data, dtype=np.uint8).astype(np.int32)
-        self.token[self.token == 255] = self.WALL
-        self.before = np.arange(-1, len(data) - 1, dtype=np.int32)
-        self.after = np.arange(1, len(data) + 1, dtype=np.int32)
+        self.token = np.frombuffer(data, dtype=np.uint8).astype(np.int64)
+        self.token[self.token == 255] = -1
+        self.before = np.arange(-1, len(data) - 1)
+        self.after = np.arange(1, len(data) + 1)
+        self.pair = np.full(len(data), -1)
+        self.pair[:-1] = self._pair(self.token[:-1], self.token[1:])
+
+    @staticmethod
+    def _pair(first, second):
+        return first << 32 | second  # -1, a wall, has all bits set: whatever it is in is negative
 
     def all_pairs(self):
-        """Every pair there is: (firsts, seconds, places), three arrays of the same length."""
-        places = np.flatnonzero(self.token >= 0)  # neither walls nor second halves (-2)
-        firsts, seconds = self.token[places], self.token[self.after[places]]
-        inside = seconds >= 0
-        return firsts[inside], seconds[inside], places[inside]
+        """Every pair there is: (pairs, places)."""
+        places = np.flatnonzero(self.pair >= 0)
+        return self.pair[places], places
 
-    def still_there(self, a, b, places):
-        """Those of the places where (a, b) still stands: earlier merges may have used a or b."""
-        places = places[self.token[places] == a]
-        return places[self.token[self.after[places]] == b]
+    def still_there(self, pair, places):
+        """Those of the places where the pair still stands: earlier merges may have used it up."""
+        return places.compress(self.pair.take(places) == pair)
 
-    def merge(self, a, b, places, new):
-        """Merge (a, b) into `new` at all these places (ascending). Returns the new pairs there
-        are now, as (firsts, seconds, places)."""
-        if a == b:
+    def merge(self, pair, places, new):
+        """Merge a pair into the token `new` at all these places, which are ascending. Returns the
+        pairs that this makes, and negative numbers that are none: (pairs, places)."""
+        if pair >> 32 == pair & 0xFFFFFFFF:
             places = self._every_second(places)
-        seconds = self.after[places]
-        following = self.after[seconds]
-        self.token[places] = new
-        self.token[seconds] = -2
+        seconds = self.after.take(places)
+        following = self.after.take(seconds)
         self.after[places] = following
         self.before[following] = places
+        self.token[places] = new
+        self.token[seconds] = -1
+        self.pair[seconds] = -1
 
-        # New pairs are (left, new) and (new, right). Where two new tokens stand side by side,
-        # the pair is the first one's (new, right) already: do not count it twice.
-        lefts, rights = self.token[self.before[places]], self.token[following]
-        with_left, with_right = (lefts >= 0) & (lefts != new), rights >= 0
-        lefts, rights = lefts[with_left], rights[with_right]
-        return (
-            np.concatenate([lefts, np.full(len(rights), new, np.int32)]),
-            np.concatenate([np.full(len(lefts), new, np.int32), rights]),
-            np.concatenate([self.before[places[with_left]], places[with_right]]),
-        )
+        left = self.before.take(places)
+        left_token = self.token.take(left)
+        left_pair = self._pair(left_token, new)
+        right_pair = self._pair(new, self.token.take(following))
+        self.pair[left] = left_pair
+        self.pair[places] = right_pair
+        # Two new tokens side by side are one pair: count it for the first, not for the second.
+        left_pair[left_token == new] = -1
+        return np.concatenate((left_pair, right_pair)), np.concatenate((left, places))
 
     def _every_second(self, places):
         """Pairs of equal tokens overlap: in "aaaa" only the first and the third can be merged.
@@ -152,16 +155,15 @@ class _LinkedChunks:
         return places[(number - run_start) % 2 == 0]
 
 
-def _group(firsts, seconds, places):
-    """Sort places by their pair: (keys, starts, places). The places of pair number i are
-    places[starts[i]:starts[i + 1]], ascending; its key is first * 2^32 + second."""
-    keys = (firsts.astype(np.int64) << 32) | seconds
-    order = np.argsort(keys, kind="stable")
-    keys, places = keys[order], places[order]
-    is_start = np.ones(len(keys), bool)
-    is_start[1:] = keys[1:] != keys[:-1]
-    starts = np.flatnonzero(is_start)
-    return keys[starts], np.append(starts, len(keys)), places
+def _group(pairs, places):
+    """Bring the places of each pair together: (different pairs, starts, places). Those of pair i
+    are places[starts[i]:starts[i + 1]], still ascending."""
+    order = pairs.argsort(kind="stable")
+    pairs, places = pairs.take(order), places.take(order)
+    is_start = np.ones(len(pairs), bool)
+    np.not_equal(pairs[1:], pairs[:-1], out=is_start[1:])
+    starts = is_start.nonzero()[0]
+    return pairs.take(starts), starts, places
 
 
 # ---------------------------------------------------------------------------------------------
@@ -189,58 +191,54 @@ def _train_merges(chunk_counts, n_merges, progress=False):
     counts = np.fromiter(chunk_counts.values(), np.int64, len(chunks))
     weight = np.append(0, np.repeat(counts, lengths + 1))  # of each place: its chunk's count
 
-    merges, bytes_of, total_bytes = [], [1] * 256, 256
+    merges, sizes, total_size = [], [1] * 256, 256
     heap, places_of, floor = [], {}, None
 
-    def push(pairs):
-        keys, starts, places = pairs
-        if not len(keys):
-            return
-        totals = np.add.reduceat(weight[places], starts[:-1])
-        for i in np.flatnonzero(totals >= floor).tolist():
-            a, b = divmod(int(keys[i]), 2**32)
-            places_of[a, b] = places[starts[i] : starts[i + 1]]
-            heapq.heappush(heap, (-int(totals[i]), a, b))
+    def push(pairs, starts, places, totals):
+        ends = np.append(starts[1:], len(places))
+        for i in np.flatnonzero((totals >= floor) & (pairs >= 0)).tolist():
+            pair = int(pairs[i])
+            places_of[pair] = places[starts[i] : ends[i]]
+            heapq.heappush(heap, (-int(totals[i]), pair))
 
     bar = _progress_bar(n_merges, "merges", progress)
     while len(merges) < n_merges:
         if not heap:
-            if floor == 1:
+            pairs, starts, places = _group(*linked.all_pairs())
+            if floor == 1 or not len(pairs):
                 break  # every chunk is one token: nothing is left to merge
-            pairs = _group(*linked.all_pairs())
-            if not len(pairs[0]):
-                break
-            totals = np.sort(np.add.reduceat(weight[pairs[2]], pairs[1][:-1]))[::-1]
-            wanted = max(100, (n_merges - len(merges)) // 4)
-            floor = max(1, int(totals[min(wanted, len(totals)) - 1]))
-            if wanted >= len(totals):
-                floor = 1
-            push(pairs)
-            continue
-        count, a, b = heap[0]
-        places = linked.still_there(a, b, places_of[a, b])
-        true_count = int(weight[places].sum())
-        if true_count != -count:
+            totals = np.add.reduceat(weight[places], starts)
+            # The pairs that are merged next are among the most frequent now or come from them.
+            enough = max(100, (n_merges - len(merges)) // 4)
+            floor = int(np.sort(totals)[-enough]) if enough < len(totals) else 1
+            push(pairs, starts, places, totals)
+        count, pair = heap[0]
+        places = linked.still_there(pair, places_of[pair])
+        true_count = int(weight.take(places).sum())
+        if true_count < -count:
             if true_count >= floor:
-                places_of[a, b] = places
-                heapq.heapreplace(heap, (-true_count, a, b))
+                places_of[pair] = places
+                heapq.heapreplace(heap, (-true_count, pair))
             else:
                 heapq.heappop(heap)
-                del places_of[a, b]
+                del places_of[pair]
             continue
+
         heapq.heappop(heap)
-        del places_of[a, b]
+        del places_of[pair]
+        a, b = divmod(pair, 2**32)
         new = 256 + len(merges)
         merges.append((a, b))
-        bytes_of.append(bytes_of[a] + bytes_of[b])
-        total_bytes += bytes_of[new]
-        if total_bytes > MAX_VOCAB_BYTES:
+        bar.update()
+        sizes.append(sizes[a] + sizes[b])
+        total_size += sizes[new]
+        if total_size > MAX_VOCAB_BYTES:
             raise TokenizerError(
-                f"the tokens grow too long at id {new} ({bytes_of[new]:,} bytes): the text repeats"
+                f"the tokens grow too long at id {new} ({sizes[new]:,} bytes): the text repeats"
                 " one long stretch; ask for a smaller vocabulary or use a pattern that cuts it"
             )
-        push(_group(*linked.merge(a, b, places, new)))
-        bar.update()
+        pairs, starts, places = _group(*linked.merge(pair, places, new))
+        push(pairs, starts, places, np.add.reduceat(weight.take(places), starts))
     bar.close()
     return merges
 
@@ -271,66 +269,94 @@ def _train_merges(chunk_counts, n_merges, progress=False):
 # over the whole text, and what it does not match becomes a chunk of its own.
 
 
+END_KEY = ()  # the key of a document's end, where <|endoftext|> goes
+UNKNOWN = b""  # no span has this value but the empty one, and joining it adds nothing
+
+
 class _Spans:
-    """Looks up a value for each span of a text, and remembers it; `learn` finds new values.
+    """Looks up the value of each span of a text, and remembers it; `learn` finds new values.
 
     A span is known by its key. The word "cat" as it comes out of str.split stands for " cat",
     with the space before it. All other spans, such as a text's beginning, are written out in a
     tuple of one: ("cat",). So no string need be put together for the millions of usual words.
+    A value is some numbers as bytes, so that the values of millions of spans join in one call.
     """
 
-    def __init__(self, learn, nothing):
+    def __init__(self, learn, fixed=()):
         self.learn = learn  # a list of spans -> a list of values
-        self.nothing = nothing  # the value of the empty span
-        self.known = {}
+        self.fixed = dict(fixed)  # never forgotten
+        self.known = dict(fixed)
+
+    def forget(self):
+        self.known = dict(self.fixed)
 
     def look_up(self, keys):
-        """A list of values, one for each key, never None."""
+        """The keys' values, in order, as a list of bytes."""
         if len(self.known) > MOST_REMEMBERED:
-            self.known.clear()
-        values = list(map(self.known.get, keys))
-        todo, tail = {}, None  # place -> key; the end of the run of spans that is put together
-        for place in _places_of_none(values):
-            key = keys[place]
-            if isinstance(key, str) and (not key or key[0].isspace()):
-                # White space after the space. (Such words are never known under their own key.)
-                previous = keys[place - 1]
-                previous = previous if isinstance(previous, str) else previous[0]
-                if not previous or previous[-1].isspace():  # and white space before it: no cut
-                    if tail != place - 1:
-                        head, tail = place - 1, place - 1
-                        todo[head] = [_text(keys[head])]
-                    todo[head].append(" " + key)
-                    values[place], tail = self.nothing, place
-                    continue
-                key = (" " + key,)
-            todo[place] = key
-        if not todo:
+            self.forget()
+        values = list(map(self.known.get, keys, repeat(UNKNOWN)))
+        unknown = list(_places_of(UNKNOWN, values))
+        if not unknown:
             return values
-        for place, key in todo.items():
-            if isinstance(key, list):
-                todo[place] = ("".join(key),)
-        new = [key for key in dict.fromkeys(todo.values()) if key not in self.known]
-        fresh = dict(zip(new, self.learn([_text(key) for key in new])))
-        short = {key: v for key, v in fresh.items() if len(_text(key)) <= LONGEST_REMEMBERED}
-        self.known.update(short)
-        for place, key in todo.items():
+
+        new = {keys[place] for place in unknown}
+        fresh = self._learn([key for key in new if _is_whole(key)])
+        blank = []  # the places of words that begin with white space: was the cut before them safe?
+        for place in unknown:
+            if keys[place] in fresh:
+                values[place] = fresh[keys[place]]
+            else:
+                blank.append(place)
+        joined = self._join_unsafe(keys, blank)
+        fresh = self._learn([key for key in set(joined.values()) if key not in self.known])
+        for place, key in joined.items():
             values[place] = fresh[key] if key in fresh else self.known[key]
         return values
 
+    def _learn(self, keys):
+        """dict: key -> value, for new keys; what is short will be remembered."""
+        fresh = dict(zip(keys, self.learn([_span(key) for key in keys])))
+        longest = LONGEST_REMEMBERED
+        self.known.update((key, value) for key, value in fresh.items() if len(_span(key)) < longest)
+        return fresh
 
-def _text(key):
-    return " " + key if isinstance(key, str) else key[0]
+    def _join_unsafe(self, keys, blank):
+        """dict: place -> key, of the spans that the words at these places belong to. Where the
+        span before such a word ends in white space too, the two are one span."""
+        spans, parts, spaced, head, last = {}, {}, {}, None, None
+        for place in blank:
+            word, before = keys[place], _span(keys[place - 1])
+            if before and not before[-1].isspace():
+                spans[place] = spaced.get(word) or spaced.setdefault(word, (" " + word,))
+                head = place
+            else:
+                if last != place - 1:
+                    head = place - 1
+                parts.setdefault(head, [_span(keys[head])]).append(" " + word)
+            last = place
+        spans.update((place, ("".join(strings),)) for place, strings in parts.items())
+        return spans
 
 
-def _places_of_none(values):
+def _places_of(value, values):
+    """The places of a value in a list; list.index runs through it faster than a loop would."""
     place = -1
     while True:
         try:
-            place = values.index(None, place + 1)
+            place = values.index(value, place + 1)
         except ValueError:
             return
         yield place
+
+
+def _span(key):
+    return " " + key if isinstance(key, str) else key[0]
+
+
+def _is_whole(key):
+    """Is this span what it seems, whatever comes before it? Words that begin with white space
+    are not: str.split leaves "" where two spaces meet, and "\\n" of " \\n "."""
+    return not isinstance(key, str) or (key != "" and not key[0].isspace())
 
 
 class _Cutter:
@@ -369,14 +395,24 @@ class _Cutter:
                 return place
             place += 1
 
-    def keys(self, text, begins):
-        """The keys (see _Spans) of a part of a document."""
-        if not self.built_in:
-            return [(chunk,) for chunk in self._own_chunks(text)]
-        keys = text.split(" ")
-        if not begins:
-            return keys[1:]  # a part that goes on begins with a space
-        keys[0] = (keys[0],)
+    def keys(self, block, end_of_text=False):
+        """The keys (see _Spans) of a block's spans; END_KEY behind each document's end."""
+        keys = []
+        for text, begins, ends in block:
+            if self.built_in:
+                words = text.split(" ")
+                if begins:
+                    words[0] = (words[0],)
+                else:
+                    del words[0]  # nothing: a part that goes on begins with a space
+            else:
+                words = [(chunk,) for chunk in self._own_chunks(text)]
+            if keys:
+                keys += words
+            else:
+                keys = words  # millions, mostly: spare the copy
+            if ends and end_of_text:
+                keys.append(END_KEY)
         return keys
 
     def chunks(self, span):
@@ -474,7 +510,8 @@ class BPETokenizer:
         self.vocab += [spelling.encode("utf-8") for spelling in specials]
 
         self._ranks = {pair: rank for rank, pair in enumerate(self.merges)}
-        self._spans = _Spans(self._encode_spans, nothing=b"")
+        end = {END_KEY: self._as_bytes([self.end_of_text])} if self.end_of_text else {}
+        self._spans = _Spans(self._encode_spans, fixed=end)
         # The pairs as sorted numbers with their ranks, so that numpy can look up many at once.
         keys = np.array([a << 32 | b for a, b in self.merges], dtype=np.int64)
         self._rank_of_key = np.argsort(keys)
@@ -555,7 +592,7 @@ class BPETokenizer:
         return self._stream(_documents(chunks), processes or 1, end_of_text)
 
     def _stream(self, documents, processes, end_of_text):
-        end = self.end_of_text if end_of_text else None
+        end = bool(end_of_text) and self.end_of_text is not None
         blocks = self._cutter.blocks(documents)
         if processes == 1:
             for block in blocks:
@@ -587,23 +624,16 @@ class BPETokenizer:
     def _encode_ordinary(self, text):
         ids = []
         for block in self._cutter.blocks([text]):
-            ids += self._encode_block(block, None).tolist()
+            ids += self._encode_block(block).tolist()
         return ids
 
-    def _encode_block(self, block, end):
-        """A block of parts of documents (see _Cutter.blocks) as one array of ids."""
-        end = b"" if end is None else np.array(end, self.dtype).tobytes()
-        keys, ends = [], []
-        for text, begins, ends_here in block:
-            keys += self._cutter.keys(text, begins)
-            if ends_here and end:
-                keys.append(("",))
-                ends.append(len(keys) - 1)
-        values = self._spans.look_up(keys)
-        for place in ends:
-            values[place] = end
-        # The values are the ids' bytes, so that millions of them join in one call.
+    def _encode_block(self, block, end=False):
+        """The ids of a block of parts of documents (see _Cutter.blocks), an array."""
+        values = self._spans.look_up(self._cutter.keys(block, end))
         return np.frombuffer(b"".join(values), self.dtype)
+
+    def _as_bytes(self, ids):
+        return np.asarray(ids, self.dtype).tobytes()
 
     def _encode_spans(self, spans):
         """The ids of each span, as the bytes of an array."""
@@ -617,12 +647,12 @@ class BPETokenizer:
         short = []
         for i, chunk in enumerate(chunks):
             if len(chunk) > LONG_CHUNK:
-                encoded[i] = self._encode_long(chunk).astype(self.dtype).tobytes()
+                encoded[i] = self._as_bytes(self._encode_long(chunk))
             else:
                 short.append(i)
         if len(short) <= FEW_CHUNKS:
             for i in short:
-                encoded[i] = np.array(self._encode_chunk(chunks[i]), self.dtype).tobytes()
+                encoded[i] = self._as_bytes(self._encode_chunk(chunks[i]))
         else:
             for i, ids in zip(short, self._encode_many([chunks[i] for i in short])):
                 encoded[i] = ids
@@ -652,20 +682,22 @@ class BPETokenizer:
         linked = _LinkedChunks([chunk])
         heap, places_of = [], {}
 
-        def push(keys, starts, places):
-            for i, key in enumerate(keys.tolist()):
-                rank = self._ranks.get(divmod(key, 2**32))
+        def push(pairs, starts, places):
+            ends = np.append(starts[1:], len(places))
+            for i, pair in enumerate(pairs.tolist()):
+                rank = self._ranks.get(divmod(pair, 2**32))
                 if rank is not None:
-                    places_of[rank] = places[starts[i] : starts[i + 1]]
+                    places_of[rank] = places[starts[i] : ends[i]]
                     heapq.heappush(heap, rank)
 
         push(*_group(*linked.all_pairs()))
         while heap:
             rank = heapq.heappop(heap)
             a, b = self.merges[rank]
-            places = linked.still_there(a, b, places_of.pop(rank))
+            pair = a << 32 | b
+            places = linked.still_there(pair, places_of.pop(rank))
             if len(places):
-                push(*_group(*linked.merge(a, b, places, 256 + rank)))
+                push(*_group(*linked.merge(pair, places, 256 + rank)))
         return linked.token[linked.token >= 0]
 
     def _encode_many(self, chunks):
@@ -903,28 +935,37 @@ class BPETokenizer:
 
 def _count_chunks(documents, cutter, progress):
     """dict: chunk (bytes) -> how often it occurs in the documents."""
-    spans, totals = [""], np.zeros(1, np.int64)
+    chunk_counts = {}
+    spans, totals = [], np.zeros(0, np.int64)  # spans and how often each has come
 
-    def number(new):  # a span's value is its number; 0 is the empty span
+    def number(new):  # a span's value is its place in `spans`, as the bytes of an int32
+        first = len(spans)
         spans.extend(new)
-        return range(len(spans) - len(new), len(spans))
+        return [n.to_bytes(4, sys.byteorder) for n in range(first, len(spans))]
 
-    numbers = _Spans(number, nothing=0)
+    def count_chunks_of_spans():
+        for span, count in zip(spans, totals.tolist()):
+            for chunk in cutter.chunks(span):
+                chunk_counts[chunk] = chunk_counts.get(chunk, 0) + count
+
+    numbers = _Spans(number)
     bar = _progress_bar(None, "characters", progress)
     for block in cutter.blocks(documents):
-        keys = []
-        for text, begins, _ in block:
-            keys += cutter.keys(text, begins)
-            bar.update(len(text))
-        seen = np.bincount(np.array(numbers.look_up(keys), np.int64), minlength=len(spans))
-        seen[: len(totals)] += totals
-        totals = seen
+        seen = np.frombuffer(b"".join(numbers.look_up(cutter.keys(block))), np.int32)
+        totals = np.bincount(seen, minlength=len(spans)) + _padded(totals, len(spans))
+        if len(spans) > MOST_REMEMBERED:
+            count_chunks_of_spans()
+            spans.clear()
+            numbers.forget()
+            totals = totals[:0]
+        bar.update(sum(len(text) for text, _, _ in block))
+    count_chunks_of_spans()
     bar.close()
-    chunk_counts = {}
-    for span, count in zip(spans, totals.tolist()):
-        for chunk in cutter.chunks(span) if span else ():
-            chunk_counts[chunk] = chunk_counts.get(chunk, 0) + count
     return {_utf8(chunk): count for chunk, count in chunk_counts.items()}
+
+
+def _padded(array, length):
+    return np.concatenate([array, np.zeros(length - len(array), array.dtype)])
 
 
 _worker = None  # in a worker process: its tokenizer
