@@ -481,7 +481,7 @@ class BPETokenizer:
             saved = _read_json(path)
             if not isinstance(saved, dict) or saved.get("format") != FORMAT:
                 raise TokenizerError("it is no vocabulary of this tokenizer")
-            if saved.get("version") != VERSION:
+            if type(saved.get("version")) is not int or saved["version"] != VERSION:
                 raise TokenizerError(f"format version {saved.get('version')!r:.20}, not {VERSION}")
             missing = FIELDS - saved.keys()
             if missing or saved.keys() - FIELDS:
@@ -756,10 +756,11 @@ class _Cutter:
     def _own_chunks(self, text):
         chunks, end = [], 0
         for match in self.compiled.finditer(text):
+            if match.start() == match.end():
+                continue
             if match.start() > end:
                 chunks.append(text[end : match.start()])
-            if match.end() > match.start():
-                chunks.append(match.group())
+            chunks.append(match.group())
             end = match.end()
         if end < len(text):
             chunks.append(text[end:])
