@@ -9,6 +9,7 @@ import os
 import sys
 from pathlib import Path
 
+from bpe_tokenizer import TokenizerError
 from common.errors import UserError
 
 # The fields that may change when a run is resumed: they never change what is learned up to a step.
@@ -129,7 +130,7 @@ def run_main(main):
     try:
         main()
         sys.stdout.flush()
-    except UserError as error:
+    except (UserError, TokenizerError) as error:
         print(f"{Path(sys.argv[0]).name}: " + " ".join(str(error).split()), file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:  # the reader, `head` for one, has seen enough

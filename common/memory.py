@@ -1,29 +1,29 @@
 """What a model weighs: its parameters by module, and the memory that a training step needs."""
 
-import sys
-
 import torch
 
 
-def print_model(model, config, device):
-    """Print the parameters by module and an estimate of the memory of training, in MB (10^6).
-
-    Activations are measured, not guessed: one forward pass of a single sequence, in which autograd
-    reports what it keeps for the backward pass; a micro-batch keeps batch_size times as much.
-    """
+def describe_model(model, estimate):
+    """Two lines for people: the parameters by module, and `estimate_memory`'s table."""
     total = sum(p.numel() for p in model.parameters())
-    parts = []
-    for name, module in model.named_children():
-        size = sum(p.numel() for p in module.parameters())
-        parts.append(f"{name} {size:,}")
-    estimate = estimate_memory(model, config, device)
-    print(f"{total:,} parameters: {', '.join(parts)}", file=sys.stderr)
-    table = ", ".join(f"{name} {size / 1e6:.0f}" for name, size in estimate.items())
-    print(f"memory of a step, MB: {sum(estimate.values()) / 1e6:.0f} = {table}", file=sys.stderr)
+    sizes = {
+        name: sum(p.numel() for p in module.parameters()) for name, module in model.named_children()
+    }
+    parts = ", ".join(f"{name} {size:,}" for name, size in sizes.items() if size)
+    table = ", ".join(f"{name} {size:.0f}" for name, size in estimate.items())
+    return [
+        f"{total:,} parameters: {parts}",
+        f"memory of a training step: {sum(estimate.values()):.0f} MB ({table})",
+    ]
 
 
 def estimate_memory(model, config, device):
-    """Bytes by purpose: parameters, gradients, optimizer (AdamW keeps two of each), activations."""
+    """MB (10^6 bytes) by purpose: parameters, gradients, optimizer (AdamW keeps two of each), and
+    activations.
+
+    These are measured, not guessed: one forward pass of a single sequence, in which autograd
+    reports what it keeps for the backward pass; a micro-batch keeps batch_size times as much.
+    """
     parameters = sum(p.numel() * p.element_size() for p in model.parameters())
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept = {}
@@ -40,9 +40,10 @@ def estimate_memory(model, config, device):
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, -2), idx.flatten())
     logits_bytes = logits.numel() * logits.element_size()  # their gradient is as large
     del loss
+    activations = config.batch_size * (sum(kept.values()) + 2 * logits_bytes)
     return {
-        "parameters": parameters,
-        "gradients": parameters,
-        "optimizer": 2 * parameters,
-        "activations": config.batch_size * (sum(kept.values()) + 2 * logits_bytes),
+        "parameters": parameters / 1e6,
+        "gradients": parameters / 1e6,
+        "optimizer": 2 * parameters / 1e6,
+        "activations": activations / 1e6,
     }

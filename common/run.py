@@ -28,6 +28,7 @@ from common.data import detokenize
 from common.distributed import gather, mean_over_processes, rank, world_size
 from common.errors import UserError
 from common.files import atomic_write
+from common.memory import describe_model, estimate_memory
 from common.tokenizers import END_OF_TEXT, load_tokenizer, load_tokenizer_file
 
 FILES = (
@@ -176,6 +177,7 @@ class Run:
             "kind": tokenizer.kind,
             "vocab_size": tokenizer.vocab_size,
             "sha256": tokenizer.sha256,
+            "lossless": getattr(tokenizer, "lossless", True),  # else bits per byte leave some out
         }
         settings = {**dataclasses.asdict(self.config), "resume": False, "sample_only": False}
         if self.writes:
@@ -234,6 +236,13 @@ class Run:
                 f" {self.config.learning_rate:g}: try a lower --learning-rate. The last good"
                 f" checkpoint is kept in {self.folder}"
             )
+
+    def describe(self, model):
+        """Say how many parameters the model has, by module, and what memory a step needs."""
+        device = next(model.parameters()).device
+        self.extra["memory_estimate_mb"] = estimate_memory(model, self.config, device)
+        for line in describe_model(model, self.extra["memory_estimate_mb"]):
+            self._say(line)
 
     def reference(self, name, bits_per_byte):
         """Note what a simpler method reaches on the same tokens, beside this run's number."""

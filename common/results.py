@@ -1,0 +1,325 @@
+"""Comparing runs: the local ones' table, and the published ones that the README's tables show.
+
+    python -m common.results                     the local runs' table
+    python -m common.results publish             make the published runs again, resuming
+    python -m common.results readme              rewrite the README's tables from results/
+
+A published run is one JSON file in results/, the result.json of the run as it was written.
+"""
+
+import difflib
+import json
+import math
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from common.cli import run_main
+from common.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+ORDER = ["v0", "v1", "v1_1", "v2", "v3", "v4"]
+
+# What is published: name, the arguments, the seeds. A name begins with its version. WikiText has
+# twenty times the words and no plot: it gets more steps, a larger vocabulary and a sample of prose.
+WIKITEXT = ["--data", "wikitext-2", "--vocab-size", "4096"]
+PUBLISHED = {
+    **{f"{version}-sample": ([], (1, 2, 3)) for version in ORDER},
+    "v2-sample-dot": (["--attention", "dot"], (1, 2, 3)),
+    "v2-sample-mean": (["--attention", "mean"], (1, 2, 3)),
+    "v3-sample-dropout": (["--dropout", "0.1"], (1, 2, 3)),
+    "v4-sample-alibi": (["--position", "alibi"], (1, 2, 3)),
+    "v4-sample-learned": (["--position", "learned"], (1, 2, 3)),
+    "v4-sample-sinusoidal": (["--position", "sinusoidal"], (1, 2, 3)),
+    "v4-sample-none": (["--position", "none"], (1, 2, 3)),
+}
+
+
+# ---- Files ---------------------------------------------------------------------------------------
+
+
+def load_results(name, folder=ROOT / "results"):
+    """The published results of one name, by seed: {1: result, ...}."""
+    results = {}
+    for path in sorted(Path(folder).glob(f"{name}-seed*.json")):
+        try:
+            result = json.loads(path.read_text(encoding="utf-8"))
+            results[result["seed"]] = result
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path} is not a result file: {error!r}") from None
+    return results
+
+
+def publish(only: str = "", seeds: tuple[int, ...] = ()):
+    """Make the published runs that are missing, one after the other; a stopped run is resumed.
+
+    only: names that contain this alone. seeds: these seeds alone.
+    """
+    jobs = [
+        (name, seed, args)
+        for name, (args, all_seeds) in PUBLISHED.items()
+        for seed in all_seeds
+        if only in name and (not seeds or seed in seeds)
+    ]
+    todo = [job for job in jobs if not _result_path(*job[:2]).exists()]
+    print(f"{len(jobs) - len(todo)} of {len(jobs)} runs are there; {len(todo)} to make")
+    began = time.monotonic()
+    for number, (name, seed, args) in enumerate(todo):
+        if number:
+            left = (time.monotonic() - began) / number * (len(todo) - number)
+            print(f"about {left / 60:.0f} minutes left")
+        folder = ROOT / "runs" / "published" / f"{name}-seed{seed}"
+        version = name.partition("-")[0]
+        command = [sys.executable, str(ROOT / f"{version}.py"), "--out-dir", str(folder)]
+        resume = (folder / "checkpoint.pt").exists() and not (folder / "result.json").exists()
+        command += ["--resume"] if resume else [*args, "--seed", str(seed)]
+        print(f"[{number + 1}/{len(todo)}] {name}, seed {seed}", flush=True)
+        if subprocess.run(command, cwd=ROOT).returncode:
+            raise UserError(f"{name}, seed {seed} stopped; run the same command again to go on")
+        _result_path(name, seed).parent.mkdir(exist_ok=True)
+        shutil.copyfile(folder / "result.json", _result_path(name, seed))
+
+
+def _result_path(name, seed):
+    return ROOT / "results" / f"{name}-seed{seed}.json"
+
+
+# ---- Numbers -------------------------------------------------------------------------------------
+
+
+def mean_and_deviation(values):
+    """Mean and sample standard deviation (None for one value)."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def difference(before, after):
+    """Mean of after - before over the seeds that both have, and its 95 % confidence interval.
+
+    before, after: {seed: number}. Student's t on the paired differences; None with fewer than
+    three seeds in common.
+    """
+    from scipy.stats import t
+
+    seeds = sorted(set(before) & set(after))
+    if len(seeds) < 3:
+        return None
+    deltas = [after[seed] - before[seed] for seed in seeds]
+    mean, deviation = mean_and_deviation(deltas)
+    half = t.ppf(0.975, len(deltas) - 1) * deviation / math.sqrt(len(deltas))
+    return mean, mean - half, mean + half
+
+
+def _bits(results):
+    return {seed: result["val_bits_per_byte"] for seed, result in results.items()}
+
+
+def _spread(results):
+    mean, deviation = mean_and_deviation(list(_bits(results).values()))
+    spread = "" if deviation is None else f" ± {deviation:.3f}"
+    return f"{mean:.3f}{spread} ({len(results)})"
+
+
+def _delta(before, after):
+    found = difference(_bits(before), _bits(after)) if before else None
+    if found is None:
+        return ""
+    mean, low, high = found
+    if low <= 0 <= high:
+        return f"{mean:+.3f}, n.s."
+    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def _median(results, key):
+    return statistics.median(result[key] for result in results.values())
+
+
+# ---- Tables --------------------------------------------------------------------------------------
+
+
+def diff_size(before, after):
+    """Lines added and removed between two versions' scripts, as `+52 −30`."""
+    texts = [(ROOT / f"{v}.py").read_text(encoding="utf-8").splitlines() for v in (before, after)]
+    diff = list(difflib.unified_diff(*texts, n=0, lineterm=""))[2:]
+    added, removed = (sum(line[0] == sign for line in diff) for sign in "+-")
+    return f"+{added} −{removed}"
+
+
+def markdown(head, rows):
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def lineage_table(corpus):
+    """A row a version: what it is, what it cost, what it reached, and by how much it is better."""
+    rows, before = [], None
+    floor = _floor() if corpus == "sample" else None
+    for version in ORDER:
+        results = load_results(f"{version}-{corpus}")
+        if not results:
+            continue
+        first = next(iter(results.values()))
+        previous = ORDER[ORDER.index(version) - 1] if version != ORDER[0] else None
+        mean = statistics.fmean(_bits(results).values())
+        row = [
+            f"`{version}`",
+            first["idea"],
+            diff_size(previous, version) if previous else "",
+            f"{first['params']:,}",
+            f"{first['tokens_seen'] / 1e6:.2f} M",
+            _spread(results),
+            f"{mean - floor:.3f}" if floor else f"{_median(results, 'val_word_perplexity'):.1f}",
+            _delta(before, results),
+            f"{_median(results, 'tokens_per_second'):,.0f}",
+            f"{_median(results, 'peak_rss_mb'):.0f}",
+            f"{_median(results, 'seconds'):.0f} s",
+        ]
+        rows.append(row)
+        before = results
+    last = "above the floor" if floor else "word perplexity"
+    head = ["version", "the one idea", "diff", "parameters", "tokens", "bits per byte (seeds)", last]
+    head += ["Δ to the one before [95 %]", "tokens/s", "peak MB", "training"]
+    return markdown(head, rows) + _footnote(corpus)
+
+
+def variants_table(corpus, rows, base):
+    """Bits per byte of variants, each beside the first row's: [(label, name), ...]."""
+    lines, reference = [], load_results(base)
+    for label, name in rows:
+        results = load_results(name)
+        if results:
+            delta = "" if name == base else _delta(reference, results)
+            lines.append([label, _spread(results), delta])
+    return markdown(["", "bits per byte (seeds)", "Δ to the first row [95 %]"], lines)
+
+
+def extrapolation_table(rows):
+    """v4's bits per byte at 1, 2, 4 and 8 times the training context, side by side / sliding."""
+    lines = []
+    for label, name in rows:
+        results = load_results(name)
+        cells = []
+        for times in (1, 2, 4, 8):
+            found = [
+                row
+                for result in results.values()
+                for row in result.get("extrapolation", [])
+                if row["times"] == times
+            ]
+            if found:
+                pair = (statistics.fmean(r[k] for r in found) for k in ("side_by_side", "sliding"))
+                cells.append(" / ".join(f"{value:.3f}" for value in pair))
+            else:
+                cells.append("–")
+        if results:
+            lines.append([label, *cells])
+    return markdown(["position", "1×", "2×", "4×", "8×"], lines)
+
+
+def samples(corpus):
+    """Each version's sample of its first seed, as a quotation."""
+    blocks = []
+    for version in ORDER:
+        results = load_results(f"{version}-{corpus}")
+        if results:
+            result = results[min(results)]
+            words = result["sample"].split("\n\n")[0].strip()
+            quote = "\n".join(f"> {line}" if line else ">" for line in words.splitlines())
+            bits = f"{result['val_bits_per_byte']:.3f} bits per byte"
+            blocks.append(f"**`{version}`**, {bits}, seed {result['seed']}:\n\n{quote}")
+    return "\n\n".join(blocks)
+
+
+def _floor():
+    info = json.loads((ROOT / "data" / "input.json").read_text(encoding="utf-8"))
+    return info["splits"]["validation"]["floor_bits_per_byte"]
+
+
+def _footnote(corpus):
+    found = [r for name in PUBLISHED for r in load_results(name).values() if corpus in name]
+    if not found:
+        return "\n\nNo run is published yet."
+    e = found[0]["environment"]
+    return (
+        f"\n\nMean ± standard deviation over the seeds in brackets; Δ is the mean difference of the"
+        f" same seeds with its 95 % confidence interval, n.s. where that holds zero. Speed, memory"
+        f" and time are medians on {e['device']} with {e['threads']} threads, torch {e['torch']},"
+        f" {e['dtype']}. Made by `python -m common.results publish`."
+    )
+
+
+POSITIONS = [("RoPE", "v4-sample"), ("ALiBi", "v4-sample-alibi")]
+POSITIONS += [(kind, f"v4-sample-{kind}") for kind in ("learned", "sinusoidal", "none")]
+ATTENTION = [
+    ("full: queries, keys and values", "v2-sample"),
+    ("dot: a dot product with nothing to learn", "v2-sample-dot"),
+    ("mean: the mean of what came before", "v2-sample-mean"),
+]
+DROPOUT = [("dropout 0", "v3-sample"), ("dropout 0.1", "v3-sample-dropout")]
+TABLES = {
+    "lineage-sample": lambda: lineage_table("sample"),
+    "attention": lambda: variants_table("sample", ATTENTION, "v2-sample"),
+    "dropout": lambda: variants_table("sample", DROPOUT, "v3-sample"),
+    "position": lambda: variants_table("sample", POSITIONS, "v4-sample"),
+    "extrapolation": lambda: extrapolation_table(POSITIONS),
+    "samples": lambda: samples("sample"),
+}
+
+
+def rewritten(text):
+    """The README's text with the tables between their markers made anew from results/."""
+    for name, table in TABLES.items():
+        begin, end = f"<!-- {name}: made by python -m common.results readme -->", f"<!-- /{name} -->"
+        if begin not in text:
+            continue
+        head, _, rest = text.partition(begin)
+        _, found, tail = rest.partition(end)
+        if not found:
+            raise UserError(f"README.md: {begin} is never closed by {end}")
+        text = f"{head}{begin}\n{table()}\n{end}{tail}"
+    return text
+
+
+def readme():
+    """Rewrite the README's tables from the files in results/."""
+    path = ROOT / "README.md"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(rewritten(text), encoding="utf-8", newline="\n")
+
+
+def local(folder: str = "runs"):
+    """The table of the runs in a folder."""
+    rows = []
+    for path in sorted(Path(folder).rglob("result.json")):
+        try:
+            r = json.loads(path.read_text(encoding="utf-8"))
+            rows.append(
+                [
+                    str(path.parent),
+                    r["data"]["name"],
+                    f"{r['val_bits_per_byte']:.3f}",
+                    f"{r['params']:,}",
+                    f"{r['tokens_per_second']:,.0f}",
+                    f"{r['seconds']:.0f} s",
+                ]
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path} is not a result file: {error!r}") from None
+    if not rows:
+        raise UserError(f"no finished run in {folder}: make one with python v0.py")
+    print(markdown(["run", "data", "bits per byte", "parameters", "tokens/s", "training"], rows))
+
+
+def main():
+    import tyro
+
+    commands = {"local": local, "publish": publish, "readme": readme}
+    args = sys.argv[1:] or ["local"]
+    tyro.extras.subcommand_cli_from_dict(commands, args=args, description=__doc__)
+
+
+if __name__ == "__main__":
+    run_main(main)
