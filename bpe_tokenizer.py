@@ -48,8 +48,9 @@ import regex
 GPT2_PATTERN = (
     r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 )
-# GPT-4 (cl100k): numbers of at most three digits, contractions in capitals too, a word may take
-# any one sign before it, and line ends stay together.
+# GPT-4 (cl100k) as first published: numbers of at most three digits, contractions in capitals
+# too, a word may take any one sign before it, and line ends stay together. (What tiktoken now
+# ships under that name differs in one point: white space at the very end of a text is one chunk.)
 GPT4_PATTERN = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
@@ -253,6 +254,7 @@ class BPETokenizer:
                 yield self._encode_block(block, end)
             return
         from concurrent.futures import ProcessPoolExecutor
+        from concurrent.futures.process import BrokenProcessPool
         from multiprocessing import get_context
 
         # An executor's own map would take the whole iterable at once. Keep a few blocks in flight.
@@ -271,6 +273,11 @@ class BPETokenizer:
                         yield in_flight.popleft().result()
                 while in_flight:
                     yield in_flight.popleft().result()
+            except BrokenProcessPool:
+                raise TokenizerError(
+                    "a process that shared the work has died: too little memory, or the script that"
+                    ' asks for processes lacks `if __name__ == "__main__":`'
+                ) from None
             finally:
                 for future in in_flight:
                     future.cancel()
@@ -412,18 +419,16 @@ class BPETokenizer:
             ids = ids.tolist()
         if isinstance(ids, (str, bytes)) or not hasattr(ids, "__iter__"):
             raise TokenizerError(f"ids have to be a list of whole numbers, not {ids!r:.40}")
-        parts = []
-        for i in ids:
-            try:
-                i = operator.index(i)
-            except TypeError:
-                raise TokenizerError(f"an id has to be a whole number, not {i!r:.40}") from None
-            if not 0 <= i < self.vocab_size:
-                raise TokenizerError(
-                    f"id {i} is not in this vocabulary; its ids go from 0 to {self.vocab_size - 1}"
-                )
-            parts.append(self.vocab[i])
-        return b"".join(parts)
+        try:
+            ids = list(map(operator.index, ids))
+        except TypeError as error:
+            raise TokenizerError(f"ids have to be whole numbers: {error}") from None
+        if ids and not 0 <= min(ids) <= max(ids) < self.vocab_size:
+            wrong = next(i for i in ids if not 0 <= i < self.vocab_size)
+            raise TokenizerError(
+                f"id {wrong} is not in this vocabulary; its ids go from 0 to {self.vocab_size - 1}"
+            )
+        return b"".join(map(self.vocab.__getitem__, ids))
 
     # -- properties
 
@@ -514,7 +519,8 @@ class BPETokenizer:
     # -- to and from other libraries
 
     def to_tiktoken(self, name="bpe"):
-        """This vocabulary as a tiktoken.Encoding, with the same ids."""
+        """This vocabulary as a tiktoken.Encoding, with the same ids. (Libraries may know different
+        versions of Unicode, and then cut text at characters of the newest scripts differently.)"""
         import tiktoken
 
         n_ordinary = 256 + len(self.merges)
@@ -981,7 +987,8 @@ def _compile(pattern):
     try:
         return regex.compile(pattern)
     except (regex.error, RecursionError, OverflowError) as error:
-        raise TokenizerError(f"the pattern {pattern!r:.60} is no regular expression: {error}")
+        message = f"the pattern {pattern!r:.60} is no regular expression: {error}"
+        raise TokenizerError(message) from None
 
 
 def _check_text(text, number=None):
@@ -1278,9 +1285,7 @@ def _parse_arguments(arguments):
 
 
 def _train_command(options):
-    folder = os.path.dirname(os.path.abspath(options.out))
-    if not os.path.isdir(folder) or os.path.isdir(options.out):  # said before the work, not after
-        raise TokenizerError(f"--out {options.out}: not a file's name in a folder that exists")
+    _check_out(options.out)
     tokenizer = BPETokenizer.train(
         _training_text(options.data, options.data_dir),
         options.vocab_size,
@@ -1292,6 +1297,12 @@ def _train_command(options):
     if tokenizer.vocab_size < options.vocab_size:
         print("every chunk of the text is one token now: there was nothing left to merge")
     print(f"{options.out}: {tokenizer.vocab_size:,} ids, sha256 {tokenizer.sha256}")
+
+
+def _check_out(path):
+    """Said before the work, not after it."""
+    if path and (os.path.isdir(path) or not os.path.isdir(os.path.dirname(os.path.abspath(path)))):
+        raise TokenizerError(f"--out {path}: has to be a file's name in a folder that exists")
 
 
 def _training_text(data, data_dir):
@@ -1312,7 +1323,8 @@ def _read_text(path):
         with open(path, encoding="utf-8", newline="") as file:  # line ends as they are
             text = file.read()
     except UnicodeDecodeError as error:
-        raise TokenizerError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})")
+        message = f"{path}: not UTF-8 text ({error.reason} at byte {error.start})"
+        raise TokenizerError(message) from None
     if not text:
         raise TokenizerError(f"{path}: the file is empty")
     return text
@@ -1325,6 +1337,7 @@ def _text_of(options):
 
 
 def _encode_command(options):
+    _check_out(options.out)
     tokenizer = BPETokenizer.load(options.vocab)
     text = _text_of(options)
     if options.allow_special:
@@ -1349,6 +1362,7 @@ def _encode_command(options):
 
 
 def _decode_command(options):
+    _check_out(options.out)
     tokenizer = BPETokenizer.load(options.vocab)
     if bool(options.ids) == (options.file is not None):
         raise TokenizerError("give either ids or --file")

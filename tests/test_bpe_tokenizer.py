@@ -41,7 +41,8 @@ TEXT = (
 TRICKY = st.lists(
     st.sampled_from(
         list(" \n\t\r") * 3
-        + list("abzAS'.,!?-=019\x0b\x0c\x1c\x1f\x85\xa0\u2003\u2028\u3000é\u0301ſßжأ日٣Ⅷ½😀🏽")
+        + list("abzAS'.,!?-=019\x0b\x0c\x1c\x1f\x85\xa0\u2003\u2028\u3000")
+        + list("é\u0301ſßжأ日٣Ⅷ½😀🏽")
         + ["'s", "'S", "'ll", "'re", " '", "  ", "\n\n", " \n", "\r\n", "\ufeff", "\u200b", "\0"]
     ),
     max_size=40,
@@ -429,6 +430,18 @@ def test_processes_give_the_same_ids(tokenizer, monkeypatch):
             tokenizer.encode_corpus("text", processes=bad)
 
 
+def test_processes_need_a_guarded_script(tmp_path):
+    script = tmp_path / "unguarded.py"
+    script.write_text(
+        f"import sys; sys.path.insert(0, {str(Path(bpe_tokenizer.__file__).parent)!r})\n"
+        "from bpe_tokenizer import BPETokenizer\n"
+        "BPETokenizer().encode_corpus('some text', processes=2)\n",
+        encoding="utf-8",
+    )
+    run = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    assert run.returncode == 1 and "TokenizerError: a process that shared the work" in run.stderr
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_stream_takes_documents_as_it_needs_them(tokenizer, monkeypatch, processes):
     monkeypatch.setattr(bpe_tokenizer, "BLOCK", 1000)
@@ -671,8 +684,9 @@ def test_other_libraries_agree_on_any_text(name):
     def agree(text):
         ids = tokenizer.encode(text)
         assert tiktoken.encode_ordinary(text) == ids
-        assert huggingface.encode(text).ids == ids
         assert tiktoken.decode(ids) == text
+        if not any(spelling in text for spelling in tokenizer.special_tokens):
+            assert huggingface.encode(text).ids == ids  # it takes a special token's spelling as one
 
     agree()
     text = "one<|endoftext|> two<|x|>"
@@ -806,7 +820,8 @@ def test_command_train(files, capsys):
     assert main("train --data text.txt --vocab-size 400 --out new.json".split()) == 0
     assert Path("new.json").read_bytes() == Path("vocab.json").read_bytes()
     assert "400 ids" in capsys.readouterr().out
-    assert main("train --data text.txt --pattern whitespace --special <a> --out w.json".split()) == 0
+    command = "train --data text.txt --pattern whitespace --special <a> --out w.json"
+    assert main(command.split()) == 0
     made = BPETokenizer.load("w.json")
     assert made.pattern == WHITESPACE_PATTERN and list(made.special_tokens) == ["<a>"]
     assert "nothing left to merge" in capsys.readouterr().out
