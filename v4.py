@@ -1,0 +1,308 @@
+"""v4: relative position, by ALiBi or RoPE.
+
+What matters is how far back something stands, not where in the window. ALiBi lowers a score by the
+distance, each head at its own rate; RoPE turns queries and keys by an angle that grows with the
+position, so that their product depends on the distance alone. The step to here: `diff v3.py v4.py`.
+
+Expect the same stories, from fewer tokens; and losses that hold beyond the training context.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch.nn.parallel import DistributedDataParallel
+
+from common.cli import parse, run_main
+from common.data import load_corpus, token_file
+from common.distributed import join_processes, rank, world_size
+from common.errors import UserError
+from common.judge import judge
+from common.run import Run, compile_if_asked, pick_device
+
+
+@dataclass
+class Config:
+    data: str = "sample"  # a corpus' name, hf:OWNER/NAME, or a path: .txt .jsonl .parquet, a folder
+    data_dir: str = ""  # a folder in the hub's layout, read instead of the hub [WIKITEXT_DIR]
+    tokenizer: str = "bpe"  # bpe, char, word, gpt2, or a saved vocabulary's path
+    split_pattern: str = "gpt4"  # where BPE cuts first: whitespace, gpt2 or gpt4
+    end_of_text: bool = True  # a token <|endoftext|> after each document
+    vocab_size: int = 2048  # tokens in the vocabulary, V
+    context_length: int = 256  # tokens the model may look at, T
+    batch_size: int = 8  # sequences in a micro-batch, B
+    grad_accum: int = 4  # micro-batches a step
+    n_head: int = 4  # attention heads, H
+    n_embd: int = 128  # width of the residual stream, C
+    n_layer: int = 4  # blocks in the stack
+    dropout: float = 0.0  # share of activations set to zero while training
+    qkv_bias: bool = False  # biases for queries, keys and values
+    position: Literal["alibi", "rope", "sinusoidal", "learned", "none"] = "rope"  # where is what
+    rope_base: float = 10000.0  # RoPE's slowest angle turns by about 1 / rope_base a token
+    steps: int = 500  # updates of the parameters
+    learning_rate: float = 3e-3  # AdamW's
+    warmup_steps: int = 100  # steps in which the learning rate rises to that
+    weight_decay: float = 0.1  # of the matrices, per unit of learning rate
+    clip_norm: float = 1.0  # longest gradient, as a whole, that is followed
+    seed: int = 1  # of the initial parameters and of the batches
+    device: str = "auto"  # auto, cpu, cuda or mps
+    dtype: Literal["float32", "bfloat16"] = "float32"  # the numbers' type while training
+    compile: bool = False  # torch.compile the model
+    eval_every: int = 50  # steps between evaluations, each of which saves a checkpoint
+    out_dir: str = f"runs/{Path(__file__).stem}"  # where the run's files go
+    resume: bool = False  # go on from the checkpoint in out_dir
+    sample_only: bool = False  # no training: continue the prompt from the checkpoint in out_dir
+    prompt: str = "One morning"  # the text to continue
+    max_new_tokens: int = 200  # length of the continuation
+    temperature: float = 0.8  # below 1 bolder, above 1 wilder, 0 always the likeliest token
+    top_k: int = 0  # choose among the k likeliest tokens only; 0 is off
+    top_p: float = 1.0  # choose among the fewest tokens that together have this probability
+
+
+# ---- Batches -------------------------------------------------------------------------------------
+def load_tokens(corpus, split, tokenizer):
+    """The split's tokens, mapped from disk: (N,) uint16; what is not looked at is not read."""
+    return token_file(corpus, split, tokenizer).memmap()
+
+
+def get_batch(tokens, config, generator):
+    """Random stretches of the tokens: inputs x (B, T), and targets y (B, T), the tokens after."""
+    B, T = config.batch_size, config.context_length
+    starts = torch.randint(len(tokens) - T, (B,), generator=generator)[rank() :: world_size()]
+    rows = torch.from_numpy(np.stack([tokens[i : i + T + 1] for i in starts]).astype(np.int64))
+    return rows[:, :-1], rows[:, 1:]
+
+
+# ---- Model ---------------------------------------------------------------------------------------
+def alibi_slopes(n_head):
+    """How fast each head's scores fall with the distance: (H,) (Press et al. 2022).
+
+    2^(-8/n), 2^(-16/n), ... for a power of two n; otherwise those of the next lower power, then
+    every other slope of the next higher one.
+    """
+    n = 2 ** math.floor(math.log2(n_head))
+    slopes = [2 ** (-8 * (i + 1) / n) for i in range(n)]
+    slopes += [2 ** (-4 * (2 * i + 1) / n) for i in range(n_head - n)]
+    return torch.tensor(slopes)
+
+
+def alibi_bias(n_head, T, device):
+    """What is added to the scores: -slope * distance, and minus infinity ahead: (H, T, T)."""
+    positions = torch.arange(T, device=device)
+    distance = positions[:, None] - positions  # (T, T): query's position minus key's
+    bias = -alibi_slopes(n_head).to(device)[:, None, None] * distance  # (H, T, T)
+    return bias.masked_fill(distance < 0, -math.inf)
+
+
+def angles(T, width, base, device):
+    """Position times frequency: (T, width / 2), from 1 to nearly 1 / base radians a token."""
+    frequencies = base ** (-torch.arange(0, width, 2, device=device) / width)
+    return torch.arange(T, device=device)[:, None] * frequencies
+
+
+def rotate(x, base):
+    """RoPE: turn the pairs (i, i + D/2) of x (B, H, T, D) by their angles (Su et al. 2021)."""
+    a = angles(x.shape[-2], x.shape[-1], base, x.device)  # (T, D/2)
+    x1, x2 = x.chunk(2, dim=-1)
+    return torch.cat((x1 * a.cos() - x2 * a.sin(), x1 * a.sin() + x2 * a.cos()), dim=-1).type_as(x)
+
+
+class CausalSelfAttention(nn.Module):
+    """Each position takes a weighted mean of those up to itself (Vaswani et al. 2017)."""
+
+    def __init__(self, config):
+        super().__init__()
+        C, H = config.n_embd, config.n_head
+        if C % H:
+            raise UserError(f"--n-embd {C} does not divide into {H} heads: change it or --n-head")
+        self.n_head, self.dropout = H, config.dropout
+        self.position, self.rope_base = config.position, config.rope_base
+        self.qkv = nn.Linear(C, 3 * C, bias=config.qkv_bias)  # three maps side by side
+        self.proj = nn.Linear(C, C)
+
+    def forward(self, x):  # (B, T, C)
+        B, T, C = x.shape
+        # What do I look for, what do I offer, what do I hand over: (B, T, C) each.
+        q, k, v = self.qkv(x).split(C, dim=-1)
+        q, k, v = (z.view(B, T, self.n_head, -1).transpose(1, 2) for z in (q, k, v))  # (B, H, T, D)
+        if self.position == "rope":
+            q, k = rotate(q, self.rope_base), rotate(k, self.rope_base)
+        bias = alibi_bias(self.n_head, T, x.device) if self.position == "alibi" else None
+        dropout = self.dropout if self.training else 0.0
+        y = F.scaled_dot_product_attention(q, k, v, bias, dropout, is_causal=bias is None)
+        return self.proj(y.transpose(1, 2).reshape(B, T, C))
+
+
+class MLP(nn.Module):
+    """Two layers that work on each position by itself."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.up = nn.Linear(config.n_embd, 4 * config.n_embd)
+        self.down = nn.Linear(4 * config.n_embd, config.n_embd)
+
+    def forward(self, x):  # (B, T, C)
+        return self.down(F.gelu(self.up(x)))
+
+
+class Block(nn.Module):
+    """Attention, then the MLP; each reads the normalised residual stream and adds to it."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.n_embd)
+        self.attention = CausalSelfAttention(config)
+        self.norm2 = nn.LayerNorm(config.n_embd)
+        self.mlp = MLP(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x):  # (B, T, C)
+        x = x + self.dropout(self.attention(self.norm1(x)))
+        return x + self.dropout(self.mlp(self.norm2(x)))
+
+
+class LanguageModel(nn.Module):
+    """Embeddings in, transformer blocks between, and a head that scores every token."""
+
+    def __init__(self, config, vocab_size):
+        super().__init__()
+        self.token_embedding = nn.Embedding(vocab_size, config.n_embd)
+        self.position = config.position
+        if config.position == "learned":
+            self.position_embedding = nn.Embedding(config.context_length, config.n_embd)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.norm = nn.LayerNorm(config.n_embd)
+        self.head = nn.Linear(config.n_embd, vocab_size, bias=False)
+        for name, parameter in self.named_parameters():
+            if parameter.dim() == 2:  # small: every token about equally likely, the loss near ln V
+                nn.init.normal_(parameter, std=0.02)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            if name.endswith(("proj.weight", "down.weight")):  # what the 2 * n_layer sums add up
+                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * config.n_layer))
+
+    def forward(self, idx):  # (B, T) token ids
+        x = self.token_embedding(idx)  # (B, T, C)
+        if self.position == "learned":
+            x = x + self.position_embedding(torch.arange(idx.shape[-1], device=idx.device))
+        if self.position == "sinusoidal":
+            a = angles(idx.shape[-1], x.shape[-1], 10000.0, idx.device)  # (T, C/2)
+            x = x + 0.02 * torch.cat((a.sin(), a.cos()), dim=-1)  # as large as the embeddings
+        x = self.dropout(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x))  # (B, T, V) logits
+
+
+# ---- Sampling ------------------------------------------------------------------------------------
+def choose(logits, config, generator):
+    """Draw one token id from the logits (V,)."""
+    if config.temperature == 0:
+        return logits.argmax()
+    probs, order = F.softmax(logits / config.temperature, dim=-1).sort(descending=True)
+    if config.top_k:
+        probs[config.top_k :] = 0
+    probs[probs.cumsum(0) - probs >= config.top_p * probs.sum()] = 0  # those before reach top_p
+    return order[torch.multinomial(probs, 1, generator=generator)[0]]
+
+
+@torch.no_grad()
+def generate(model, config, tokenizer, device):
+    """The prompt, continued token by token, as text. The same seed draws the same."""
+    generator = torch.Generator().manual_seed(config.seed)
+    idx = torch.tensor(tokenizer.encode(config.prompt), device=device)  # (T,)
+    model.eval()
+    for _ in range(config.max_new_tokens):
+        logits = model(idx[None, -config.context_length :])[0, -1]  # (V,): the last position's
+        token = choose(logits.float().cpu(), config, generator)
+        if token == tokenizer.end_of_text:
+            break
+        idx = torch.cat((idx, token[None].to(device)))
+    model.train()
+    return tokenizer.decode(idx.tolist())
+
+
+# ---- Training ------------------------------------------------------------------------------------
+def learning_rate(step, config):
+    """A linear warm-up, then half a cosine from the peak down to a tenth of it."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    return config.learning_rate * (0.55 + 0.45 * math.cos(math.pi * progress))
+
+
+def train(model, config, corpus, tokenizer, run, device):
+    tokens = load_tokens(corpus, "train", tokenizer)
+    val_tokens = load_tokens(corpus, "validation", tokenizer)
+    matrices = [p for p in model.parameters() if p.dim() == 2]
+    others = [p for p in model.parameters() if p.dim() < 2]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others}]
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=0.0, fused=True)
+    parallel = DistributedDataParallel(model) if world_size() > 1 else model  # means gradients
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.dtype == "bfloat16")
+    generator = torch.Generator().manual_seed(config.seed)  # draws the batches and nothing else
+    state = {"model": model, "optimizer": optimizer, "batches": generator}
+    step = run.start(tokens, tokenizer, state)
+    run.describe(model)
+    while True:
+        if run.due(step):  # before the first step, every eval_every steps and after the last
+            scores = judge(model, val_tokens, config.context_length, corpus)
+            run.record(step, scores, generate(model, config, tokenizer, device))
+        if run.done(step, state):  # saves where it has just evaluated, and on Ctrl-C
+            break
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, config)
+        optimizer.zero_grad()
+        for _ in range(config.grad_accum):  # each piece's activations are freed before the next
+            x, y = get_batch(tokens, config, generator)
+            with autocast:
+                logits = parallel(x.to(device))
+                loss = F.cross_entropy(logits.flatten(0, -2), y.to(device).flatten())
+            (loss / config.grad_accum).backward()  # gradients add up: the mean over the pieces
+            run.count(loss, y.numel())
+        nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+        optimizer.step()
+        step += 1
+
+
+def beyond_the_context(model, config, corpus, tokenizer, run):
+    """Bits per byte at 1, 2, 4 and 8 times the training context: windows side by side, sliding.
+
+    Side by side, a longer window leaves fewer tokens with little context: does more context help?
+    Sliding by half a window, every token has at least half of it: is far context harmful?
+    Learned positions end with the context, so they have the first row alone.
+    """
+    tokens = load_tokens(corpus, "validation", tokenizer)
+    for times in (1,) if config.position == "learned" else (1, 2, 4, 8):
+        T = times * config.context_length
+        row = [judge(model, tokens, T, corpus, stride=s)["bits_per_byte"] for s in (T, T // 2)]
+        run.extrapolation(times, T, *row)
+
+
+# ---- Command line --------------------------------------------------------------------------------
+def main():
+    config = parse(Config, __doc__)
+    device = join_processes(pick_device(config.device), config)
+    with Run(config, __file__, __doc__) as run:
+        corpus = None if config.sample_only else load_corpus(config.data, config.data_dir or None)
+        tokenizer = run.load_tokenizer(corpus)
+        torch.manual_seed(config.seed)  # draws the initial parameters
+        model = LanguageModel(config, tokenizer.vocab_size).to(device)
+        compile_if_asked(model, config, device)
+        if config.sample_only:
+            run.load_weights(model, tokenizer)
+            print(run.readable(generate(model, config, tokenizer, device)))
+        else:
+            train(model, config, corpus, tokenizer, run, device)
+            beyond_the_context(model, config, corpus, tokenizer, run)
+            run.finish(model, corpus, device)
+
+
+if __name__ == "__main__":
+    run_main(main)
