@@ -34,7 +34,7 @@ import operator
 import os
 import sys
 from collections import Counter, deque
-from itertools import islice, repeat
+from itertools import repeat
 
 import numpy as np
 import regex
@@ -74,7 +74,8 @@ BLOCK = 2**19  # characters that are encoded together
 LONGEST_REMEMBERED = 100  # characters; longer stretches of text hardly ever come twice
 MOST_REMEMBERED = 2**18  # stretches of text; about 50 MB, then forget and begin again
 LONG_CHUNK = 256  # bytes; from here on a linked list pays
-FEW_CHUNKS = 32  # below this, a plain loop beats starting numpy up
+FEW_CHUNKS = 32  # up to here a plain loop beats starting numpy up
+MANY_CHUNKS = 2**16  # that numpy takes at once, which bounds its memory
 
 
 class TokenizerError(ValueError):
@@ -299,8 +300,9 @@ class BPETokenizer:
     def _encode_spans(self, spans):
         """The ids of each span, as the bytes of an array."""
         chunks = [self._cutter.chunks(span) for span in spans]
-        encoded = iter(self._encode_chunks([_utf8(chunk) for some in chunks for chunk in some]))
-        return [b"".join(islice(encoded, len(some))) for some in chunks]
+        different = dict.fromkeys(chunk for some in chunks for chunk in some)
+        encoded = dict(zip(different, self._encode_chunks([_utf8(chunk) for chunk in different])))
+        return [b"".join([encoded[chunk] for chunk in some]) for some in chunks]
 
     def _encode_chunks(self, chunks):
         """The ids of each chunk (bytes), as the bytes of an array: three ways, one result."""
@@ -311,12 +313,14 @@ class BPETokenizer:
                 encoded[i] = self._as_bytes(self._encode_long(chunk))
             else:
                 short.append(i)
-        if len(short) <= FEW_CHUNKS:
-            for i in short:
-                encoded[i] = self._as_bytes(encode_plainly(chunks[i], self._ranks))
-        else:
-            for i, ids in zip(short, self._encode_many([chunks[i] for i in short])):
-                encoded[i] = ids
+        for start in range(0, len(short), MANY_CHUNKS):
+            some = short[start : start + MANY_CHUNKS]
+            if len(some) <= FEW_CHUNKS:
+                for i in some:
+                    encoded[i] = self._as_bytes(encode_plainly(chunks[i], self._ranks))
+            else:
+                for i, ids in zip(some, self._encode_many([chunks[i] for i in some])):
+                    encoded[i] = ids
         return encoded
 
     def _encode_long(self, chunk):
