@@ -32,6 +32,7 @@ import heapq
 import json
 import operator
 import os
+import re
 import sys
 from collections import Counter, deque
 from itertools import repeat
@@ -167,7 +168,7 @@ class BPETokenizer:
 
         self._ranks = {pair: rank for rank, pair in enumerate(self.merges)}
         end = {END_KEY: self._as_bytes([self.end_of_text])} if self.end_of_text else {}
-        self._spans = _Spans(self._encode_spans, fixed=end)
+        self._spans = {spaced: _Spans(self._encode_spans, spaced, end) for spaced in (True, False)}
         # The pairs as sorted numbers with their ranks, so that numpy can look up many at once.
         keys = np.array([a << 32 | b for a, b in self.merges], dtype=np.int64)
         self._rank_of_key = np.argsort(keys)
@@ -291,8 +292,8 @@ class BPETokenizer:
 
     def _encode_block(self, block, end=False):
         """The ids of a block of parts of documents (see _Cutter.blocks), an array."""
-        values = self._spans.look_up(self._cutter.keys(block, end))
-        return np.frombuffer(b"".join(values), self.dtype)
+        keys, spaced = self._cutter.keys(block, end)
+        return np.frombuffer(b"".join(self._spans[spaced].look_up(keys)), self.dtype)
 
     def _as_bytes(self, ids):
         return np.asarray(ids, self.dtype).tobytes()
@@ -605,9 +606,22 @@ class BPETokenizer:
 # str.isspace holds for all that `\s` matches (and for U+001C to U+001F), so a character that is
 # taken for white space by mistake only leaves a cut out.
 #
+# Where line ends and runs of spaces are many, as in source code, too many spaces have white space
+# on both sides. There a simpler pattern cuts: the tokenizer's own, with all that is not white space
+# taken as one kind of character. What is white space decides where that one cuts, so its cuts are
+# cuts of the tokenizer's pattern too, and `re` is faster at it than `regex` at the whole pattern.
+#
 # A caller's own pattern makes no such promise and takes the plain way: the pattern decides
 # over the whole text, and what it does not match becomes a chunk of its own.
 
+
+# The white space of `\s` in `regex`; in `re` it would take in U+001C to U+001F.
+WHITE = r"\t\x0b\x0c \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+WORDS = rf" ?[^{WHITE}\r\n]+|[{WHITE}\r\n]+(?![^{WHITE}\r\n])|[{WHITE}\r\n]+"
+WORDS_AND_LINE_ENDS = (  # GPT-4: a sign takes the line ends behind it, a word any one space before
+    rf"[{WHITE}]?[^{WHITE}\r\n]+(?:[\r\n](?:[{WHITE}\r\n]*[\r\n])?)?|[{WHITE}\r\n]*[\r\n]"
+    rf"|[{WHITE}\r\n]+(?![^{WHITE}\r\n])|[{WHITE}\r\n]+"
+)
 
 END_KEY = ()  # the key of a document's end, where <|endoftext|> goes
 UNKNOWN = b""  # no span has this value but the empty one, and joining it adds nothing
@@ -616,14 +630,16 @@ UNKNOWN = b""  # no span has this value but the empty one, and joining it adds n
 class _Spans:
     """Looks up the value of each span of a text, and remembers it; `learn` finds new values.
 
-    A span is known by its key. The word "cat" as it comes out of str.split stands for " cat",
-    with the space before it. All other spans, such as a text's beginning, are written out in a
-    tuple of one: ("cat",). So no string need be put together for the millions of usual words.
+    A span is known by its key. If the spans are `spaced`, the word "cat" as it comes out of
+    str.split stands for " cat", with the space before it, and all other spans, such as a text's
+    beginning, are written out in a tuple of one: ("cat",). So no string need be put together for
+    the millions of usual words. If they are not, each span is its own key.
     A value is some numbers as bytes, so that the values of millions of spans join in one call.
     """
 
-    def __init__(self, learn, fixed=()):
+    def __init__(self, learn, spaced, fixed=()):
         self.learn = learn  # a list of spans -> a list of values
+        self.spaced = spaced
         self.fixed = dict(fixed)  # never forgotten
         self.known = dict(fixed)
 
@@ -640,7 +656,7 @@ class _Spans:
             return values
 
         new = {keys[place] for place in unknown}
-        fresh = self._learn([key for key in new if _is_whole(key)])
+        fresh = self._learn([key for key in new if self._is_whole(key)])
         blank = []  # the places of words that begin with white space: was the cut before them safe?
         for place in unknown:
             if keys[place] in fresh:
@@ -655,27 +671,39 @@ class _Spans:
 
     def _learn(self, keys):
         """dict: key -> value, for new keys; what is short will be remembered."""
-        fresh = dict(zip(keys, self.learn([_span(key) for key in keys])))
-        longest = LONGEST_REMEMBERED
-        self.known.update((key, value) for key, value in fresh.items() if len(_span(key)) < longest)
-        return fresh
+        spans = [self._span(key) for key in keys]
+        values = self.learn(spans)
+        for key, span, value in zip(keys, spans, values):
+            if len(span) < LONGEST_REMEMBERED:
+                self.known[key] = value
+        return dict(zip(keys, values))
 
     def _join_unsafe(self, keys, blank):
         """dict: place -> key, of the spans that the words at these places belong to. Where the
         span before such a word ends in white space too, the two are one span."""
         spans, parts, spaced, head, last = {}, {}, {}, None, None
         for place in blank:
-            word, before = keys[place], _span(keys[place - 1])
+            word, before = keys[place], self._span(keys[place - 1])
             if before and not before[-1].isspace():
                 spans[place] = spaced.get(word) or spaced.setdefault(word, (" " + word,))
                 head = place
             else:
                 if last != place - 1:
                     head = place - 1
-                parts.setdefault(head, [_span(keys[head])]).append(" " + word)
+                parts.setdefault(head, [self._span(keys[head])]).append(" " + word)
             last = place
         spans.update((place, ("".join(strings),)) for place, strings in parts.items())
         return spans
+
+    def _span(self, key):
+        if isinstance(key, str):
+            return " " + key if self.spaced else key
+        return key[0]
+
+    def _is_whole(self, key):
+        """Is this span what it seems, whatever comes before it? Words that begin with white space
+        are not: str.split leaves "" where two spaces meet, and "\\n" of " \\n "."""
+        return not self.spaced or not isinstance(key, str) or (key and not key[0].isspace())
 
 
 def _places_of(value, values):
@@ -689,22 +717,13 @@ def _places_of(value, values):
         yield place
 
 
-def _span(key):
-    return " " + key if isinstance(key, str) else key[0]
-
-
-def _is_whole(key):
-    """Is this span what it seems, whatever comes before it? Words that begin with white space
-    are not: str.split leaves "" where two spaces meet, and "\\n" of " \\n "."""
-    return not isinstance(key, str) or (key != "" and not key[0].isspace())
-
-
 class _Cutter:
     """Cuts texts into blocks of bounded size, blocks into spans, and spans into chunks."""
 
     def __init__(self, pattern):
         self.compiled = _compile(pattern)
         self.built_in = pattern in PATTERNS.values()
+        self.words = re.compile(WORDS_AND_LINE_ENDS if pattern == GPT4_PATTERN else WORDS)
 
     def blocks(self, documents):
         """Lists of (text, begins, ends), each of about BLOCK characters: parts of documents, and
@@ -736,24 +755,30 @@ class _Cutter:
             place += 1
 
     def keys(self, block, end_of_text=False):
-        """The keys (see _Spans) of a block's spans; END_KEY behind each document's end."""
+        """The keys of a block's spans, END_KEY behind each document's end; and whether they are
+        spaced (see _Spans)."""
+        spaces = sum(text.count(" ") for text, _, _ in block)
+        runs = sum(text.count("\n") + text.count("  ") for text, _, _ in block)
+        spaced = self.built_in and 4 * runs < spaces
         keys = []
         for text, begins, ends in block:
-            if self.built_in:
+            if not self.built_in:
+                words = self._own_chunks(text)
+            elif not spaced:
+                words = self.words.findall(text)
+            else:
                 words = text.split(" ")
                 if begins:
                     words[0] = (words[0],)
                 else:
                     del words[0]  # nothing: a part that goes on begins with a space
-            else:
-                words = [(chunk,) for chunk in self._own_chunks(text)]
             if keys:
                 keys += words
             else:
                 keys = words  # millions, mostly: spare the copy
             if ends and end_of_text:
                 keys.append(END_KEY)
-        return keys
+        return keys, spaced
 
     def chunks(self, span):
         """The pattern's chunks of a span."""
@@ -955,15 +980,17 @@ def _count_chunks(documents, cutter, progress):
             for chunk in cutter.chunks(span):
                 chunk_counts[chunk] = chunk_counts.get(chunk, 0) + count
 
-    numbers = _Spans(number)
+    numbers = {spaced: _Spans(number, spaced) for spaced in (True, False)}
     bar = _progress_bar(None, "characters", progress)
     for block in cutter.blocks(documents):
-        seen = np.frombuffer(b"".join(numbers.look_up(cutter.keys(block))), np.int32)
+        keys, spaced = cutter.keys(block)
+        seen = np.frombuffer(b"".join(numbers[spaced].look_up(keys)), np.int32)
         totals = np.bincount(seen, minlength=len(spans)) + _padded(totals, len(spans))
         if len(spans) > MOST_REMEMBERED:
             count_chunks_of_spans()
             spans.clear()
-            numbers.forget()
+            for table in numbers.values():
+                table.forget()
             totals = totals[:0]
         bar.update(sum(len(text) for text, _, _ in block))
     count_chunks_of_spans()

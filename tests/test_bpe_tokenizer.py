@@ -194,21 +194,33 @@ def spans_of(cutter, documents):
             for span in spans
         ]
 
-    table = bpe_tokenizer._Spans(learn)
-    values = b"".join(
-        b"".join(table.look_up(cutter.keys(block))) for block in cutter.blocks(documents)
-    )
+    tables = {spaced: bpe_tokenizer._Spans(learn, spaced) for spaced in (True, False)}
+    values = b""
+    for block in cutter.blocks(documents):
+        keys, spaced = cutter.keys(block)
+        values += b"".join(tables[spaced].look_up(keys))
     return [chunk.decode("utf-8") for chunk in values.split(b"\xff")[:-1]]
 
 
-@settings(max_examples=1500, deadline=None)
+def words_of(cutter, text):
+    """The same for the second way to cut, as for texts of many lines and runs of spaces."""
+    words = cutter.words.findall(text)
+    assert "".join(words) == text
+    return [chunk for word in words for chunk in cutter.chunks(word)]
+
+
+@settings(max_examples=800, deadline=None)
 @given(ANY_TEXT, st.sampled_from([1, 2, 5, 2**19]))
 def test_fast_cutting_is_the_pattern(text, block):
     before, bpe_tokenizer.BLOCK = bpe_tokenizer.BLOCK, block
     try:
         for pattern in PATTERNS.values():
             cutter = bpe_tokenizer._Cutter(pattern)
-            assert spans_of(cutter, [text]) == regex.findall(pattern, text)
+            chunks = regex.findall(pattern, text)
+            assert spans_of(cutter, [text]) == chunks
+            assert words_of(cutter, text) == chunks
+            text_ = text + "." + " a" * 200  # so many single spaces that str.split does the cutting
+            assert spans_of(cutter, [text_]) == regex.findall(pattern, text_)
     finally:
         bpe_tokenizer.BLOCK = before
 
@@ -216,9 +228,15 @@ def test_fast_cutting_is_the_pattern(text, block):
 def test_fast_cutting_is_the_pattern_for_all_short_texts():
     for pattern in PATTERNS.values():
         cutter = bpe_tokenizer._Cutter(pattern)
-        texts = ["".join(t) for n in range(7) for t in itertools.product(" \na1!", repeat=n)]
-        fast = spans_of(cutter, texts)  # one after the other, each a document
-        assert fast == [chunk for text in texts for chunk in cutter.compiled.findall(text)]
+        texts = ["".join(t) for n in range(6) for t in itertools.product(" \na1!\t", repeat=n)]
+        chunks = [cutter.compiled.findall(text) for text in texts]
+        assert spans_of(cutter, texts) == [chunk for some in chunks for chunk in some]
+        assert [words_of(cutter, text) for text in texts] == chunks
+        # Behind so many single spaces, str.split does the cutting.
+        padding = " a" * 200
+        for text, some in zip(texts, chunks, strict=True):
+            if text[-1:] not in ("", " ", "\n", "\t"):
+                assert spans_of(cutter, [text + padding]) == some + [" a"] * 200
 
 
 def test_patterns_cover_every_character():
