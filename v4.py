@@ -35,8 +35,8 @@ class Config:
     end_of_text: bool = True  # a token <|endoftext|> after each document
     vocab_size: int = 2048  # tokens in the vocabulary, V
     context_length: int = 256  # tokens the model may look at, T
-    batch_size: int = 8  # sequences in a micro-batch, B
-    grad_accum: int = 4  # micro-batches a step
+    batch_size: int = 4  # sequences in a micro-batch, B
+    grad_accum: int = 1  # micro-batches a step
     n_head: int = 4  # attention heads, H
     n_embd: int = 128  # width of the residual stream, C
     n_layer: int = 4  # blocks in the stack
@@ -44,8 +44,8 @@ class Config:
     qkv_bias: bool = False  # biases for queries, keys and values
     position: Literal["alibi", "rope", "sinusoidal", "learned", "none"] = "rope"  # where is what
     rope_base: float = 10000.0  # RoPE's slowest angle turns by about 1 / rope_base a token
-    steps: int = 500  # updates of the parameters
-    learning_rate: float = 3e-3  # AdamW's
+    steps: int = 1200  # updates of the parameters
+    learning_rate: float = 0.003  # AdamW's
     warmup_steps: int = 100  # steps in which the learning rate rises to that
     weight_decay: float = 0.1  # of the matrices, per unit of learning rate
     clip_norm: float = 1.0  # longest gradient, as a whole, that is followed
@@ -53,7 +53,7 @@ class Config:
     device: str = "auto"  # auto, cpu, cuda or mps
     dtype: Literal["float32", "bfloat16"] = "float32"  # the numbers' type while training
     compile: bool = False  # torch.compile the model
-    eval_every: int = 50  # steps between evaluations, each of which saves a checkpoint
+    eval_every: int = 300  # steps between evaluations, each of which saves a checkpoint
     out_dir: str = f"runs/{Path(__file__).stem}"  # where the run's files go
     resume: bool = False  # go on from the checkpoint in out_dir
     sample_only: bool = False  # no training: continue the prompt from the checkpoint in out_dir

@@ -20,6 +20,7 @@ every version of Python, so the file is the same to the byte wherever it is made
 """
 
 import argparse
+import functools
 import hashlib
 import json
 import math
@@ -39,19 +40,19 @@ HELD_OUT = 20  # validation and test are each a twentieth of the training split
 # Words
 # ---------------------------------------------------------------------------------------------
 
-WOMEN = "Anna Mira Clara Rosa Nora Ella Ruth Lucy Emma Jane Alice Helen Sarah Martha Kate Ida".split()
-MEN = "Tom Ben Jack Sam Peter Paul Max Leo Hugo Oscar Adam David Henry Martin Simon Frank".split()
+WOMEN = "Anna Mira Clara Rosa Ruth Lucy Emma Kate".split()
+MEN = "Tom Ben Jack Peter Max Leo Hugo Oscar".split()
 ROLES = ("baker miller farmer teacher sailor smith doctor weaver painter tailor gardener fisher "
-         "potter shepherd carpenter singer hunter clerk cook porter").split()
-PLACES = ("mill harbour bakery school farm market inn chapel bridge well station lake forge "
-          "library castle orchard").split()
+         "potter shepherd singer hunter").split()
+PLACES = "mill harbour bakery school farm market inn castle".split()
 
 # What a thing or a box can be made of (hard) or what colour it has (soft).
 HARD = {
     "key": "brass iron copper silver", "bell": "brass copper silver glass",
     "spoon": "silver oak pine bone", "cup": "clay tin silver glass", "ring": "copper silver bone",
-    "whistle": "tin bone brass pine", "lamp": "brass glass iron clay", "coin": "copper silver brass",
-    "comb": "bone pine silver", "needle": "bone silver iron", "flute": "bone pine silver oak",
+    "whistle": "tin bone brass pine", "lamp": "brass glass iron clay",
+    "coin": "copper silver brass", "comb": "bone pine silver", "needle": "bone silver iron",
+    "flute": "bone pine silver oak",
     "mirror": "silver glass brass", "bowl": "clay oak glass copper", "hammer": "iron oak stone",
     "plate": "tin clay silver", "compass": "brass silver copper", "vase": "glass clay stone",
     "medal": "silver copper brass tin", "wheel": "oak iron stone", "button": "bone brass glass",
@@ -131,6 +132,8 @@ ORIGINS = ("at the fair", "on the beach", "in a ditch", "in a shop far away", "u
            "in the attic", "among some ruins", "on a journey to the south")
 GIVERS = ("grandmother", "uncle", "aunt", "godfather", "sister", "brother", "neighbour")
 HAPPY = ("happy", "glad", "cheerful", "proud", "pleased", "merry")
+HEARD = ("laughed", "listened", "shook with laughter", "did not believe a word of it",
+         "wanted to hear more", "knew even more about it", "only shrugged", "fell asleep")
 SAD = ("sad", "worried", "unhappy", "gloomy", "lonely", "upset")
 LEADS = ("Before long,", "A little later,", "Soon after that,", "After a while,", "Then",
          "Some time later,", "Not long after,", "By and by,", "At last", "After that,")
@@ -159,82 +162,108 @@ SENTENCES = {
         "At the {p} stood {A} the {A.new}, who was holding {t.a}.",
         "At the {p} there was a {A.new} called {A}, who owned {t.a}.",
         "A {A.new} whose name was {A} sat at the {p} and looked at {A.his} {t.new}.",
+        "Whoever came to the {p} could see {A} the {A.new} there, with {t.a} in {A.his} hands.",
     ),
     "meet there": (
         "{A} the {A.new} was there too, with {A.his} {t.new}.",
-        "Beside {B.him} sat {A} the {A.new}, who had brought {t.a}.",
-        "{A}, who was a {A.new}, stood next to {B.him} and had {t.a} in {A.his} hand.",
-        "{B.His} friend {A} the {A.new} was there as well, and {A.he} had {t.a}.",
+        "Beside {B} sat {A} the {A.new}, who had brought {t.a}.",
+        "With {B} was {A}, a {A.new} who owned {t.a}.",
+        "{B}'s friend {A} the {A.new} was there as well, and {A.he} had {t.a}.",
     ),
     "past": (
-        "{A.His} {w} had given {A.him} the {t.own}.",
+        "{A.His} {w} had given {A} the {t.own}.",
         "{A} had found {t.sure} {o}.",
         "{A} never went anywhere without {A.his} {t.own}.",
         "{A} was very proud of {A.his} {t.own}.",
         "Everybody knew that {t.sure} was {t.owner}'s.",
+        "It was a fine thing, {t.sure}, and {A} had paid well for it {o}.",
     ),
     # Going somewhere.
     "go": (
         "{A} left the {A.place} and went to the {p}.",
         "{A} said goodbye and walked to the {p}.",
         "{A} had work to do at the {p}, so {A.he} went there.",
-        "{A} walked from the {A.place} to the {p}.",
+        "{A} walked from the {A.place} to the {p}, {h} and singing.",
+        "{A} was tired of the {A.place} and wandered off to the {p}.",
+        "{A} heard that help was needed, and {A.he} ran to the {p}.",
         '"They are waiting for me at the {p}," said {A}, and left the {A.place}.',
+        '"Today I want to see the {p}," said {A}, and off {A.he} went.',
     ),
     "fetch go": (
         "So {B} went to the {t.place}.",
-        "{B.He} hurried to the {t.place} at once.",
-        "{B.He} walked from the {B.place} to the {t.place}.",
+        "{B} hurried to the {t.place} at once.",
+        "{B} walked from the {B.place} to the {t.place}.",
+        "That meant a walk to the {t.place}.",
+        "Off {B} went to the {t.place}.",
     ),
-    "carrying": ("{A.He} took {u} along.", "{A.He} had {u} in {A.his} pocket.",
-                 "{A.He} carried {u} under {A.his} arm."),
+    "carrying": (
+        "{A} took {u} along.", "{A} had {u} in {A.his} pocket.",
+        "{A} carried {u} under {A.his} arm.", "With {A} went {u}.",
+    ),
     # Wanting a thing that somebody holds.
     "want": (
         "{B} wanted {t.owners}, {w}.",
         "{B} wished to borrow {t.owners}, {w}.",
         "{B} could not stop thinking about {t.owners}.",
+        "{B} had heard so much about {t.owners} that {B.he} wanted to hold it once.",
         '"I would love to have {t.owners}," said {B}.',
+        '"If only I had {t.owners}!" thought {B}.',
     ),
     "want back": (
         "{B} wanted {B.his} {t.own} back.",
         "{B} missed {B.his} {t.own}.",
+        "{B} had waited long enough for {B.his} {t.own}.",
         '"I need my {t.bare} again," said {t.owner}.',
         '"It is time to get my {t.bare} back," thought {t.owner}.',
     ),
-    "meet holder": ("There {B.he} found {t.holder}.", "There was {t.holder}, with {t.sure}.",
-                    "And there, holding {t.sure}, was {t.holder}."),
+    "meet holder": (
+        "There {B} found {t.holder}.",
+        "There was {t.holder}, with {t.sure}.",
+        "And there, holding {t.sure}, was {t.holder}.",
+    ),
     "ask": (
         '"May I have {t.sure}?" asked {B}.',
         "{B} asked {t.holder} for {t.sure}.",
         '"Please, {t.holder}, let me have {t.sure}," said {B}.',
+        '"You have {t.sure}," {B} said to {t.holder}. "Will you give it to me?"',
+        "{B} took a deep breath and asked {t.holder} for {t.sure}.",
     ),
     "yes": (
         "{t.holder} gave {t.sure} to {B}.",
         '"Of course," said {t.holder}, and gave {t.sure} to {B}.',
-        "{t.holder} thought about it, nodded and gave it to {B}.",
+        "{t.holder} thought about it, nodded and gave {t.sure} to {B}.",
         "With a smile {t.holder} handed {t.sure} to {B}.",
+        '"Here it is," answered {t.holder}, and {B} took {t.sure}.',
+        "At first {t.holder} said nothing, but then {t.he} gave {t.sure} to {B}.",
     ),
     "no": (
         '"{w}," said {t.holder}, and kept {t.sure}.',
         "But {t.holder} shook {t.his} head and kept {t.sure}.",
         '"{w}," {t.holder} answered, so {B} did not get {t.sure}.',
+        "But {t.holder} would not give it away, and {B} left it at that.",
     ),
-    "thanks": ('"{w}," said {t.holder}.', '"{w}!" cried {t.holder}, who was {h} now.'),
+    "thanks": (
+        '"{w}," said {t.holder}.', '"{w}!" cried {t.holder}, who was {h} now.',
+        "That made {t.holder} {h}.",
+    ),
     "now has": (
-        "Now {t.holder} had {t.sure}.",
-        "So {t.sure} was with {t.holder} now.",
+        "Now {t.holder} had {t.sure} at the {t.place}.",
+        "So {t.sure} was with {t.holder} at the {t.place} now.",
         "From then on {t.holder} had {t.sure}.",
+        "And that is how {t.holder} came to have {t.sure}.",
     ),
     "bring": (
-        "{A} took {t} to the {B.place} and gave it to {B}.",
+        "{A} took {t} to the {B.free} and gave it to {B.lone}.",
         "{A} went to the {B.free}, found {B.lone} there and gave {B.him} {t}.",
-        "{A} went to see {B} at the {B.place} and handed {t} to {B.him}.",
+        "{A} went to see {B} at the {B.place} and handed {t} to {B}.",
+        "{A} thought that {B} should have {t}, so {A} took it to the {B.place}.",
         '"I have something for {B}," said {A}, went to the {B.place} and gave {B.him} {t}.',
     ),
     "bring here": (
-        "{A} turned to {B} and gave {B.him} {t}.",
-        '"This is for you," said {A}, and gave {t} to {B}.',
+        "{A} turned to {B} and gave {t} to {B}.",
         "{A} put {t} into the hands of {B}.",
+        "{A} thought that {B} should have {t}, and gave it to {B}.",
+        '"This is for you," said {A}, and gave {t} to {B}.',
     ),
     "bring back": (
         "{A} had kept {t.owners} long enough.",
@@ -244,6 +273,7 @@ SENTENCES = {
     "errand": (
         '"Could you take {t} to {B}?" {C} asked {A}.',
         "{C} asked {A} to take {t} to {B}.",
+        "{C} said to {A} that {B} might like to have {t}.",
     ),
     "swap": (
         "{A} and {B} made a trade: {A} gave {t} to {B}, and {B} gave {u} to {A}.",
@@ -255,11 +285,13 @@ SENTENCES = {
         "{A} put {t} in {x.any} {x.spot}, {w}.",
         "{A} hid {t} in {x.any} {x.spot}, {w}.",
         "{A} opened {x.any} {x.spot}, laid {t} inside and closed it again.",
+        "{A} looked for a place for {t}, and chose {x.any} {x.spot}.",
         '"I will put {t} away," said {A}, and put it in {x.any} {x.spot}.',
+        '"Here {t} will be safe," said {A}, and laid it in {x.any} {x.spot}.',
     ),
     "sneak": (
         "{A} was asleep, so {B} quietly took {t} and put it in {x.any} {x.spot}.",
-        "While {A} was not looking, {B} hid {t} in {x.any} {x.spot}.",
+        "{B} waited until {A} was not looking, and hid {t} in {x.any} {x.spot}.",
         "{B} played a trick on {A}: {B.he} put {t} in {x.any} {x.spot}.",
         '"This will be fun," thought {B}, took {t} from {A} and put it in {x.any} {x.spot}.',
     ),
@@ -267,84 +299,117 @@ SENTENCES = {
         "Now {t.sure} was in {t.box} {t.spot}.",
         "So there it lay, {t.sure} in {t.box} {t.spot}.",
         "Nobody else knew that {t.sure} was in {t.box}.",
+        "And in {t.box} {t.spot} it stayed for now.",
     ),
     "look for": (
         "{B} was looking for {t.owners}.",
         "{B} remembered {t} in {t.box} {t.spot}.",
+        "{B} had an idea where {t.owners} might be.",
         '"I wonder what is in {t.boxed}," said {B}.',
+        '"{t.The} must be in {t.box}," said {B}.',
     ),
     "take out": (
-        "{B.He} opened {t.box} {t.spot}, and there was {t.sure}.",
-        "{B.He} looked into {t.box} {t.spot} and took out {t.sure}.",
-        "{B.He} lifted {t.sure} out of {t.box}.",
+        "{B} opened {t.box} {t.spot}, and there was {t.sure}.",
+        "{B} looked into {t.box} {t.spot} and took out {t.sure}.",
+        "{B} lifted {t.sure} out of {t.box}.",
+        "When {B} opened {t.box}, {t.sure} was inside, and {B.he} took it.",
     ),
     # Asking where things and people are.
     "where": (
+        "{A} looked for {A.his} {t.own} everywhere.",
+        "{A} asked everybody about {A.his} {t.own}.",
         '"Where is my {t.bare}?" asked {t.owner}.',
         '"Has anybody seen my {t.bare}?" asked {t.owner}.',
-        "{A} looked for {A.his} {t.own} everywhere.",
+        '"My {t.bare} is gone!" cried {t.owner}.',
     ),
-    "answer me": ('"I have it here," said {t.holder}.', '"It is here with me," said {t.holder}.'),
+    "answer me": (
+        '"I have it here," said {t.holder}.', '"It is here with me," said {t.holder}.',
+        "It was {t.holder} who had it, and {t.he} said so.",
+    ),
     "answer held": (
         '"It is with {t.holder} at the {t.place}," said {B}.',
         '"I saw it with {t.holder} at the {t.place}," {B} answered.',
+        '"Go to the {t.place}," said {B}. "I think that {t.holder} has it."',
+        "{B} told {A.him} that it was with {t.holder}.",
     ),
     "answer boxed": (
         '"It is in {t.box} {t.spot} at the {t.place}," said {B}.',
         '"Look in {t.box} at the {t.place}," {B} answered.',
+        "{B} told {A.him} to look in {t.box} {t.spot}.",
     ),
-    "who has": ('{A} wanted to know who had {t.owners} now. "It is with {t.holder}," said {B}.',
-                '"Who has {t.owners} now?" asked {A}. "It is with {t.holder}," said {B}.',
-                '"Tell me who has {t.owners}," said {A}. "I think {t.holder} has it," answered {B}.'),
-    "where is": ('{A} asked where {C} was today. "At the {C.place}," said {B}.',
-                 '"And where is {C} today?" asked {A}. "At the {C.place}," said {B}.',
-                 '"Do you know where {C} is?" asked {A}. "Yes, at the {C.place}," said {B}.'),
+    "who has": (
+        '{A} wanted to know who had {t.owners} now. "It is with {t.holder}," said {B}.',
+        "{A} asked {B} about {t.owners}, and heard that {t.holder} had it.",
+        '"Who has {t.owners} now?" asked {A}. "It is with {t.holder}," said {B}.',
+        '"Tell me who has {t.owners}," said {A}. "I think {t.holder} has it," answered {B}.',
+    ),
+    "where is": (
+        '{A} asked where {C} was today. "At the {C.place}," said {B}.',
+        "{A} asked {B} about {C}, and heard that {C.he} was at the {C.place}.",
+        '"And where is {C} today?" asked {A}. "At the {C.place}," said {B}.',
+        '"Do you know where {C} is?" asked {A}. "Yes, at the {C.place}," said {B}.',
+    ),
     # Saying again what is so.
     "still held": (
         "All this time {t} was with {t.holder} at the {t.place}.",
         "As for {t}, {t.holder} still had it at the {t.place}.",
-        "{t.The} was still with {t.holder}.",
-        "It was {t.free} who had {t.owners}, at the {t.place}.",
+        "{t.The} was still with {t.holder} at the {t.place}.",
+        "Everybody could see {t} at the {t.place}, where {t.holder} was.",
+        "Anybody who asked for {t} was sent to {t.holder} at the {t.place}.",
     ),
     "still in": (
         "{t.The} was still in {t.box} {t.spot}.",
         "As for {t}, it still lay in {t.box} {t.spot} at the {t.place}.",
         "All this time {t} was in {t.box} at the {t.place}.",
+        "Nobody had opened {t.boxed} {t.spot}, where {t} lay.",
     ),
     "still with": (
         "{A}, who had {u}, was still at the {A.place}.",
         "{A} was at the {A.place} with {u}.",
         "At the {A.free}, {A.lone} {w} and kept an eye on {u}.",
+        "{A} stayed at the {A.place}, and so did {u}.",
     ),
     "still at": (
         "{A} was still at the {A.place} and {w}.",
         "{A} the {A.role} stayed at the {A.place} and {w}.",
         "At the {A.free}, {A.lone} the {A.role} {w}.",
+        "There was not much to do at the {A.free}, so {A.lone} {w}.",
     ),
     "glad": (
         "{A} was {h} to have {A.his} {t.own}.",
         "{A} held {A.his} {t.own} tight and felt {h}.",
+        "As long as {A} had {A.his} {t.own}, {A.he} was {h}.",
     ),
     "sorry": (
         "{A} felt {s} without {A.his} {t.own}.",
         "{A} was {s} because {t.sure} was not with {A.him}.",
+        "How {s} {A} was without {A.his} {t.own}!",
     ),
     "visit": (
         "{A} went to see {B} at the {B.place}, and they talked about {w}.",
         "{A} came to the {B.free}, where {B.lone} was, and they ate {m} together.",
         "{A} paid {B} a visit at the {B.place}. They shared {m} and talked about {w}.",
+        "{A} brought {m} to the {B.free}, because {B.lone} was hungry.",
         '"I must see {B}," said {A}, and walked to the {B.place}. There they talked about {w}.',
+        '"What is {B} doing?" wondered {A}, and went to the {B.place} to find out.',
     ),
     "together": (
         "{A} and {B} were both at the {A.place}, so they ate {m} together.",
         "{A} and {B} sat together at the {A.place} and talked about {w}.",
+        "{A} told {B} about {w}, and {B} {k}.",
         '"Are you hungry?" {A} asked {B}. So they shared {m} at the {A.place}.',
+        '"Have you heard about {w}?" {A} asked {B}, who {k}.',
     ),
     # The end.
-    "end with": ("{A} was at the {A.place} with {A.all}.", "{A} was at the {A.place} and had {A.all}.",
-                 "{A} sat at the {A.place} beside {A.all}."),
-    "end empty": ("{A} was at the {A.place} with empty hands.",
-                  "{A} was at the {A.place} and had nothing.",),
+    "end with": (
+        "{A} was at the {A.place} with {A.all}.",
+        "{A} was at the {A.place} and had {A.all}.",
+        "{A} sat at the {A.place} beside {A.all}.",
+    ),
+    "end empty": (
+        "{A} was at the {A.place} with empty hands.",
+        "{A} was at the {A.place} and had nothing.",
+    ),
     "end box": ("{t.The} lay in {t.box} {t.spot} at the {t.place}.",),
     "moral": (
         "And they were all good friends, as before.", "That was the end of it.",
@@ -373,6 +438,7 @@ def by_adjective(table):
 
 OBJECTS, BOX_OBJECTS = by_adjective({**HARD, **SOFT}), by_adjective(BOXES)
 SLOT = re.compile(r"\{([^{}]+)\}")
+split_slots = functools.cache(SLOT.split)
 WORD = re.compile(r"[A-Za-z]+(?:'[a-z]+)?")
 PRONOUNS = {"he": ("he", "she"), "him": ("him", "her"), "his": ("his", "her"),
             "He": ("He", "She"), "His": ("His", "Her")}
@@ -486,7 +552,7 @@ class Teller:
     def write(self, sentence, gap=True, **cast):
         if gap and not self.fresh:
             self.say(" ")
-        for i, part in enumerate(SLOT.split(sentence)):
+        for i, part in enumerate(split_slots(sentence)):
             if i % 2 == 0:
                 if part:
                     self.say(part)
@@ -573,9 +639,6 @@ class Teller:
             self.know("name", thing.owner)
         elif form == "holder":
             self.recall("holder", keeper.name, [each.name for each in self.people], fact)
-            self.know("name", keeper)
-        elif form == "free":      # the holder's name, where the thing is told only afterwards
-            self.say(keeper.name)
             self.know("name", keeper)
         elif form == "place" and isinstance(keeper, Person):
             self.recall("holder_place", keeper.place, self.places(), fact, ("place", keeper))
@@ -670,7 +733,8 @@ class Teller:
             kind = self.pick(ADJECTIVES[season].split())
             self.night = self.pick([False, True], [2, 1])
             time = "evening" if self.night else "morning"
-            self.write(f"It was a {kind} {season} {time}, and {self.pick(dark if self.night else day)}.")
+            weather = self.pick(dark if self.night else day)
+            self.write(f"It was a {kind} {season} {time}, and {weather}.")
         else:
             self.write(f"Long ago, on a day in {season}, {self.pick(day)}.")
 
@@ -686,7 +750,7 @@ class Teller:
         self.move(who, friend.place if there else self.chosen)
         self.people.append(who)
         self.things.append(thing)
-        if self.pick([True, False], [2, 3]):
+        if self.pick([True, False], [1, 2]):
             self.tell("past", A=who, t=thing, w=GIVERS, o=ORIGINS)
 
     def choose_place(self, places, weights=None):
@@ -697,7 +761,8 @@ class Teller:
         """To a place of the story (three times as likely each) or to any other."""
         places = [place for place in PLACES if place != who.place]
         weights = [20 if place in self.places() else 1 for place in places]
-        self.tell("go", lead, A=who, p=lambda: self.choose_place(places, weights))
+        self.tell("go", lead, A=who, h=HAPPY,
+                  p=lambda: self.choose_place(places, weights))
         self.move(who, self.chosen)
         held = self.held(who)
         if held and self.pick([True, False]):
@@ -814,9 +879,9 @@ class Teller:
         if thing.keeper is other:
             self.tell("answer me", t=thing)
         elif isinstance(thing.keeper, Person):
-            self.tell("answer held", B=other, t=thing)
+            self.tell("answer held", A=owner, B=other, t=thing)
         else:
-            self.tell("answer boxed", B=other, t=thing)
+            self.tell("answer boxed", A=owner, B=other, t=thing)
         if self.pick([True, False], [3, 2]):
             self.get(owner, thing, sure=True)
 
@@ -836,7 +901,7 @@ class Teller:
 
     def visit(self, a, b):
         event = "together" if a.place == b.place else "visit"
-        self.tell(event, lead=True, A=a, B=b, w=TOPICS, m=MEALS)
+        self.tell(event, lead=True, A=a, B=b, w=TOPICS, m=MEALS, k=HEARD)
         self.move(a, b.place)
 
     def can_leave(self):
@@ -847,7 +912,7 @@ class Teller:
 
     def aside(self):
         """A sentence in which nothing happens: what is still so, a feeling, the season."""
-        kind = self.pick(["thing", "person", "feeling", "sight", ""], [4, 4, 2, 2, 3])
+        kind = self.pick(["thing", "person", "feeling", "sight"], [6, 6, 3, 1])
         if kind == "thing":
             thing = self.pick(self.things)
             self.tell("still held" if isinstance(thing.keeper, Person) else "still in", t=thing)
@@ -864,13 +929,13 @@ class Teller:
                 self.tell("glad", A=thing.owner, t=thing, h=HAPPY)
             else:
                 self.tell("sorry", A=thing.owner, t=thing, s=SAD)
-        elif kind == "sight" and self.sights:
+        else:
             self.write(self.pick(self.sights))
 
     def closing(self):
         """How the day ends: where everybody is, with what, or only a few words."""
         self.paragraph()
-        if self.pick([True, False], [2, 1]):
+        if self.pick([True, False], [6, 1]):
             ends = DARK if self.night else DAY
             self.say(self.pick(list(ends.values())))
             for who in self.people:
@@ -891,7 +956,7 @@ class Teller:
         weights = {"role": 1, "trade": 1, "made": 1, "owner": 1, "who": 4, "place": 3, "held": 3,
                    "boxed": 4}
         for number in range(4):
-            if number >= 2 and not self.pick([True, False]):
+            if number >= 2 and not self.pick([True, False], [2, 1]):
                 break
             kind, about = question = self.pick(asked, [weights[kind] for kind, _ in asked])
             asked.remove(question)
@@ -902,10 +967,9 @@ class Teller:
 
     def story(self):
         self.opening()
-        self.paragraph()
         self.meet()
         self.meet()
-        while len(self.people) < 4 and self.pick([True, False]):
+        while len(self.people) < 4 and self.pick([True, False], [2, 5]):
             self.meet()
         more = True
         while more:
@@ -918,7 +982,7 @@ class Teller:
             _, cases, event = self.pick(events, [weight for weight, _, _ in events])
             event(self, *self.pick(cases))
             self.aside()
-            more = self.pick([True, False], [5, 3])
+            more = self.pick([True, False])
         self.closing()
         if self.pick([True, False], [4, 1]):
             self.questions()
@@ -1005,9 +1069,16 @@ def save(path, content):
         part.unlink(missing_ok=True)
 
 
+class Parser(argparse.ArgumentParser):
+    """Mistakes on the command line are told in one line, without the usage."""
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {message} (--help lists the options)\n")
+
+
 def main(arguments=None):
     here = Path(__file__).resolve().parent / "input.txt"
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Write the bundled sample corpus, or more of the same kind. Beside FILE.txt "
                     "comes FILE.json: the three splits, their hashes, their entropy.")
     parser.add_argument("--bytes", type=int, default=TRAIN_BYTES, metavar="N",
