@@ -142,7 +142,7 @@ def linear(tokenizer, text, rounds):
             before = time.perf_counter()
             fresh.encode_corpus(longer)
             times[n].append(time.perf_counter() - before)
-    print("Encoding a longer corpus, time per character against once the corpus")
+    print("Encoding a corpus of 1, 2 and 4 times the length: time per character, against once")
     for n in times:
         ratios = [t / n / once for t, once in zip(times[n], times[1], strict=True)]
         print(f"  {n} x  {spread(ratios)}")
