@@ -35,7 +35,7 @@ import os
 import re
 import sys
 from collections import Counter, deque
-from itertools import repeat
+from itertools import pairwise, repeat
 
 import numpy as np
 import regex
@@ -46,9 +46,7 @@ import regex
 
 # GPT-2: contractions, words, numbers and punctuation, each with one leading space, then the
 # white space that is left over.
-GPT2_PATTERN = (
-    r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-)
+GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 # GPT-4 (cl100k) as first published: numbers of at most three digits, contractions in capitals
 # too, a word may take any one sign before it, and line ends stay together. (What tiktoken now
 # ships under that name differs in one point: white space at the very end of a text is one chunk.)
@@ -96,7 +94,7 @@ def train_plainly(chunk_counts, n_merges):
     while len(merges) < n_merges:
         pair_counts = Counter()
         for ids, count in chunks:
-            for pair in zip(ids, ids[1:]):
+            for pair in pairwise(ids):
                 pair_counts[pair] += count
         if not pair_counts:
             break  # every chunk is one token: nothing is left to merge
@@ -122,7 +120,7 @@ def encode_plainly(chunk, ranks):
     they were learned, until no two neighbours were ever merged."""
     ids = list(chunk)
     while len(ids) > 1:
-        earliest = min(zip(ids, ids[1:]), key=lambda pair: ranks.get(pair, len(ranks)))
+        earliest = min(pairwise(ids), key=lambda pair: ranks.get(pair, len(ranks)))
         if earliest not in ranks:
             break
         ids = merge_pair(ids, earliest, 256 + ranks[earliest])
@@ -302,7 +300,8 @@ class BPETokenizer:
         """The ids of each span, as the bytes of an array."""
         chunks = [self._cutter.chunks(span) for span in spans]
         different = dict.fromkeys(chunk for some in chunks for chunk in some)
-        encoded = dict(zip(different, self._encode_chunks([_utf8(chunk) for chunk in different])))
+        encoded = self._encode_chunks([_utf8(chunk) for chunk in different])
+        encoded = dict(zip(different, encoded, strict=True))
         return [b"".join([encoded[chunk] for chunk in some]) for some in chunks]
 
     def _encode_chunks(self, chunks):
@@ -320,7 +319,8 @@ class BPETokenizer:
                 for i in some:
                     encoded[i] = self._as_bytes(encode_plainly(chunks[i], self._ranks))
             else:
-                for i, ids in zip(some, self._encode_many([chunks[i] for i in some])):
+                many = self._encode_many([chunks[i] for i in some])
+                for i, ids in zip(some, many, strict=True):
                     encoded[i] = ids
         return encoded
 
@@ -381,11 +381,11 @@ class BPETokenizer:
             ids, owner = ids[going_on], owner[going_on]
         if not done:
             return []
-        ids, owner = (np.concatenate(arrays) for arrays in zip(*done))
+        ids, owner = (np.concatenate(arrays) for arrays in zip(*done, strict=True))
         data = ids[np.argsort(owner, kind="stable")].astype(self.dtype).tobytes()
         sizes = np.bincount(owner, minlength=len(chunks)) * self.dtype.itemsize
         ends = np.cumsum(sizes).tolist()
-        return [data[start:end] for start, end in zip([0] + ends, ends)]
+        return [data[start:end] for start, end in pairwise([0] + ends)]
 
     def _lookup_ranks(self, firsts, seconds):
         """The rank of each pair, len(merges) for those that were never merged."""
@@ -673,10 +673,10 @@ class _Spans:
         """dict: key -> value, for new keys; what is short will be remembered."""
         spans = [self._span(key) for key in keys]
         values = self.learn(spans)
-        for key, span, value in zip(keys, spans, values):
+        for key, span, value in zip(keys, spans, values, strict=True):
             if len(span) < LONGEST_REMEMBERED:
                 self.known[key] = value
-        return dict(zip(keys, values))
+        return dict(zip(keys, values, strict=True))
 
     def _join_unsafe(self, keys, blank):
         """dict: place -> key, of the spans that the words at these places belong to. Where the
@@ -976,7 +976,7 @@ def _count_chunks(documents, cutter, progress):
         return [n.to_bytes(4, sys.byteorder) for n in range(first, len(spans))]
 
     def count_chunks_of_spans():
-        for span, count in zip(spans, totals.tolist()):
+        for span, count in zip(spans, totals.tolist(), strict=True):
             for chunk in cutter.chunks(span):
                 chunk_counts[chunk] = chunk_counts.get(chunk, 0) + count
 
@@ -1157,8 +1157,10 @@ def _from_huggingface(saved):
         raise TokenizerError("its merges have to be a list and its vocab an object")
     for rank, pair in enumerate(model["merges"]):
         pair = pair.split(" ") if isinstance(pair, str) else pair
-        if not isinstance(pair, list) or len(pair) != 2 or not all(
-            isinstance(half, str) for half in pair
+        if (
+            not isinstance(pair, list)
+            or len(pair) != 2
+            or not all(isinstance(half, str) for half in pair)
         ):
             raise TokenizerError(f"merge {rank} is no pair of tokens: {pair!r:.60}")
         for half in pair:
