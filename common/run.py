@@ -383,6 +383,7 @@ class Run:
         for number, handler in self.old_handlers.items():
             signal.signal(number, handler)
         self.close()
+        print(f"\n{self.sample}\n")
         above = f" (entropy floor {floor:.3f})" if floor else ""
         memory = result["peak_rss_mb"]
         print(
