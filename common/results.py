@@ -23,9 +23,7 @@ from common.errors import UserError
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = ["v0", "v1", "v1_1", "v2", "v3", "v4"]
 
-# What is published: name, the arguments, the seeds. A name begins with its version. WikiText has
-# twenty times the words and no plot: it gets more steps, a larger vocabulary and a sample of prose.
-WIKITEXT = ["--data", "wikitext-2", "--vocab-size", "4096"]
+# What is published: name, the arguments, the seeds. A name begins with its version.
 PUBLISHED = {
     **{f"{version}-sample": ([], (1, 2, 3)) for version in ORDER},
     "v2-sample-dot": (["--attention", "dot"], (1, 2, 3)),
@@ -180,8 +178,8 @@ def lineage_table(corpus):
         rows.append(row)
         before = results
     last = "above the floor" if floor else "word perplexity"
-    head = ["version", "the one idea", "diff", "parameters", "tokens", "bits per byte (seeds)", last]
-    head += ["Δ to the one before [95 %]", "tokens/s", "peak MB", "training"]
+    head = ["version", "the one idea", "diff", "parameters", "tokens", "bits per byte (seeds)"]
+    head += [last, "Δ to the one before [95 %]", "tokens/s", "peak MB", "training"]
     return markdown(head, rows) + _footnote(corpus)
 
 
@@ -244,8 +242,8 @@ def _footnote(corpus):
         return "\n\nNo run is published yet."
     e = found[0]["environment"]
     return (
-        f"\n\nMean ± standard deviation over the seeds in brackets; Δ is the mean difference of the"
-        f" same seeds with its 95 % confidence interval, n.s. where that holds zero. Speed, memory"
+        f"\n\nMean ± standard deviation, number of seeds in brackets; Δ is the mean difference of"
+        f" the same seeds with its 95 % confidence interval, n.s. where that holds zero. Speed, memory"
         f" and time are medians on {e['device']} with {e['threads']} threads, torch {e['torch']},"
         f" {e['dtype']}. Made by `python -m common.results publish`."
     )
@@ -272,7 +270,8 @@ TABLES = {
 def rewritten(text):
     """The README's text with the tables between their markers made anew from results/."""
     for name, table in TABLES.items():
-        begin, end = f"<!-- {name}: made by python -m common.results readme -->", f"<!-- /{name} -->"
+        begin = f"<!-- {name}: made by python -m common.results readme -->"
+        end = f"<!-- /{name} -->"
         if begin not in text:
             continue
         head, _, rest = text.partition(begin)

@@ -106,7 +106,7 @@ def test_a_run_leaves_its_files_and_a_full_result(version, cache, monkeypatch):
     config = small(module)
     sequences = config.batch_size * getattr(config, "grad_accum", 1)
     assert result["tokens_seen"] == 12 * sequences * config.context_length
-    bits = result["val_loss"] / math.log(2) * _val_tokens(module, cache) / result["data"]["val_bytes"]
+    bits = result["val_loss"] / math.log(2) * _val_tokens(cache) / result["data"]["val_bytes"]
     assert result["val_bits_per_byte"] == pytest.approx(bits)
     assert [row["step"] for row in metrics(out)] == [0, 4, 8, 12]
     assert (out / "script.py").read_bytes() == (ROOT / f"{version}.py").read_bytes()
@@ -114,10 +114,9 @@ def test_a_run_leaves_its_files_and_a_full_result(version, cache, monkeypatch):
     assert not list(out.glob("*.tmp"))
 
 
-def _val_tokens(module, cache):
+def _val_tokens(cache):
     [path] = [p for p in (cache / "cache").rglob("*.bin") if "validation" in p.name]
-    width = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    return width["n_tokens"]
+    return json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["n_tokens"]
 
 
 def test_the_same_seed_gives_the_same_losses_bit_for_bit(version, cache, monkeypatch):
