@@ -758,7 +758,7 @@ class Teller:
         return self.chosen
 
     def go(self, who, lead=False):
-        """To a place of the story (three times as likely each) or to any other."""
+        """To a place of the story (twenty times as likely each) or to any other."""
         places = [place for place in PLACES if place != who.place]
         weights = [20 if place in self.places() else 1 for place in places]
         self.tell("go", lead, A=who, h=HAPPY,
