@@ -32,7 +32,7 @@ class Config:
     vocab_size: int = 512  # tokens in the vocabulary, V
     context_length: int = 256  # tokens the model may look at, T
     batch_size: Literal[1] = 1  # sequences a step, B
-    steps: int = 6000  # updates of the parameters
+    steps: int = 5000  # updates of the parameters
     learning_rate: float = 0.01  # AdamW's
     seed: int = 1  # of the initial parameters and of the batches
     device: str = "auto"  # auto, cpu, cuda or mps
