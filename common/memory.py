@@ -23,6 +23,8 @@ def estimate_memory(model, config, device):
 
     These are measured, not guessed: one forward pass of a single sequence, in which autograd
     reports what it keeps for the backward pass; a micro-batch keeps batch_size times as much.
+    The random numbers that dropout draws in it are put back: a resumed run, which measures once
+    more, must go on with those it was stopped at.
     """
     parameters = sum(p.numel() * p.element_size() for p in model.parameters())
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
@@ -35,7 +37,9 @@ def estimate_memory(model, config, device):
         return tensor
 
     idx = torch.zeros(1, config.context_length, dtype=torch.long, device=device)
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+    drawn_on = [device] if idx.device.type == "cuda" else []  # besides the CPU
+    hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
+    with torch.random.fork_rng(devices=drawn_on), hooks:
         logits = model(idx)
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, -2), idx.flatten())
     logits_bytes = logits.numel() * logits.element_size()  # their gradient is as large
