@@ -1,0 +1,111 @@
+"""What a model is said to weigh, against arithmetic."""
+
+import re
+
+import pytest
+import torch
+from lineage import VERSIONS, flags, load, model_of, run, story_file
+
+from common.memory import describe_model, estimate_memory
+
+CPU = torch.device("cpu")
+STACKS = [version for version in VERSIONS if hasattr(load(version).Config, "n_layer")]
+DROPOUTS = [version for version in VERSIONS if hasattr(load(version).Config, "dropout")]
+
+
+def estimate(version, vocab_size=50, **changes):
+    model, config = model_of(load(version), vocab_size, **changes)
+    return estimate_memory(model, config, CPU), model
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_modules_sum_to_the_parameters(version):
+    table, model = estimate(version)
+    total, *parts = (
+        int(number.replace(",", ""))
+        for number in re.findall(r"(?<!\w)[\d,]*\d\b", describe_model(model, table)[0])
+    )
+    assert total == sum(parts) == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_parameters_gradients_and_optimizer_are_what_a_step_of_adamw_holds(version):
+    table, model = estimate(version)
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.zeros(1, 4, dtype=torch.long)).sum().backward()
+    optimizer.step()
+    sizes = [p.nbytes for p in model.parameters()]
+    gradients = [p.grad.nbytes for p in model.parameters()]
+    moments = [
+        value.nbytes
+        for state in optimizer.state.values()
+        for name, value in state.items()
+        if name != "step"
+    ]
+    assert table["parameters"] == pytest.approx(sum(sizes) / 1e6)
+    assert table["gradients"] == pytest.approx(sum(gradients) / 1e6)
+    assert table["optimizer"] == pytest.approx(sum(moments) / 1e6)
+
+
+def test_activations_of_a_table_by_hand():
+    """For each position its id (8 bytes), and V floats three times: the logits, the logarithms of
+    their probabilities, which the backward pass needs, and their gradient."""
+    V, T, B = 500, 16, 4
+    table, _ = estimate("v1", V)
+    assert table["activations"] == pytest.approx(B * T * (8 + 3 * 4 * V) / 1e6, rel=0.001)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_activations_grow_with_the_batch_and_weights_do_not(version):
+    small_batch, large_batch = (estimate(version, batch_size=B)[0] for B in (1, 6))
+    assert large_batch.pop("activations") == pytest.approx(6 * small_batch.pop("activations"))
+    assert large_batch == small_batch
+
+
+@pytest.mark.parametrize("version", STACKS)
+def test_each_layer_adds_the_same(version):
+    """A block's weights: 12 C^2 in matrices, and up to 12 C in biases and norms. Its activations:
+    at least the MLP's hidden layer before and after the GELU."""
+    C, T, B = 16, 16, 4
+    tables = [estimate(version, n_layer=n, n_embd=C)[0] for n in (1, 2, 5)]
+    for name in tables[0]:
+        one, two, five = (table[name] for table in tables)
+        assert two > one
+        assert five - two == pytest.approx(3 * (two - one), rel=0.01), name
+    added = tables[1]["parameters"] - tables[0]["parameters"]
+    assert 12 * C**2 * 4 / 1e6 <= added <= (12 * C**2 + 12 * C) * 4 / 1e6
+    assert tables[1]["activations"] - tables[0]["activations"] >= B * T * 8 * C * 4 / 1e6
+
+
+def test_the_two_lines_give_the_sum():
+    table, model = estimate("v1", vocab_size=1000)  # a table of 4 MB
+    line = describe_model(model, table)[1]
+    assert line.startswith(f"memory of a training step: {sum(table.values()):.0f} MB")
+    assert "parameters 4, gradients 4, optimizer 8, activations 1" in line
+
+
+@pytest.mark.parametrize("version", DROPOUTS)
+def test_measuring_leaves_the_random_numbers_alone(version):
+    """A resumed run measures once more; dropout has to go on as if it had not."""
+    model, config = model_of(load(version), dropout=0.5)
+    before = torch.get_rng_state()
+    estimate_memory(model, config, CPU)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert model.training and all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("version", DROPOUTS)
+def test_a_resumed_run_drops_what_it_would_have_dropped(version, tmp_path, monkeypatch):
+    monkeypatch.setenv("LINEAGE_CACHE", str(tmp_path / "cache"))
+    module, text = load(version), story_file(tmp_path)
+    settings = {"data": text, "dropout": 0.3, "warmup_steps": 0, "eval_every": 3}
+    monkeypatch.setattr(module, "learning_rate", lambda step, config: 0.01)  # however long the run
+    for name, steps in (("whole", 6), ("parts", 3)):
+        args = flags(module, out_dir=tmp_path / name, steps=steps, **settings)
+        run(module, monkeypatch, args)
+    run(module, monkeypatch, ["--resume", "--out-dir", tmp_path / "parts", "--steps", "6"])
+    whole, parts = (
+        torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["state"]["model"]
+        for name in ("whole", "parts")
+    )
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
