@@ -10,7 +10,6 @@ A published run is one JSON file in results/, the result.json of the run as it w
 import difflib
 import json
 import math
-import shutil
 import statistics
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from common.cli import run_main
 from common.errors import UserError
+from common.files import atomic_write
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = ["v0", "v1", "v1_1", "v2", "v3", "v4"]
@@ -39,16 +39,44 @@ PUBLISHED = {
 # ---- Files ---------------------------------------------------------------------------------------
 
 
-def load_results(name, folder=ROOT / "results"):
+TEXTS, NUMBERS = "version idea sample", "seed params tokens_seen val_bits_per_byte seconds"
+NUMBERS += " tokens_per_second peak_rss_mb"
+KINDS = {
+    **dict.fromkeys(TEXTS.split(), str),
+    **dict.fromkeys(NUMBERS.split(), (int, float)),
+    **dict.fromkeys(["data", "config", "environment"], dict),
+}
+
+
+def read_result(path):
+    """A run's result.json as a dictionary. Raises UserError where no table can be made of it."""
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not a result file: {error}") from None
+    if not isinstance(result, dict):
+        raise UserError(f"{path} is not a result file: it holds no JSON object")
+    wrong = [key for key, kind in KINDS.items() if not isinstance(result.get(key), kind)]
+    if wrong:
+        raise UserError(f"{path} is not a whole result file: see its {', '.join(wrong)}")
+    return result
+
+
+def load_results(name, folder=None):
     """The published results of one name, by seed: {1: result, ...}."""
     results = {}
-    for path in sorted(Path(folder).glob(f"{name}-seed*.json")):
-        try:
-            result = json.loads(path.read_text(encoding="utf-8"))
-            results[result["seed"]] = result
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} is not a result file: {error!r}") from None
+    for path in sorted(Path(folder or ROOT / "results").glob(f"{name}-seed*.json")):
+        result = read_result(path)
+        _refuse_misnamed(path, name, result)
+        results[result["seed"]] = result
     return results
+
+
+def _refuse_misnamed(path, name, result):
+    """A file under another run's name would be counted as that run."""
+    version, seed = result["version"], result["seed"]
+    if version != name.partition("-")[0] or path.name != f"{name}-seed{seed}.json":
+        raise UserError(f"{path} holds a run of {version} with seed {seed}: give it its own name")
 
 
 def publish(only: str = "", seeds: tuple[int, ...] = ()):
@@ -62,7 +90,7 @@ def publish(only: str = "", seeds: tuple[int, ...] = ()):
         for seed in all_seeds
         if only in name and (not seeds or seed in seeds)
     ]
-    todo = [job for job in jobs if not _result_path(*job[:2]).exists()]
+    todo = [job for job in jobs if not _is_published(*job)]
     print(f"{len(jobs) - len(todo)} of {len(jobs)} runs are there; {len(todo)} to make")
     began = time.monotonic()
     for number, (name, seed, args) in enumerate(todo):
@@ -71,18 +99,41 @@ def publish(only: str = "", seeds: tuple[int, ...] = ()):
             print(f"about {left / 60:.0f} minutes left")
         folder = ROOT / "runs" / "published" / f"{name}-seed{seed}"
         version = name.partition("-")[0]
-        command = [sys.executable, str(ROOT / f"{version}.py"), "--out-dir", str(folder)]
-        resume = (folder / "checkpoint.pt").exists() and not (folder / "result.json").exists()
+        script = ROOT / f"{version}.py"
+        command = [sys.executable, str(script), "--out-dir", str(folder)]
+        resume = _is_unfinished(folder, script)
         command += ["--resume"] if resume else [*args, "--seed", str(seed)]
         print(f"[{number + 1}/{len(todo)}] {name}, seed {seed}", flush=True)
         if subprocess.run(command, cwd=ROOT).returncode:
             raise UserError(f"{name}, seed {seed} stopped; run the same command again to go on")
         _result_path(name, seed).parent.mkdir(exist_ok=True)
-        shutil.copyfile(folder / "result.json", _result_path(name, seed))
+        with atomic_write(_result_path(name, seed)) as file:
+            file.write((folder / "result.json").read_bytes())
 
 
 def _result_path(name, seed):
     return ROOT / "results" / f"{name}-seed{seed}.json"
+
+
+def _is_published(name, seed, args):
+    """True where the run's file is there and was made with these arguments."""
+    path = _result_path(name, seed)
+    if not path.exists():
+        return False
+    result = read_result(path)
+    _refuse_misnamed(path, name, result)
+    wanted = zip(args[::2], args[1::2], strict=True)  # flag, value, flag, value, ...
+    made = {"--" + key.replace("_", "-"): str(value) for key, value in result["config"].items()}
+    return all(made.get(flag) == value for flag, value in wanted)
+
+
+def _is_unfinished(folder, script):
+    """True where a run of this very script was stopped: another one's settings may differ."""
+    try:
+        same = (folder / "script.py").read_bytes() == script.read_bytes()
+    except FileNotFoundError:
+        return False
+    return same and (folder / "checkpoint.pt").exists() and not (folder / "result.json").exists()
 
 
 # ---- Numbers -------------------------------------------------------------------------------------
@@ -243,9 +294,9 @@ def _footnote(corpus):
     e = found[0]["environment"]
     return (
         f"\n\nMean ± standard deviation, number of seeds in brackets; Δ is the mean difference of"
-        f" the same seeds with its 95 % confidence interval, n.s. where that holds zero. Speed, memory"
-        f" and time are medians on {e['device']} with {e['threads']} threads, torch {e['torch']},"
-        f" {e['dtype']}. Made by `python -m common.results publish`."
+        f" the same seeds with its 95 % confidence interval, n.s. where that holds zero. Speed,"
+        f" memory and time are medians on {e['device']} with {e['threads']} threads, torch"
+        f" {e['torch']}, {e['dtype']}. Made by `python -m common.results publish`."
     )
 
 
@@ -293,20 +344,17 @@ def local(folder: str = "runs"):
     """The table of the runs in a folder."""
     rows = []
     for path in sorted(Path(folder).rglob("result.json")):
-        try:
-            r = json.loads(path.read_text(encoding="utf-8"))
-            rows.append(
-                [
-                    str(path.parent),
-                    r["data"]["name"],
-                    f"{r['val_bits_per_byte']:.3f}",
-                    f"{r['params']:,}",
-                    f"{r['tokens_per_second']:,.0f}",
-                    f"{r['seconds']:.0f} s",
-                ]
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} is not a result file: {error!r}") from None
+        r = read_result(path)
+        rows.append(
+            [
+                str(path.parent),
+                r["data"].get("name"),
+                f"{r['val_bits_per_byte']:.3f}",
+                f"{r['params']:,}",
+                f"{r['tokens_per_second']:,.0f}",
+                f"{r['seconds']:.0f} s",
+            ]
+        )
     if not rows:
         raise UserError(f"no finished run in {folder}: make one with python v0.py")
     print(markdown(["run", "data", "bits per byte", "parameters", "tokens/s", "training"], rows))
