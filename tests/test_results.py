@@ -1,0 +1,371 @@
+"""The published results: differences with their intervals, resuming, and the README's tables.
+
+The runs here are made up: result files written by hand, and scripts that write one in no time.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from scipy import stats
+
+from common import results
+from common.cli import run_main
+from common.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+MARKER = "<!-- {}: made by python -m common.results readme -->"
+
+
+def made_up(version, seed, bits, **changes):
+    """A run's result.json, as much of it as the tables show."""
+    return {
+        "version": version,
+        "idea": f"the idea of {version}",
+        "seed": seed,
+        "data": {"name": "sample"},
+        "config": {"seed": seed, "dropout": 0.0},
+        "params": 1_234_567,
+        "tokens_seen": 4_560_000,
+        "val_bits_per_byte": bits,
+        "tokens_per_second": 7654.3,
+        "peak_rss_mb": 321.0,
+        "seconds": 98.7,
+        "environment": {"device": "cpu", "threads": 2, "torch": "2.13.0", "dtype": "float32"},
+        "sample": f"A story of {version}.\n\nAnother one.",
+        **changes,
+    }
+
+
+def put(folder, name, bits, **changes):
+    """Result files of a name for seeds 1, 2, ... with these bits per byte."""
+    folder.mkdir(exist_ok=True)
+    for seed, value in enumerate(bits, 1):
+        result = made_up(name.partition("-")[0], seed, value, **changes)
+        (folder / f"{name}-seed{seed}.json").write_text(json.dumps(result), encoding="utf-8")
+
+
+# A version that trains nothing: it notes how it was called and leaves a result. A file named
+# `stop` makes it break off once, after its checkpoint, as Ctrl-C does.
+SCRIPT = """
+import json, sys
+from pathlib import Path
+
+args = sys.argv[1:]
+here, version = Path(__file__).parent, Path(__file__).stem
+with open(here / "calls.txt", "a") as file:
+    print(version, *args, file=file)
+out = Path(args[args.index("--out-dir") + 1])
+out.mkdir(parents=True, exist_ok=True)
+(out / "script.py").write_bytes(Path(__file__).read_bytes())
+settings = out / "config.json"
+if "--resume" in args:
+    config = json.loads(settings.read_text())
+else:
+    flags = [flag[2:] for flag in args[::2]]
+    config = {"dropout": 0.0, **dict(zip(flags, args[1::2]))}
+    settings.write_text(json.dumps(config))
+(out / "checkpoint.pt").write_bytes(b"")
+if (here / "stop").exists():
+    (here / "stop").unlink()
+    sys.exit(130)
+result = json.loads((here / "result.json").read_text())
+result |= {"version": version, "seed": int(config["seed"]), "config": config}
+(out / "result.json").write_text(json.dumps(result))
+"""
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A folder with scripts v0 to v4, a README and the sample's floor, in place of this one."""
+    monkeypatch.setattr(results, "ROOT", tmp_path)
+    for version in results.ORDER:
+        text = SCRIPT + f"# {version}\n" * (1 + results.ORDER.index(version))
+        (tmp_path / f"{version}.py").write_text(text, encoding="utf-8")
+    (tmp_path / "result.json").write_text(json.dumps(made_up("", 0, 1.5)), encoding="utf-8")
+    (tmp_path / "data").mkdir()
+    info = {"splits": {"validation": {"floor_bits_per_byte": 0.25}}}
+    (tmp_path / "data" / "input.json").write_text(json.dumps(info), encoding="utf-8")
+    names = "\n\nProse between.\n\n".join(
+        f"{MARKER.format(name)}\nold\n<!-- /{name} -->" for name in results.TABLES
+    )
+    readme = f"# Title\n\nBefore – with a dash.\n\n{names}\n\nAfter.\n"
+    (tmp_path / "README.md").write_text(readme, encoding="utf-8", newline="\n")
+    return tmp_path
+
+
+def calls(project):
+    path = project / "calls.txt"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    path.unlink(missing_ok=True)
+    return lines
+
+
+def table(text, name):
+    """The cells of the table (or the lines of whatever stands) between a name's markers."""
+    inside = text.partition(MARKER.format(name))[2].partition(f"<!-- /{name} -->")[0]
+    rows = [line for line in inside.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+# ---- differences ----
+
+BEFORE = {1: 1.30, 2: 1.35, 3: 1.31, 4: 1.33, 9: 2.0}
+AFTER = {1: 1.21, 2: 1.24, 3: 1.25, 4: 1.20, 5: 0.5}
+
+
+def test_the_interval_is_student_s_on_the_seeds_in_common():
+    before, after = ([one[seed] for seed in (1, 2, 3, 4)] for one in (BEFORE, AFTER))
+    wanted = stats.ttest_rel(after, before).confidence_interval(0.95)
+    mean, low, high = results.difference(BEFORE, AFTER)
+    assert mean == pytest.approx(sum(after) / 4 - sum(before) / 4)
+    assert (low, high) == pytest.approx((wanted.low, wanted.high))
+    assert low < high < 0
+
+
+def test_the_interval_by_hand():
+    """Differences 1, 2, 3: their mean is 2, their deviation 1, and t with two degrees of freedom
+    is 4.303 for 95 %."""
+    before, after = {1: 0.0, 2: 0.0, 3: 0.0}, {1: 1.0, 2: 2.0, 3: 3.0}
+    half = 4.3026527 / 3**0.5
+    assert results.difference(before, after) == pytest.approx((2, 2 - half, 2 + half))
+
+
+def test_fewer_than_three_seeds_in_common_claim_nothing():
+    assert results.difference({1: 1.0, 2: 2.0, 3: 3.0}, {2: 1.0, 3: 2.0, 4: 3.0}) is None
+    assert results.difference({}, {}) is None
+
+
+def test_mean_and_deviation():
+    assert results.mean_and_deviation([1.0, 2.0, 6.0]) == pytest.approx((3, 7**0.5))
+    assert results.mean_and_deviation([5.0]) == (5.0, None)
+
+
+# ---- tables ----
+
+
+def test_the_readme_s_tables(project):
+    put(project / "results", "v0-sample", [1.30, 1.31, 1.32])
+    put(project / "results", "v1-sample", [1.20, 1.22, 1.21])
+    put(project / "results", "v2-sample", [1.21, 1.19, 1.23])
+    put(project / "results", "v2-sample-dot", [1.41, 1.39, 1.43])
+    put(project / "results", "v3-sample", [1.0, 1.1])
+    results.readme()
+    text = (project / "README.md").read_text(encoding="utf-8")
+    head, _, *rows = table(text, "lineage-sample")
+    rows = [dict(zip(head, row, strict=True)) for row in rows]
+    assert [row["version"] for row in rows] == ["`v0`", "`v1`", "`v2`", "`v3`"]
+    delta = "Δ to the one before [95 %]"
+    assert rows[0] == {
+        "version": "`v0`",
+        "the one idea": "the idea of v0",
+        "diff": "",
+        "parameters": "1,234,567",
+        "tokens": "4.56 M",
+        "bits per byte (seeds)": "1.310 ± 0.010 (3)",
+        "above the floor": "1.060",
+        delta: "",
+        "tokens/s": "7,654",
+        "peak MB": "321",
+        "training": "99 s",
+    }
+    fit = stats.ttest_rel([1.20, 1.22, 1.21], [1.30, 1.31, 1.32]).confidence_interval()
+    assert rows[1][delta] == f"-0.100 [{fit.low:+.3f}, {fit.high:+.3f}]"
+    fit = stats.ttest_rel([1.21, 1.19, 1.23], [1.20, 1.22, 1.21]).confidence_interval()
+    assert fit.low < 0 < fit.high and rows[2][delta] == "+0.000, n.s."
+    assert rows[3][delta] == ""  # two seeds: no claim
+    assert rows[1]["diff"] == "+2 −1"
+    variants = table(text, "attention")
+    assert variants[2] == ["full: queries, keys and values", "1.210 ± 0.020 (3)", ""]
+    assert variants[3][1] == "1.410 ± 0.020 (3)" and variants[3][2].startswith("+0.200")
+    assert "**`v0`**, 1.300 bits per byte, seed 1:\n\n> A story of v0." in text
+    assert "Another one" not in text
+
+
+def test_the_table_of_longer_contexts(project):
+    rows = [
+        {"times": times, "context": times * 8, "side_by_side": 1.0 + times, "sliding": 0.5 + times}
+        for times in (1, 2, 4)
+    ]
+    put(project / "results", "v4-sample", [1.0, 1.0], extrapolation=rows)
+    results.readme()
+    found = table((project / "README.md").read_text(encoding="utf-8"), "extrapolation")
+    cells = ["2.000 / 1.500", "3.000 / 2.500", "5.000 / 4.500", "–"]
+    assert found[2:] == [["RoPE", *cells]]
+
+
+def test_rewriting_changes_the_tables_alone_and_twice_is_once(project):
+    old = (project / "README.md").read_text(encoding="utf-8")
+    put(project / "results", "v0-sample", [1.30, 1.31, 1.32])
+    results.readme()
+    once = (project / "README.md").read_bytes()
+    results.readme()
+    assert (project / "README.md").read_bytes() == once
+    text = once.decode("utf-8")
+    for name in results.TABLES:
+        for side in (text, old):
+            assert side.count(MARKER.format(name)) == side.count(f"<!-- /{name} -->") == 1
+
+    def prose(text):
+        for name in results.TABLES:
+            head, _, rest = text.partition(MARKER.format(name))
+            text = head + rest.partition(f"<!-- /{name} -->")[2]
+        return text
+
+    assert prose(text) == prose(old) and text != old
+
+
+def test_without_results_the_tables_say_so(project):
+    results.readme()
+    assert "No run is published yet." in (project / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_table_without_its_end_is_refused_and_nothing_is_written(project):
+    path = project / "README.md"
+    path.write_text(MARKER.format("dropout") + "\nnever closed\n", encoding="utf-8")
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="never closed"):
+        results.readme()
+    assert path.read_bytes() == before
+
+
+# ---- publishing ----
+
+
+def test_publish_makes_what_is_missing_and_only_that(project, monkeypatch, capsys):
+    monkeypatch.setattr(results, "PUBLISHED", {
+        "v0-sample": ([], (1, 2)),
+        "v3-sample-dropout": (["--dropout", "0.1"], (1, 2)),
+    })
+    put(project / "results", "v0-sample", [9.0])
+    results.publish()
+    runs = project / "runs" / "published"
+    assert calls(project) == [
+        f"v0 --out-dir {runs / 'v0-sample-seed2'} --seed 2",
+        f"v3 --out-dir {runs / 'v3-sample-dropout-seed1'} --dropout 0.1 --seed 1",
+        f"v3 --out-dir {runs / 'v3-sample-dropout-seed2'} --dropout 0.1 --seed 2",
+    ]
+    assert "1 of 4 runs are there; 3 to make" in capsys.readouterr().out
+    assert results.load_results("v0-sample")[1]["val_bits_per_byte"] == 9.0  # was not made again
+    for name in ("v0-sample-seed2", "v3-sample-dropout-seed1"):
+        published = (project / "results" / f"{name}.json").read_bytes()
+        assert published == (runs / name / "result.json").read_bytes()
+    results.publish()
+    assert calls(project) == []
+
+
+def test_publish_makes_again_what_was_made_with_other_arguments(project, monkeypatch):
+    monkeypatch.setattr(results, "PUBLISHED", {"v3-sample-dropout": (["--dropout", "0.1"], (1,))})
+    put(project / "results", "v3-sample-dropout", [9.0])  # with dropout 0
+    results.publish()
+    assert len(calls(project)) == 1
+    assert results.load_results("v3-sample-dropout")[1]["val_bits_per_byte"] == 1.5
+
+
+def test_publish_some_names_and_some_seeds(project, monkeypatch):
+    results.publish(only="v4-sample-a", seeds=(2, 3, 77))
+    assert [call.split()[0] + call[-2:] for call in calls(project)] == ["v4 2", "v4 3"]
+    assert sorted(path.name for path in (project / "results").iterdir()) == [
+        "v4-sample-alibi-seed2.json", "v4-sample-alibi-seed3.json"
+    ]
+
+
+def test_a_stopped_run_is_resumed(project, monkeypatch):
+    monkeypatch.setattr(results, "PUBLISHED", {"v0-sample": ([], (1, 2))})
+    (project / "stop").touch()
+    with pytest.raises(UserError, match="v0-sample, seed 1 stopped"):
+        results.publish()
+    assert not (project / "results").exists()
+    calls(project)
+    results.publish()
+    assert [call.split()[3:] for call in calls(project)] == [["--resume"], ["--seed", "2"]]
+    assert sorted(results.load_results("v0-sample")) == [1, 2]
+
+
+def test_a_stopped_run_of_a_script_that_was_changed_is_begun_anew(project, monkeypatch):
+    monkeypatch.setattr(results, "PUBLISHED", {"v0-sample": ([], (1,))})
+    (project / "stop").touch()
+    with pytest.raises(UserError):
+        results.publish()
+    calls(project)
+    (project / "v0.py").write_text(SCRIPT + "# changed\n", encoding="utf-8")
+    results.publish()
+    assert [call.split()[3:] for call in calls(project)] == [["--seed", "1"]]
+
+
+# ---- damage ----
+
+DAMAGED = {
+    "empty": "",
+    "cut short": json.dumps(made_up("v0", 1, 1.0))[:150],
+    "a list": "[1, 2]",
+    "a number": "3",
+    "null": "null",
+    "not text": b"\xff\xfe\x00",
+    "another file": json.dumps({"seed": 1}),
+    "a number as text": json.dumps(made_up("v0", 1, "1.0")),
+    "no environment": json.dumps(made_up("v0", 1, 1.0, environment=None)),
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_file_is_one_line_and_status_2(project, monkeypatch, capsys, content):
+    path = project / "results" / "v0-sample-seed1.json"
+    for target in (path, project / "runs" / "v0" / "result.json"):
+        target.parent.mkdir(parents=True)
+        target.write_bytes(content if isinstance(content, bytes) else content.encode())
+    readme = (project / "README.md").read_bytes()
+    monkeypatch.chdir(project)
+    for args in (["readme"], ["publish"], ["publish", "--only", "v0"], []):
+        monkeypatch.setattr(sys, "argv", ["results.py", *args])
+        with pytest.raises(SystemExit) as stop:
+            run_main(results.main)
+        error = capsys.readouterr().err
+        assert stop.value.code == 2
+        assert error.count("\n") == 1 and error.startswith("results.py: "), error
+        assert ("seed1.json" if args else "result.json") in error
+    assert (project / "README.md").read_bytes() == readme
+    assert calls(project) == []
+
+
+@pytest.mark.parametrize(("version", "seed"), [("v0", 2), ("v1", 1)])
+def test_a_run_under_another_run_s_name_is_refused(project, version, seed):
+    put(project / "results", "v0-sample", [1.0, 1.1, 1.2])
+    wrong = json.dumps(made_up(version, seed, 1.0))
+    (project / "results" / "v0-sample-seed1.json").write_text(wrong, encoding="utf-8")
+    for command in (results.readme, results.publish):
+        with pytest.raises(UserError, match=f"holds a run of {version} with seed {seed}"):
+            command()
+
+
+# ---- the local runs ----
+
+
+def test_the_table_of_the_local_runs(tmp_path):
+    """As a person calls it: in a process of its own."""
+    for name, bits in (("v0", 1.25), ("tries/v3", 1.0)):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        text = json.dumps(made_up(Path(name).name, 1, bits))
+        (tmp_path / "runs" / name / "result.json").write_text(text, encoding="utf-8")
+    (tmp_path / "runs" / "unfinished").mkdir()
+    shutil.copytree(ROOT / "common", tmp_path / "common", ignore=shutil.ignore_patterns("__*__"))
+    shutil.copy(ROOT / "bpe_tokenizer.py", tmp_path)
+    command = [sys.executable, "-m", "common.results"]
+    settings = {"capture_output": True, "text": True, "encoding": "utf-8", "cwd": tmp_path}
+    done = subprocess.run(command, **settings)
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in
+            done.stdout.splitlines()]
+    assert rows[0] == ["run", "data", "bits per byte", "parameters", "tokens/s", "training"]
+    numbers = ["1,234,567", "7,654", "99 s"]
+    assert rows[2:] == [
+        [str(Path("runs/tries/v3")), "sample", "1.000", *numbers],
+        [str(Path("runs/v0")), "sample", "1.250", *numbers],
+    ]
+    shutil.rmtree(tmp_path / "runs")
+    done = subprocess.run(command, **settings)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.count("\n") == 1 and "no finished run in runs" in done.stderr
