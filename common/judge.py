@@ -5,7 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-LOGIT_BYTES = 2**26  # logits held at once: 64 MiB, so that judging needs no more than training
+LOGIT_BYTES = 2**23  # logits held at once: 8 MiB, so that judging needs no more than training
 
 
 @torch.no_grad()
@@ -44,7 +44,7 @@ def judge(model, tokens, context_length, corpus, split="validation", stride=None
     nats, top1, top5, counted = 0.0, 0, 0, 0
     windows_at_once = 1  # the first tells how large the vocabulary is, and so how many fit
     # A window's inputs are tokens[i : i + T], its targets tokens[i + 1 : i + T + 1].
-    starts = list(range(0, max(1, n - 1 - (T - stride)), stride))
+    starts = range(0, max(1, n - 1 - (T - stride)), stride)
     at = 0
     while at < len(starts):
         length = min(T, n - 1 - starts[at])  # the last window ends with the split
