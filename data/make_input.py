@@ -5,7 +5,7 @@
 
 Every story happens in a little world of people, things, boxes and places. The program keeps the
 state of that world (who is where, who holds what) and only ever writes what is true in it, so
-that later words can be told from earlier ones: Mira's key stays brass, and whoever was given it
+that later words can be told from earlier ones: Mira's old key stays brass, and whoever was given it
 last still has it. A model that only knows the previous token cannot follow that. One that looks
 back can.
 
@@ -46,6 +46,8 @@ ROLES = ("baker miller farmer teacher sailor smith doctor weaver painter tailor 
          "potter shepherd singer hunter").split()
 PLACES = "mill harbour bakery school farm market inn castle".split()
 
+# What a thing or a box can look like, whatever it is made of.
+LOOKS = "old new little big plain pretty fine strange lovely dusty lucky famous".split()
 # What a thing or a box can be made of (hard) or what colour it has (soft).
 HARD = {
     "key": "brass iron copper silver", "bell": "brass copper silver glass",
@@ -458,6 +460,7 @@ class Person:
 @dataclass(eq=False)
 class Box:
     place: str
+    look: str = ""
     adjective: str = ""
     noun: str = ""
     spot: str = ""
@@ -467,6 +470,7 @@ class Box:
 class Thing:
     owner: Person
     keeper: "Person | Box"  # who holds it, or the box that it lies in
+    look: str = ""
     adjective: str = ""
     noun: str = ""
 
@@ -604,7 +608,16 @@ class Teller:
             pronouns = PRONOUNS[form]
             self.recall("pronoun", pronouns[who.she], pronouns, ("name", who))
 
+    def described(self, thing, among):
+        """' brass key', after a look that tells which one is meant."""
+        fact = ("box" if isinstance(thing, Box) else "thing", thing)
+        for part in ("adjective", "noun"):
+            self.say(" ")
+            self.recall("attribute", getattr(thing, part), [getattr(each, part) for each in among],
+                        fact)
+
     def thing(self, thing, form):
+        looks = [each.look for each in self.things]
         adjectives = [each.adjective for each in self.things]
         nouns = [each.noun for each in self.things]
         keeper, fact = thing.keeper, ("holder", thing)
@@ -618,21 +631,19 @@ class Teller:
         elif form == "adjective":
             self.recall("attribute", thing.adjective, adjectives, ("thing", thing))
         elif form in ("", "The"):  # which thing is told by its adjective
-            self.say(f"{form or 'the'} {thing.adjective} ")
-            self.recall("attribute", thing.noun, nouns, ("thing", thing))
+            self.say(f"{form or 'the'} {thing.look}")
+            self.described(thing, self.things)
         elif form == "bare":
-            self.say(thing.adjective + " ")
-            self.recall("attribute", thing.noun, nouns, ("thing", thing))
+            self.say(thing.look)
+            self.described(thing, self.things)
         elif form in ("sure", "own"):
             self.say("the " if form == "sure" else "")
-            self.recall("attribute", thing.adjective, adjectives, ("thing", thing))
-            self.say(" ")
-            self.recall("attribute", thing.noun, nouns, ("thing", thing))
+            self.recall("attribute", thing.look, looks, ("thing", thing))
+            self.described(thing, self.things)
         elif form == "owners":    # which thing is told by its owner's name
             self.say(f"{thing.owner.name}'s ")
-            self.recall("attribute", thing.adjective, adjectives, ("owner", thing))
-            self.say(" ")
-            self.recall("attribute", thing.noun, nouns, ("owner", thing))
+            self.recall("attribute", thing.look, looks, ("owner", thing))
+            self.described(thing, self.things)
         elif form == "owner":
             self.recall("owner", thing.owner.name, [each.name for each in self.people],
                         ("owner", thing))
@@ -647,16 +658,14 @@ class Teller:
         elif form == "box":
             boxes = self.boxes
             self.say("the ")
-            self.recall("box", keeper.adjective, [each.adjective for each in boxes], fact)
-            self.say(" ")
-            self.recall("attribute", keeper.noun, [each.noun for each in boxes], ("box", keeper))
+            self.recall("box", keeper.look, [each.look for each in boxes], fact)
+            self.described(keeper, boxes)
         elif form == "spot":
             self.recall("attribute", keeper.spot, [each.spot for each in self.boxes],
                         ("box", keeper))
         elif form == "boxed":     # which box is told here
-            self.say(f"the {keeper.adjective} ")
-            self.recall("attribute", keeper.noun, [each.noun for each in self.boxes],
-                        ("box", keeper))
+            self.say(f"the {keeper.look}")
+            self.described(keeper, self.boxes)
         else:
             self.person(keeper, form)
 
@@ -667,9 +676,8 @@ class Teller:
             self.know(*fact)
         elif form == "any":
             self.say("the ")
-            self.recall("attribute", box.adjective, [each.adjective for each in self.boxes], fact)
-            self.say(" ")
-            self.recall("attribute", box.noun, [each.noun for each in self.boxes], fact)
+            self.recall("attribute", box.look, [each.look for each in self.boxes], fact)
+            self.described(box, self.boxes)
         elif box.spot:
             self.recall("attribute", box.spot, [each.spot for each in self.boxes], fact)
         else:
@@ -678,13 +686,16 @@ class Teller:
             self.say(box.spot)
 
     def new_object(self, new, table, article):
-        """Write an adjective and a noun that are both new to the story."""
+        """Write a look, an adjective and a noun that are all new to the story."""
         used = [word for each in self.things + self.boxes for word in (each.adjective, each.noun)]
         free = {adjective: [noun for noun in nouns if noun not in used]
                 for adjective, nouns in table.items() if adjective not in used}
-        new.adjective = self.pick([adjective for adjective in free if free[adjective]])
+        taken = [each.look for each in self.things + self.boxes]
+        new.look = self.pick([look for look in LOOKS if look not in taken])
         if article:
-            self.say("an " if new.adjective[0] in "aeiou" else "a ")
+            self.say("an " if new.look[0] in "aeiou" else "a ")
+        self.say(new.look + " ")
+        new.adjective = self.pick([adjective for adjective in free if free[adjective]])
         self.say(new.adjective + " ")
         new.noun = self.pick(free[new.adjective])
         self.say(new.noun)
@@ -969,7 +980,7 @@ class Teller:
         self.opening()
         self.meet()
         self.meet()
-        while len(self.people) < 4 and self.pick([True, False], [2, 5]):
+        while len(self.people) < 4 and self.pick([True, False], [1, 4]):
             self.meet()
         more = True
         while more:
@@ -982,7 +993,7 @@ class Teller:
             _, cases, event = self.pick(events, [weight for weight, _, _ in events])
             event(self, *self.pick(cases))
             self.aside()
-            more = self.pick([True, False])
+            more = self.pick([True, False], [4, 5])
         self.closing()
         if self.pick([True, False], [4, 1]):
             self.questions()
