@@ -33,13 +33,13 @@ class Config:
     vocab_size: int = 2048  # tokens in the vocabulary, V
     context_length: int = 256  # tokens the model may look at, T
     batch_size: int = 16  # sequences a step, B
-    steps: int = 1000  # updates of the parameters
-    learning_rate: float = 0.01  # AdamW's
+    steps: int = 800  # updates of the parameters
+    learning_rate: float = 0.05  # AdamW's
     seed: int = 1  # of the initial parameters and of the batches
     device: str = "auto"  # auto, cpu, cuda or mps
     dtype: Literal["float32"] = "float32"  # the numbers' type while training
     compile: bool = False  # torch.compile the model
-    eval_every: int = 100  # steps between evaluations, each of which saves a checkpoint
+    eval_every: int = 200  # steps between evaluations, each of which saves a checkpoint
     out_dir: str = f"runs/{Path(__file__).stem}"  # where the run's files go
     resume: bool = False  # go on from the checkpoint in out_dir
     sample_only: bool = False  # no training: continue the prompt from the checkpoint in out_dir

@@ -36,17 +36,17 @@ class Config:
     context_length: int = 256  # tokens the model may look at, T
     batch_size: int = 4  # sequences in a micro-batch, B
     grad_accum: int = 1  # micro-batches a step
-    n_head: int = 4  # attention heads, H
+    n_head: int = 8  # attention heads, H
     n_embd: int = 128  # width of the residual stream, C
     attention: Literal["full", "dot", "mean"] = "full"  # full, or taken apart: see the module
     qkv_bias: bool = False  # biases for queries, keys and values
-    steps: int = 1200  # updates of the parameters
-    learning_rate: float = 0.003  # AdamW's
+    steps: int = 2000  # updates of the parameters
+    learning_rate: float = 0.002  # AdamW's
     seed: int = 1  # of the initial parameters and of the batches
     device: str = "auto"  # auto, cpu, cuda or mps
     dtype: Literal["float32"] = "float32"  # the numbers' type while training
     compile: bool = False  # torch.compile the model
-    eval_every: int = 300  # steps between evaluations, each of which saves a checkpoint
+    eval_every: int = 500  # steps between evaluations, each of which saves a checkpoint
     out_dir: str = f"runs/{Path(__file__).stem}"  # where the run's files go
     resume: bool = False  # go on from the checkpoint in out_dir
     sample_only: bool = False  # no training: continue the prompt from the checkpoint in out_dir
@@ -72,6 +72,12 @@ def get_batch(tokens, config, generator):
 
 
 # ---- Model ---------------------------------------------------------------------------------------
+def sinusoids(T, C):
+    """Waves, from one radian a token to a thousandth of it: (T, C) (Vaswani et al. 2017)."""
+    angles = torch.arange(T)[:, None] * 1000 ** (-torch.arange(0, C, 2) / C)  # (T, C/2)
+    return torch.cat((angles.sin(), angles.cos()), dim=-1)[:, :C]
+
+
 class CausalSelfAttention(nn.Module):
     """Each position takes a weighted mean of those up to itself (Vaswani et al. 2017)."""
 
@@ -139,9 +145,11 @@ class LanguageModel(nn.Module):
         self.head = nn.Linear(config.n_embd, vocab_size, bias=False)
         for name, parameter in self.named_parameters():
             if parameter.dim() == 2:  # small: every token about equally likely, the loss near ln V
-                nn.init.normal_(parameter, std=0.02)
+                nn.init.normal_(parameter, std=0.05)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
+        # Neighbours alike and distances even from the start: learned from noise, that takes long.
+        self.position_embedding.weight.data = 0.05 * sinusoids(config.context_length, config.n_embd)
 
     def forward(self, idx):  # (B, T) token ids
         positions = torch.arange(idx.shape[-1], device=idx.device)

@@ -37,13 +37,13 @@ class Config:
     context_length: int = 256  # tokens the model may look at, T
     batch_size: int = 4  # sequences in a micro-batch, B
     grad_accum: int = 1  # micro-batches a step
-    n_head: int = 4  # attention heads, H
+    n_head: int = 8  # attention heads, H
     n_embd: int = 128  # width of the residual stream, C
-    n_layer: int = 4  # blocks in the stack
+    n_layer: int = 2  # blocks in the stack
     dropout: float = 0.0  # share of activations set to zero while training
     qkv_bias: bool = False  # biases for queries, keys and values
-    steps: int = 1200  # updates of the parameters
-    learning_rate: float = 0.003  # AdamW's
+    steps: int = 2000  # updates of the parameters
+    learning_rate: float = 0.002  # AdamW's
     warmup_steps: int = 100  # steps in which the learning rate rises to that
     weight_decay: float = 0.1  # of the matrices, per unit of learning rate
     clip_norm: float = 1.0  # longest gradient, as a whole, that is followed
@@ -51,7 +51,7 @@ class Config:
     device: str = "auto"  # auto, cpu, cuda or mps
     dtype: Literal["float32", "bfloat16"] = "float32"  # the numbers' type while training
     compile: bool = False  # torch.compile the model
-    eval_every: int = 300  # steps between evaluations, each of which saves a checkpoint
+    eval_every: int = 500  # steps between evaluations, each of which saves a checkpoint
     out_dir: str = f"runs/{Path(__file__).stem}"  # where the run's files go
     resume: bool = False  # go on from the checkpoint in out_dir
     sample_only: bool = False  # no training: continue the prompt from the checkpoint in out_dir
@@ -77,6 +77,12 @@ def get_batch(tokens, config, generator):
 
 
 # ---- Model ---------------------------------------------------------------------------------------
+def sinusoids(T, C):
+    """Waves, from one radian a token to a thousandth of it: (T, C) (Vaswani et al. 2017)."""
+    angles = torch.arange(T)[:, None] * 1000 ** (-torch.arange(0, C, 2) / C)  # (T, C/2)
+    return torch.cat((angles.sin(), angles.cos()), dim=-1)[:, :C]
+
+
 class CausalSelfAttention(nn.Module):
     """Each position takes a weighted mean of those up to itself (Vaswani et al. 2017)."""
 
@@ -140,11 +146,13 @@ class LanguageModel(nn.Module):
         self.head = nn.Linear(config.n_embd, vocab_size, bias=False)
         for name, parameter in self.named_parameters():
             if parameter.dim() == 2:  # small: every token about equally likely, the loss near ln V
-                nn.init.normal_(parameter, std=0.02)
+                nn.init.normal_(parameter, std=0.05)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
             if name.endswith(("proj.weight", "down.weight")):  # what the 2 * n_layer sums add up
-                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * config.n_layer))
+                nn.init.normal_(parameter, std=0.05 / math.sqrt(2 * config.n_layer))
+        # Neighbours alike and distances even from the start: learned from noise, that takes long.
+        self.position_embedding.weight.data = 0.05 * sinusoids(config.context_length, config.n_embd)
 
     def forward(self, idx):  # (B, T) token ids
         positions = torch.arange(idx.shape[-1], device=idx.device)
@@ -197,8 +205,11 @@ def train(model, config, corpus, tokenizer, run, device):
     val_tokens = load_tokens(corpus, "validation", tokenizer)
     matrices = [p for p in model.parameters() if p.dim() == 2]
     others = [p for p in model.parameters() if p.dim() < 2]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others}]
-    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=0.0, fused=True)
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), fused=True)
     parallel = DistributedDataParallel(model) if world_size() > 1 else model  # means gradients
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.dtype == "bfloat16")
     generator = torch.Generator().manual_seed(config.seed)  # draws the batches and nothing else

@@ -37,15 +37,15 @@ class Config:
     context_length: int = 256  # tokens the model may look at, T
     batch_size: int = 4  # sequences in a micro-batch, B
     grad_accum: int = 1  # micro-batches a step
-    n_head: int = 4  # attention heads, H
+    n_head: int = 8  # attention heads, H
     n_embd: int = 128  # width of the residual stream, C
-    n_layer: int = 4  # blocks in the stack
+    n_layer: int = 2  # blocks in the stack
     dropout: float = 0.0  # share of activations set to zero while training
     qkv_bias: bool = False  # biases for queries, keys and values
-    position: Literal["alibi", "rope", "sinusoidal", "learned", "none"] = "rope"  # where is what
+    position: Literal["alibi", "rope", "sinusoidal", "learned", "none"] = "alibi"  # where is what
     rope_base: float = 10000.0  # RoPE's slowest angle turns by about 1 / rope_base a token
-    steps: int = 1200  # updates of the parameters
-    learning_rate: float = 0.003  # AdamW's
+    steps: int = 2000  # updates of the parameters
+    learning_rate: float = 0.002  # AdamW's
     warmup_steps: int = 100  # steps in which the learning rate rises to that
     weight_decay: float = 0.1  # of the matrices, per unit of learning rate
     clip_norm: float = 1.0  # longest gradient, as a whole, that is followed
@@ -53,7 +53,7 @@ class Config:
     device: str = "auto"  # auto, cpu, cuda or mps
     dtype: Literal["float32", "bfloat16"] = "float32"  # the numbers' type while training
     compile: bool = False  # torch.compile the model
-    eval_every: int = 300  # steps between evaluations, each of which saves a checkpoint
+    eval_every: int = 500  # steps between evaluations, each of which saves a checkpoint
     out_dir: str = f"runs/{Path(__file__).stem}"  # where the run's files go
     resume: bool = False  # go on from the checkpoint in out_dir
     sample_only: bool = False  # no training: continue the prompt from the checkpoint in out_dir
@@ -79,6 +79,12 @@ def get_batch(tokens, config, generator):
 
 
 # ---- Model ---------------------------------------------------------------------------------------
+def sinusoids(T, C):
+    """Waves, from one radian a token to a thousandth of it: (T, C) (Vaswani et al. 2017)."""
+    angles = torch.arange(T)[:, None] * 1000 ** (-torch.arange(0, C, 2) / C)  # (T, C/2)
+    return torch.cat((angles.sin(), angles.cos()), dim=-1)[:, :C]
+
+
 def alibi_slopes(n_head):
     """How fast each head's scores fall with the distance: (H,) (Press et al. 2022).
 
@@ -99,15 +105,11 @@ def alibi_bias(n_head, T, device):
     return bias.masked_fill(distance < 0, -math.inf)
 
 
-def angles(T, width, base, device):
-    """Position times frequency: (T, width / 2), from 1 to nearly 1 / base radians a token."""
-    frequencies = base ** (-torch.arange(0, width, 2, device=device) / width)
-    return torch.arange(T, device=device)[:, None] * frequencies
-
-
 def rotate(x, base):
     """RoPE: turn the pairs (i, i + D/2) of x (B, H, T, D) by their angles (Su et al. 2021)."""
-    a = angles(x.shape[-2], x.shape[-1], base, x.device)  # (T, D/2)
+    T, D = x.shape[-2:]
+    frequencies = base ** (-torch.arange(0, D, 2, device=x.device) / D)  # from 1 to nearly 1 / base
+    a = torch.arange(T, device=x.device)[:, None] * frequencies  # (T, D/2): radians
     x1, x2 = x.chunk(2, dim=-1)
     return torch.cat((x1 * a.cos() - x2 * a.sin(), x1 * a.sin() + x2 * a.cos()), dim=-1).type_as(x)
 
@@ -181,19 +183,22 @@ class LanguageModel(nn.Module):
         self.head = nn.Linear(config.n_embd, vocab_size, bias=False)
         for name, parameter in self.named_parameters():
             if parameter.dim() == 2:  # small: every token about equally likely, the loss near ln V
-                nn.init.normal_(parameter, std=0.02)
+                nn.init.normal_(parameter, std=0.05)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
             if name.endswith(("proj.weight", "down.weight")):  # what the 2 * n_layer sums add up
-                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * config.n_layer))
+                nn.init.normal_(parameter, std=0.05 / math.sqrt(2 * config.n_layer))
+        # Neighbours alike and distances even from the start: learned from noise, that takes long.
+        if config.position == "learned":
+            waves = sinusoids(config.context_length, config.n_embd)
+            self.position_embedding.weight.data = 0.05 * waves
 
     def forward(self, idx):  # (B, T) token ids
         x = self.token_embedding(idx)  # (B, T, C)
         if self.position == "learned":
             x = x + self.position_embedding(torch.arange(idx.shape[-1], device=idx.device))
         if self.position == "sinusoidal":
-            a = angles(idx.shape[-1], x.shape[-1], 10000.0, idx.device)  # (T, C/2)
-            x = x + 0.02 * torch.cat((a.sin(), a.cos()), dim=-1)  # as large as the embeddings
+            x = x + 0.05 * sinusoids(*x.shape[1:]).to(x.device)  # as large as the embeddings
         x = self.dropout(x)
         for block in self.blocks:
             x = block(x)
@@ -242,8 +247,11 @@ def train(model, config, corpus, tokenizer, run, device):
     val_tokens = load_tokens(corpus, "validation", tokenizer)
     matrices = [p for p in model.parameters() if p.dim() == 2]
     others = [p for p in model.parameters() if p.dim() < 2]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others}]
-    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=0.0, fused=True)
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), fused=True)
     parallel = DistributedDataParallel(model) if world_size() > 1 else model  # means gradients
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.dtype == "bfloat16")
     generator = torch.Generator().manual_seed(config.seed)  # draws the batches and nothing else

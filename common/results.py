@@ -29,7 +29,7 @@ PUBLISHED = {
     "v2-sample-dot": (["--attention", "dot"], (1, 2, 3)),
     "v2-sample-mean": (["--attention", "mean"], (1, 2, 3)),
     "v3-sample-dropout": (["--dropout", "0.1"], (1, 2, 3)),
-    "v4-sample-alibi": (["--position", "alibi"], (1, 2, 3)),
+    "v4-sample-rope": (["--position", "rope"], (1, 2, 3)),
     "v4-sample-learned": (["--position", "learned"], (1, 2, 3)),
     "v4-sample-sinusoidal": (["--position", "sinusoidal"], (1, 2, 3)),
     "v4-sample-none": (["--position", "none"], (1, 2, 3)),
@@ -300,7 +300,7 @@ def _footnote(corpus):
     )
 
 
-POSITIONS = [("RoPE", "v4-sample"), ("ALiBi", "v4-sample-alibi")]
+POSITIONS = [("ALiBi", "v4-sample"), ("RoPE", "v4-sample-rope")]
 POSITIONS += [(kind, f"v4-sample-{kind}") for kind in ("learned", "sinusoidal", "none")]
 ATTENTION = [
     ("full: queries, keys and values", "v2-sample"),
