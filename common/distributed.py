@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import time
 
 import torch
 import torch.distributed as dist
@@ -36,8 +37,18 @@ def join_processes(device, config):
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    atexit.register(dist.destroy_process_group)
+    atexit.register(_leave)
     return device
+
+
+def _leave():
+    """Leave the job when the process ends.
+
+    Where a DistributedDataParallel was made, gloo's threads outlive the group, and a process that
+    ended right after its last exchange aborted now and then: a moment lets them finish it.
+    """
+    dist.destroy_process_group()
+    time.sleep(0.1)
 
 
 def mean_over_processes(value):
