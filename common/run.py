@@ -173,6 +173,8 @@ class Run:
             self._move_aside()
             shutil.copyfile(self.script, self.folder / "script.py")
             tokenizer.save(self.folder / "tokenizer.json")
+        if rank() and not self.config.resume:  # dropout that each process draws for itself
+            torch.manual_seed(self.config.seed + rank())
         self.tokenizer_row = {
             "kind": tokenizer.kind,
             "vocab_size": tokenizer.vocab_size,

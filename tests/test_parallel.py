@@ -100,6 +100,10 @@ def test_two_processes_learn_what_one_does(cache, monkeypatch):
     assert {path.name for path in (cache / "two").iterdir()} == files
     assert {path.name for path in cache.iterdir()} == {"cache", "one", "two", "story.txt"}
 
+    # Each draws its own dropout: with the same, a batch in two halves would be dropped alike.
+    first, second = torch.load(cache / "two" / "checkpoint.pt", weights_only=True)["generators"]
+    assert not torch.equal(first["torch"], second["torch"])
+
     # Either run goes on in one process, to the same end.
     for name in ("one", "two"):
         run(module, monkeypatch, ["--resume", "--out-dir", cache / name, "--steps", "16"])
