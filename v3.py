@@ -42,7 +42,7 @@ class Config:
     n_layer: int = 2  # blocks in the stack
     dropout: float = 0.0  # share of activations set to zero while training
     qkv_bias: bool = False  # biases for queries, keys and values
-    steps: int = 2000  # updates of the parameters
+    steps: int = 1500  # updates of the parameters
     learning_rate: float = 0.002  # AdamW's
     warmup_steps: int = 100  # steps in which the learning rate rises to that
     weight_decay: float = 0.1  # of the matrices, per unit of learning rate

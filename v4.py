@@ -44,7 +44,7 @@ class Config:
     qkv_bias: bool = False  # biases for queries, keys and values
     position: Literal["alibi", "rope", "sinusoidal", "learned", "none"] = "alibi"  # where is what
     rope_base: float = 10000.0  # RoPE's slowest angle turns by about 1 / rope_base a token
-    steps: int = 2000  # updates of the parameters
+    steps: int = 1500  # updates of the parameters
     learning_rate: float = 0.002  # AdamW's
     warmup_steps: int = 100  # steps in which the learning rate rises to that
     weight_decay: float = 0.1  # of the matrices, per unit of learning rate
