@@ -43,7 +43,7 @@ class Config:
     dropout: float = 0.0  # share of activations set to zero while training
     qkv_bias: bool = False  # biases for queries, keys and values
     position: Literal["alibi", "rope", "sinusoidal", "learned", "none"] = "alibi"  # where is what
-    rope_base: float = 10000.0  # RoPE's slowest angle turns by about 1 / rope_base a token
+    rope_base: float = 10000.0  # the larger, the farther RoPE's slow angles tell apart
     steps: int = 1500  # updates of the parameters
     learning_rate: float = 0.002  # AdamW's
     warmup_steps: int = 100  # steps in which the learning rate rises to that
@@ -80,7 +80,7 @@ def get_batch(tokens, config, generator):
 
 # ---- Model ---------------------------------------------------------------------------------------
 def sinusoids(T, C):
-    """Waves, from one radian a token to a thousandth of it: (T, C) (Vaswani et al. 2017)."""
+    """Waves, from one radian a token to a thousandth: (T, C) (after Vaswani et al. 2017)."""
     angles = torch.arange(T)[:, None] * 1000 ** (-torch.arange(0, C, 2) / C)  # (T, C/2)
     return torch.cat((angles.sin(), angles.cos()), dim=-1)[:, :C]
 
@@ -108,7 +108,7 @@ def alibi_bias(n_head, T, device):
 def rotate(x, base):
     """RoPE: turn the pairs (i, i + D/2) of x (B, H, T, D) by their angles (Su et al. 2021)."""
     T, D = x.shape[-2:]
-    frequencies = base ** (-torch.arange(0, D, 2, device=x.device) / D)  # from 1 to nearly 1 / base
+    frequencies = base ** (-torch.arange(0, D, 2, device=x.device) / D)  # radians a token
     a = torch.arange(T, device=x.device)[:, None] * frequencies  # (T, D/2): radians
     x1, x2 = x.chunk(2, dim=-1)
     return torch.cat((x1 * a.cos() - x2 * a.sin(), x1 * a.sin() + x2 * a.cos()), dim=-1).type_as(x)
@@ -122,6 +122,8 @@ class CausalSelfAttention(nn.Module):
         C, H = config.n_embd, config.n_head
         if C % H:
             raise UserError(f"--n-embd {C} does not divide into {H} heads: change it or --n-head")
+        if config.position == "rope" and C // H % 2:
+            raise UserError(f"--position rope needs an even width of head, not {C // H}")
         self.n_head, self.dropout = H, config.dropout
         self.position, self.rope_base = config.position, config.rope_base
         self.qkv = nn.Linear(C, 3 * C, bias=config.qkv_bias)  # three maps side by side
@@ -289,7 +291,8 @@ def beyond_the_context(model, config, corpus, tokenizer, run):
     tokens = load_tokens(corpus, "validation", tokenizer)
     for times in (1,) if config.position == "learned" else (1, 2, 4, 8):
         T = times * config.context_length
-        row = [judge(model, tokens, T, corpus, stride=s)["bits_per_byte"] for s in (T, T // 2)]
+        strides = (T, max(1, T // 2))
+        row = [judge(model, tokens, T, corpus, stride=s)["bits_per_byte"] for s in strides]
         run.extrapolation(times, T, *row)
 
 

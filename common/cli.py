@@ -6,13 +6,15 @@ import io
 import json
 import math
 import os
+import re
 import sys
 from pathlib import Path
 
 from bpe_tokenizer import TokenizerError
 from common.errors import UserError
 
-# The fields that may change when a run is resumed: they never change what is learned up to a step.
+# The fields that may change when a run is resumed. None of them changes what has been learned so
+# far. With other --steps, though, v3 and v4 go on along the new length's schedule.
 SAFE_TO_CHANGE = (
     "steps eval_every device data_dir out_dir resume sample_only compile"
     " prompt max_new_tokens temperature top_k top_p"
@@ -29,11 +31,15 @@ RANGES = {  # field: (test, what is wanted); one table, because a field means th
     "clip_norm": (lambda v: v > 0, "above 0"),
     "dropout": (lambda v: 0 <= v < 1, "at least 0 and below 1"),
     "rope_base": (lambda v: 1 < v < math.inf, "above 1"),
-    "temperature": (lambda v: 0 <= v < math.inf, "at least 0 (0 is greedy)"),
+    "temperature": (lambda v: v == 0 or 0.001 <= v < math.inf, "0 (greedy) or at least 0.001"),
     "top_k": (lambda v: v >= 0, "at least 0 (0 is off)"),
     "top_p": (lambda v: 0 < v <= 1, "above 0 and at most 1 (1 is off)"),
     "prompt": (lambda v: v != "", "some text: a model continues what it is given"),
     "data": (lambda v: v != "", "a corpus' name or a path"),
+    "split_pattern": (
+        lambda v: v in ("whitespace", "gpt2", "gpt4") or not re.fullmatch(r"[\w-]*", v),
+        "whitespace, gpt2, gpt4 or a regular expression",
+    ),
     "tokenizer": (lambda v: v != "", "bpe, char, word, gpt2 or a saved vocabulary's path"),
     "out_dir": (lambda v: v != "", "a folder's path"),
 }

@@ -11,6 +11,7 @@ import json
 import os
 import pickle
 import platform
+import shlex
 import shutil
 import signal
 import subprocess
@@ -89,7 +90,7 @@ class Run:
         self.lock, self.interrupted, self.recorded = None, None, -1
         self.tokens, self.seconds, self.clock = 0, 0.0, None
         self.loss_sum, self.loss_count, self.best = 0.0, 0, {"step": None, "loss": None}
-        self.metrics, self.bar, self.extra = [], None, {}
+        self.metrics, self.bar, self.extra, self.notes = [], None, {}, []
         self.step, self.last_loss = 0, None
         # WikiText spaces its punctuation: people get to see it as it is usually written.
         self.readable = detokenize if config.data.startswith("wikitext") else str
@@ -102,7 +103,7 @@ class Run:
     # -- opening the folder ------------------------------------------------------------------
 
     def _take_folder(self):
-        created = not self.folder.exists()
+        created = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.lock = FileLock(self.folder / ".lock")
@@ -126,8 +127,8 @@ class Run:
             self.lock.release()
             with contextlib.suppress(OSError):
                 (self.folder / ".lock").unlink(missing_ok=True)
-                if self.created and not any(self.folder.iterdir()):
-                    self.folder.rmdir()
+                for path in self.created:  # the run's folder, then those above it
+                    path.rmdir()  # raises OSError, and so ends this, where something is in it
 
     def __enter__(self):
         return self
@@ -154,7 +155,15 @@ class Run:
             return load_tokenizer_file(self.folder / "tokenizer.json")
         special = (END_OF_TEXT,) if config.end_of_text else ()
         pattern = config.split_pattern
-        return load_tokenizer(config.tokenizer, corpus, config.vocab_size, pattern, special)
+        tokenizer = load_tokenizer(config.tokenizer, corpus, config.vocab_size, pattern, special)
+        if corpus.note:
+            self.notes.append(f"{corpus.name}: {corpus.note}")
+        if tokenizer.kind == "bpe" and tokenizer.vocab_size < config.vocab_size:
+            self.notes.append(
+                f"vocabulary: {tokenizer.vocab_size:,} ids of {config.vocab_size:,}, since every"
+                " chunk of the text is one token by then"
+            )
+        return tokenizer
 
     def start(self, tokens, tokenizer, state):
         """Begin in an empty folder, or go on from the checkpoint; returns the step to go on from.
@@ -166,6 +175,8 @@ class Run:
                 f"the training text has {len(tokens)} tokens, too few for a context of"
                 f" {self.config.context_length}: give a longer text or a smaller --context-length"
             )
+        for note in self.notes:
+            self._say(note)
         step = 0
         if self.config.resume:
             step = self._restore(tokenizer, state)
@@ -252,7 +263,12 @@ class Run:
         self._say(f"{name}: {bits_per_byte:.3f} bits per byte")
 
     def extrapolation(self, times, T, side_by_side, sliding):
-        """Note bits per byte of windows of T tokens, so many times the training context."""
+        """Note bits per byte of windows of T tokens, so many times the training context.
+
+        Ends the process where it was told to stop: the last step is saved, --resume comes here.
+        """
+        if self.interrupted is not None:
+            self._leave(self.config.steps)
         if times == 1:
             self._say("bits per byte beyond the training context:")
             self._say("  times  tokens  side by side  sliding")
@@ -318,18 +334,23 @@ class Run:
         if step == self.recorded == self.best["step"]:
             self._save_best(state["model"])
         if stopping and step < self.config.steps:
-            self.close()
-            number = self.interrupted or signal.SIGTERM
-            name = signal.Signals(number).name
-            out = "" if self.folder == Path("runs") / self.version else f" --out-dir {self.folder}"
-            go_on = f"python {self.script.name} --resume{out}"
-            self._say(f"{name}: saved at step {step}; go on with: {go_on}")
-            sys.exit(128 + number)
+            self._leave(step)
         if step >= self.config.steps:
             return True
         if self.clock is None:
             self.clock = time.perf_counter()
         return False
+
+    def _leave(self, step):
+        """End the process, which was told to stop, and say how to go on."""
+        self.close()
+        number = self.interrupted or signal.SIGTERM
+        name = signal.Signals(number).name
+        at_home = self.folder == Path("runs") / self.version
+        out = "" if at_home else f" --out-dir {shlex.quote(str(self.folder))}"
+        go_on = f"python {self.script.name} --resume{out}"
+        self._say(f"{name}: saved at step {step}; go on with: {go_on}")
+        sys.exit(128 + number)
 
     def _show_progress(self, step):
         self.step = step

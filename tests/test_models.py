@@ -249,3 +249,10 @@ def test_shifting_a_window_changes_nothing_where_only_distance_counts(position):
         q[:, :, 8:], k[:, :, 8:], v[:, :, 8:], bias[..., 8:, 8:])
     late = attention.proj(late.transpose(1, 2).reshape(2, 8, -1))
     assert torch.allclose(attention(x[:, 8:]), late, atol=1e-4)
+
+
+def test_rope_refuses_heads_of_an_odd_width():
+    from common.errors import UserError
+
+    with pytest.raises(UserError, match="needs an even width of head, not 3"):
+        model_of(load("v4"), position="rope", n_embd=12, n_head=4)

@@ -61,3 +61,68 @@ def test_a_run_that_does_not_overfit_says_nothing_of_it(cache, monkeypatch, caps
     module = load("v3")
     run(module, monkeypatch, flags(module, data=story_file(cache), out_dir=cache / "run"))
     assert "overfitting" not in capsys.readouterr().err
+
+
+def test_what_was_done_to_a_text_is_said(cache, monkeypatch, capsys):
+    module = load("v0")
+    args = flags(module, data=story_file(cache), out_dir=cache / "run", vocab_size=2000)
+    run(module, monkeypatch, args)
+    said = capsys.readouterr().err
+    assert "story.txt: split 90/5/5 at line ends\n" in said
+    assert "ids of 2,000, since every chunk of the text is one token by then\n" in said
+
+
+def test_ctrl_c_beyond_the_context_says_how_to_go_on(cache, monkeypatch, capsys):
+    module, text = load("v4"), story_file(cache)
+    plain = flags(module, data=text, out_dir=cache / "plain")
+    run(module, monkeypatch, plain)
+    extrapolation = module.Run.extrapolation
+
+    def interrupted(self, times, *row):
+        extrapolation(self, times, *row)
+        if times == 2:
+            self._stop(2, None)  # what the handler of SIGINT does
+
+    monkeypatch.setattr(module.Run, "extrapolation", interrupted)
+    with pytest.raises(SystemExit) as stop:
+        run(module, monkeypatch, flags(module, data=text, out_dir=cache / "a run"))
+    assert stop.value.code == 130
+    said = capsys.readouterr().err
+    assert f"SIGINT: saved at step 12; go on with: python v4.py --resume --out-dir '{cache}/a run'\n" in said
+    assert not (cache / "a run" / "result.json").exists()
+    monkeypatch.setattr(module.Run, "extrapolation", extrapolation)
+    run(module, monkeypatch, ["--resume", "--out-dir", cache / "a run"])
+    rows = [
+        json.loads((cache / name / "result.json").read_text(encoding="utf-8"))["extrapolation"]
+        for name in ("plain", "a run")
+    ]
+    assert rows[0] == rows[1] and [row["times"] for row in rows[0]] == [1, 2, 4, 8]
+
+
+def test_a_folder_made_for_nothing_is_removed_with_those_above_it(cache, monkeypatch):
+    from common.errors import UserError
+
+    module = load("v0")
+    args = ["--data", cache / "nothing.txt", "--out-dir", cache / "a" / "b" / "c"]
+    with pytest.raises(UserError):
+        run(module, monkeypatch, args)
+    assert not (cache / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"), [("--temperature", "1e-40"), ("--split-pattern", "gpt-4")]
+)
+def test_values_that_cannot_be_meant(cache, monkeypatch, flag, value):
+    from common.errors import UserError
+
+    with pytest.raises(UserError, match=flag):
+        run(load("v0"), monkeypatch, [flag, value, "--out-dir", cache / "run"])
+
+
+def test_weights_that_exploded_are_one_line(cache, monkeypatch):
+    from common.errors import UserError
+
+    module = load("v4")
+    args = flags(module, data=story_file(cache), out_dir=cache / "run", learning_rate=1e30)
+    with pytest.raises(UserError, match="try a lower --learning-rate"):
+        run(module, monkeypatch, [*args, "--eval-every", "1"])
