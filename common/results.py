@@ -100,7 +100,8 @@ def publish(only: str = "", seeds: tuple[int, ...] = ()):
         folder = ROOT / "runs" / "published" / f"{name}-seed{seed}"
         version = name.partition("-")[0]
         script = ROOT / f"{version}.py"
-        command = [sys.executable, str(script), "--out-dir", str(folder)]
+        home = folder.relative_to(ROOT).as_posix()  # the result names it: no path of this machine
+        command = [sys.executable, str(script), "--out-dir", home]
         resume = _is_unfinished(folder, script)
         command += ["--resume"] if resume else [*args, "--seed", str(seed)]
         print(f"[{number + 1}/{len(todo)}] {name}, seed {seed}", flush=True)

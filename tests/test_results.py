@@ -244,9 +244,9 @@ def test_publish_makes_what_is_missing_and_only_that(project, monkeypatch, capsy
     results.publish()
     runs = project / "runs" / "published"
     assert calls(project) == [
-        f"v0 --out-dir {runs / 'v0-sample-seed2'} --seed 2",
-        f"v3 --out-dir {runs / 'v3-sample-dropout-seed1'} --dropout 0.1 --seed 1",
-        f"v3 --out-dir {runs / 'v3-sample-dropout-seed2'} --dropout 0.1 --seed 2",
+        "v0 --out-dir runs/published/v0-sample-seed2 --seed 2",
+        "v3 --out-dir runs/published/v3-sample-dropout-seed1 --dropout 0.1 --seed 1",
+        "v3 --out-dir runs/published/v3-sample-dropout-seed2 --dropout 0.1 --seed 2",
     ]
     assert "1 of 4 runs are there; 3 to make" in capsys.readouterr().out
     assert results.load_results("v0-sample")[1]["val_bits_per_byte"] == 9.0  # was not made again
@@ -376,3 +376,11 @@ def test_the_readmes_tables_are_those_of_the_published_results():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert results.rewritten(text) == text
     assert "No run is published yet." not in text
+
+
+def test_published_results_name_no_folder_of_the_machine_they_were_made_on():
+    paths = sorted((ROOT / "results").glob("*.json"))
+    assert paths
+    for path in paths:
+        out_dir = results.read_result(path)["config"]["out_dir"]
+        assert out_dir == f"runs/published/{path.stem}"
