@@ -22,6 +22,13 @@ def cache_of_the_tests(tmp_path_factory):
         os.environ["LINEAGE_CACHE"] = before
 
 
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty folder for one test, in which its cache lies too."""
+    monkeypatch.setenv("LINEAGE_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
 @pytest.fixture(scope="session")
 def wikitext_dir():
     """A folder with WikiText as the hub lays it out, or None where the hub itself answers.

@@ -16,12 +16,6 @@ from common.errors import UserError
 PIECES = [version for version in VERSIONS if hasattr(load(version).Config, "grad_accum")]
 
 
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("LINEAGE_CACHE", str(tmp_path / "cache"))
-    return tmp_path
-
-
 def metrics(folder):
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]

@@ -7,12 +7,6 @@ import torch
 from lineage import flags, load, run, story_file
 
 
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("LINEAGE_CACHE", str(tmp_path / "cache"))
-    return tmp_path
-
-
 @pytest.mark.parametrize("version", ["v0", "v3"])
 def test_where_compiling_fails_the_run_says_why_and_goes_on(version, cache, monkeypatch, capsys):
     module, text = load(version), story_file(cache)

@@ -40,12 +40,6 @@ class Fixed(torch.nn.Module):
         return self.table[idx]
 
 
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("LINEAGE_CACHE", str(tmp_path / "cache"))
-    return tmp_path
-
-
 def metrics(folder):
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
