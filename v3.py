@@ -101,7 +101,10 @@ class CausalSelfAttention(nn.Module):
         q, k, v = self.qkv(x).split(C, dim=-1)
         q, k, v = (z.view(B, T, self.n_head, -1).transpose(1, 2) for z in (q, k, v))  # (B, H, T, D)
         dropout = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
+        if x.device.type == "cpu":  # this kernel is quicker in float32 there, other than the maps
+            q, k, v = q.float(), k.float(), v.float()
+        with torch.autocast(x.device.type, enabled=False):  # takes q, k, v as they are
+            y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
         return self.proj(y.transpose(1, 2).reshape(B, T, C))
 
 
@@ -210,7 +213,7 @@ def train(model, config, corpus, tokenizer, run, device):
         {"params": others, "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), fused=True)
-    parallel = DistributedDataParallel(model) if world_size() > 1 else model  # means gradients
+    parallel = DistributedDataParallel(model) if world_size() > 1 else model  # averages gradients
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.dtype == "bfloat16")
     generator = torch.Generator().manual_seed(config.seed)  # draws the batches and nothing else
     state = {"model": model, "optimizer": optimizer, "batches": generator}

@@ -42,7 +42,7 @@ class Config:
     n_layer: int = 2  # blocks in the stack
     dropout: float = 0.0  # share of activations set to zero while training
     qkv_bias: bool = False  # biases for queries, keys and values
-    position: Literal["alibi", "rope", "sinusoidal", "learned", "none"] = "alibi"  # where is what
+    position: Literal["alibi", "rope", "sinusoidal", "learned", "none"] = "alibi"  # order, told by
     rope_base: float = 10000.0  # the larger, the farther RoPE's slow angles tell apart
     steps: int = 1500  # updates of the parameters
     learning_rate: float = 0.002  # AdamW's
@@ -99,10 +99,10 @@ def alibi_slopes(n_head):
 
 def alibi_bias(n_head, T, device):
     """What is added to the scores: -slope * distance, and minus infinity ahead: (H, T, T)."""
-    positions = torch.arange(T, device=device)
+    positions = torch.arange(T, device=device, dtype=torch.float32)
     distance = positions[:, None] - positions  # (T, T): query's position minus key's
-    bias = -alibi_slopes(n_head).to(device)[:, None, None] * distance  # (H, T, T)
-    return bias.masked_fill(distance < 0, -math.inf)
+    distance = distance.masked_fill(distance < 0, math.inf)
+    return -alibi_slopes(n_head).to(device)[:, None, None] * distance
 
 
 def rotate(x, base):
@@ -129,16 +129,19 @@ class CausalSelfAttention(nn.Module):
         self.qkv = nn.Linear(C, 3 * C, bias=config.qkv_bias)  # three maps side by side
         self.proj = nn.Linear(C, C)
 
-    def forward(self, x):  # (B, T, C)
+    def forward(self, x, bias):  # (B, T, C), and None or (H, T, T)
         B, T, C = x.shape
         # What do I look for, what do I offer, what do I hand over: (B, T, C) each.
         q, k, v = self.qkv(x).split(C, dim=-1)
         q, k, v = (z.view(B, T, self.n_head, -1).transpose(1, 2) for z in (q, k, v))  # (B, H, T, D)
         if self.position == "rope":
             q, k = rotate(q, self.rope_base), rotate(k, self.rope_base)
-        bias = alibi_bias(self.n_head, T, x.device) if self.position == "alibi" else None
         dropout = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, bias, dropout, is_causal=bias is None)
+        if x.device.type == "cpu":  # this kernel is quicker in float32 there, other than the maps
+            q, k, v = q.float(), k.float(), v.float()
+        bias = None if bias is None else bias.type_as(q)
+        with torch.autocast(x.device.type, enabled=False):  # takes q, k, v as they are
+            y = F.scaled_dot_product_attention(q, k, v, bias, dropout, is_causal=bias is None)
         return self.proj(y.transpose(1, 2).reshape(B, T, C))
 
 
@@ -165,8 +168,8 @@ class Block(nn.Module):
         self.mlp = MLP(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x):  # (B, T, C)
-        x = x + self.dropout(self.attention(self.norm1(x)))
+    def forward(self, x, bias):  # (B, T, C), and None or (H, T, T)
+        x = x + self.dropout(self.attention(self.norm1(x), bias))
         return x + self.dropout(self.mlp(self.norm2(x)))
 
 
@@ -176,7 +179,7 @@ class LanguageModel(nn.Module):
     def __init__(self, config, vocab_size):
         super().__init__()
         self.token_embedding = nn.Embedding(vocab_size, config.n_embd)
-        self.position = config.position
+        self.position, self.n_head = config.position, config.n_head
         if config.position == "learned":
             self.position_embedding = nn.Embedding(config.context_length, config.n_embd)
         self.dropout = nn.Dropout(config.dropout)
@@ -201,9 +204,12 @@ class LanguageModel(nn.Module):
             x = x + self.position_embedding(torch.arange(idx.shape[-1], device=idx.device))
         if self.position == "sinusoidal":
             x = x + 0.05 * sinusoids(*x.shape[1:]).to(x.device)  # as large as the embeddings
+        bias = None  # what attention adds to the scores; without one it masks the future itself
+        if self.position == "alibi":
+            bias = alibi_bias(self.n_head, x.shape[1], x.device)  # the same in every block
         x = self.dropout(x)
         for block in self.blocks:
-            x = block(x)
+            x = block(x, bias)
         return self.head(self.norm(x))  # (B, T, V) logits
 
 
@@ -254,7 +260,7 @@ def train(model, config, corpus, tokenizer, run, device):
         {"params": others, "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), fused=True)
-    parallel = DistributedDataParallel(model) if world_size() > 1 else model  # means gradients
+    parallel = DistributedDataParallel(model) if world_size() > 1 else model  # averages gradients
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.dtype == "bfloat16")
     generator = torch.Generator().manual_seed(config.seed)  # draws the batches and nothing else
     state = {"model": model, "optimizer": optimizer, "batches": generator}

@@ -110,7 +110,7 @@ def test_the_residual_stream_begins_as_wide_whatever_the_depth(version):
         x = torch.randn(4, 16, 64)
         y = x
         for block in model.eval().blocks:
-            y = block(y)
+            y = block(y) if version == "v3" else block(y, None)
         grown[n_layer] = (y - x).std().item()
     assert 0.4 < grown[16] / grown[1] < 2.5  # without the scaling about 4
 
@@ -124,6 +124,28 @@ def test_the_learning_rate_rises_then_falls_to_a_tenth(version):
     assert rates[10] == 1.0 and rates[60] == pytest.approx(0.55)
     assert rates[110] == pytest.approx(0.1)
     assert all(a > b for a, b in zip(rates[10:], rates[11:]))
+
+
+@pytest.mark.parametrize(
+    ("version", "position"), [("v3", None), *(("v4", position) for position in POSITIONS)]
+)
+def test_bfloat16_learns_what_float32_does(version, position):
+    """Only the products of matrices are rounded: gradients point the same way, weights stay."""
+    changes = {"position": position} if position else {}
+    model, config = model_of(load(version), n_embd=32, **changes)
+    x, y = torch.randint(50, (2, 4, config.context_length))
+    gradients = []
+    for dtype in (torch.float32, torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            logits = model(x)
+            loss = F.cross_entropy(logits.flatten(0, 1), y.flatten())
+        assert logits.dtype == dtype
+        loss.backward()
+        assert all(p.dtype == p.grad.dtype == torch.float32 for p in model.parameters())
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+        model.zero_grad()
+    assert not torch.equal(*gradients)
+    assert F.cosine_similarity(*gradients, dim=0) > 0.99
 
 
 @pytest.mark.parametrize("version", ["v3", "v4"])
@@ -168,7 +190,8 @@ def test_alibi_adds_the_bias_to_the_scores():
             for j in range(16):
                 scores[:, head, i, j] += -slope * (i - j) if j <= i else -math.inf
     y = (scores.softmax(-1) @ v).transpose(1, 2).reshape(x.shape)
-    assert torch.allclose(attention(x), attention.proj(y), atol=1e-4)
+    bias = load("v4").alibi_bias(2, 16, x.device)
+    assert torch.allclose(attention(x, bias), attention.proj(y), atol=1e-4)
 
 
 # ---- v4: RoPE ----
@@ -242,13 +265,14 @@ def test_shifting_a_window_changes_nothing_where_only_distance_counts(position):
     q, k, v = (z.view(2, 16, 2, -1).transpose(1, 2) for z in attention.qkv(x).chunk(3, dim=-1))
     if position == "rope":
         q, k = (load("v4").rotate(z, attention.rope_base) for z in (q, k))
+        own = None
         bias = torch.zeros(16, 16).masked_fill(torch.ones(16, 16).triu(1) > 0, -math.inf)
     else:
-        bias = load("v4").alibi_bias(2, 16, x.device)
+        own, bias = (load("v4").alibi_bias(2, T, x.device) for T in (8, 16))
     late = F.scaled_dot_product_attention(
         q[:, :, 8:], k[:, :, 8:], v[:, :, 8:], bias[..., 8:, 8:])
     late = attention.proj(late.transpose(1, 2).reshape(2, 8, -1))
-    assert torch.allclose(attention(x[:, 8:]), late, atol=1e-4)
+    assert torch.allclose(attention(x[:, 8:], own), late, atol=1e-4)
 
 
 def test_rope_refuses_heads_of_an_odd_width():
