@@ -4,8 +4,8 @@ The table is replaced by a transformer block between an embedding and a head: ea
 back at all positions before it, takes what it needs from them (attention), works on it (MLP), and
 adds both to the residual stream. The step from the version before: `diff v1_1.py v2.py`.
 
-Expect sentences. `--attention mean` and `--attention dot` take the idea apart: the plain mean of
-what came before, and a weighted mean with nothing to learn.
+Expect sentences, from smaller and more steps. `--attention mean` and `--attention dot` take the
+idea apart: the plain mean of what came before, and a weighted mean with nothing to learn.
 """
 
 import math
@@ -73,7 +73,7 @@ def get_batch(tokens, config, generator):
 
 # ---- Model ---------------------------------------------------------------------------------------
 def sinusoids(T, C):
-    """Waves, from one radian a token to a thousandth: (T, C) (after Vaswani et al. 2017)."""
+    """Waves, from one radian a token to a thousandth: (T, C) (Vaswani et al. 2017, to 1/10000)."""
     angles = torch.arange(T)[:, None] * 1000 ** (-torch.arange(0, C, 2) / C)  # (T, C/2)
     return torch.cat((angles.sin(), angles.cos()), dim=-1)[:, :C]
 
@@ -101,7 +101,7 @@ class CausalSelfAttention(nn.Module):
             scores = torch.zeros_like(scores)  # everything before counts the same
         future = torch.ones(T, T, dtype=torch.bool, device=x.device).triu(1)
         weights = F.softmax(scores.masked_fill(future, -math.inf), dim=-1)  # each row sums to 1
-        self.weights = weights.detach()  # for pictures
+        self.weights = weights.detach()  # kept for whoever wants to look
         y = weights @ v  # (B, H, T, D)
         return self.proj(y.transpose(1, 2).reshape(B, T, C))
 

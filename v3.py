@@ -1,8 +1,9 @@
 """v3: scale, by a stack of blocks and what it takes to train one.
 
 Depth needs care: residual-scaled initialisation, warm-up and cosine decay, gradient clipping,
-weight decay on matrices, dropout. Size needs machines: mixed precision, a fused attention kernel,
-and data parallelism (`torchrun --nproc-per-node=2 v3.py`). The step to here: `diff v2.py v3.py`.
+weight decay on matrices, an AdamW that forgets sooner (its betas), dropout. Size needs machines:
+mixed precision, a fused attention kernel, and data parallelism
+(`torchrun --nproc-per-node=2 v3.py`). The step to here: `diff v2.py v3.py`.
 
 Expect stories that hang together: the second block can look up what the first has gathered.
 """
@@ -78,7 +79,7 @@ def get_batch(tokens, config, generator):
 
 # ---- Model ---------------------------------------------------------------------------------------
 def sinusoids(T, C):
-    """Waves, from one radian a token to a thousandth: (T, C) (after Vaswani et al. 2017)."""
+    """Waves, from one radian a token to a thousandth: (T, C) (Vaswani et al. 2017, to 1/10000)."""
     angles = torch.arange(T)[:, None] * 1000 ** (-torch.arange(0, C, 2) / C)  # (T, C/2)
     return torch.cat((angles.sin(), angles.cos()), dim=-1)[:, :C]
 
