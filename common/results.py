@@ -26,6 +26,7 @@ ORDER = ["v0", "v1", "v1_1", "v2", "v3", "v4"]
 # What is published: name, the arguments, the seeds. A name begins with its version.
 PUBLISHED = {
     **{f"{version}-sample": ([], (1, 2, 3)) for version in ORDER},
+    "v1_1-sample-control": ("--batch-size 4 --grad-accum 1 --steps 1500".split(), (1, 2, 3)),
     "v2-sample-dot": (["--attention", "dot"], (1, 2, 3)),
     "v2-sample-mean": (["--attention", "mean"], (1, 2, 3)),
     "v3-sample-dropout": (["--dropout", "0.1"], (1, 2, 3)),
@@ -204,35 +205,47 @@ def markdown(head, rows):
 
 
 def lineage_table(corpus):
-    """A row a version: what it is, what it cost, what it reached, and by how much it is better."""
-    rows, before = [], None
-    floor = _floor() if corpus == "sample" else None
+    """A row a version: what it is, what it cost, what it reached, and by how much it is better.
+
+    A control is a version with the batches and steps of the next one, which had to change them.
+    """
+    rows, before = [], {}
     for version in ORDER:
         results = load_results(f"{version}-{corpus}")
-        if not results:
-            continue
-        first = next(iter(results.values()))
-        previous = ORDER[ORDER.index(version) - 1] if version != ORDER[0] else None
-        mean = statistics.fmean(_bits(results).values())
-        row = [
-            f"`{version}`",
-            first["idea"],
-            diff_size(previous, version) if previous else "",
-            f"{first['params']:,}",
-            f"{first['tokens_seen'] / 1e6:.2f} M",
-            _spread(results),
-            f"{mean - floor:.3f}" if floor else f"{_median(results, 'val_word_perplexity'):.1f}",
-            _delta(before, results),
-            f"{_median(results, 'tokens_per_second'):,.0f}",
-            f"{_median(results, 'peak_rss_mb'):.0f}",
-            f"{_median(results, 'seconds'):.0f} s",
-        ]
-        rows.append(row)
-        before = results
-    last = "above the floor" if floor else "word perplexity"
+        if results:
+            previous = ORDER[ORDER.index(version) - 1] if version != ORDER[0] else None
+            diff = diff_size(previous, version) if previous else ""
+            rows.append(_row(version, results[min(results)]["idea"], diff, results, before, corpus))
+            before = results
+        control = load_results(f"{version}-{corpus}-control")
+        if control:
+            idea = "control: the next one's batches and steps"
+            rows.append(_row(version, idea, "", control, results, corpus))
     head = ["version", "the one idea", "diff", "parameters", "tokens", "bits per byte (seeds)"]
-    head += [last, "Δ to the one before [95 %]", "tokens/s", "peak MB", "training"]
+    head += ["above the floor" if corpus == "sample" else "word perplexity"]
+    head += ["Δ to the one before [95 %]", "tokens/s", "peak MB", "training"]
     return markdown(head, rows) + _footnote(corpus)
+
+
+def _row(version, idea, diff, results, before, corpus):
+    first = results[min(results)]
+    if corpus == "sample":
+        against = f"{statistics.fmean(_bits(results).values()) - _floor():.3f}"
+    else:
+        against = f"{_median(results, 'val_word_perplexity'):.1f}"
+    return [
+        f"`{version}`",
+        idea,
+        diff,
+        f"{first['params']:,}",
+        f"{first['tokens_seen'] / 1e6:.2f} M",
+        _spread(results),
+        against,
+        _delta(before, results),
+        f"{_median(results, 'tokens_per_second'):,.0f}",
+        f"{_median(results, 'peak_rss_mb'):.0f}",
+        f"{_median(results, 'seconds'):.0f} s",
+    ]
 
 
 def variants_table(corpus, rows, base):
@@ -293,11 +306,12 @@ def _footnote(corpus):
     if not found:
         return "\n\nNo run is published yet."
     e = found[0]["environment"]
+    dtypes = " and ".join(sorted({r["environment"]["dtype"] for r in found}, reverse=True))
     return (
         f"\n\nMean ± standard deviation, number of seeds in brackets; Δ is the mean difference of"
         f" the same seeds with its 95 % confidence interval, n.s. where that holds zero. Speed,"
         f" memory and time are medians on {e['device']} with {e['threads']} threads, torch"
-        f" {e['torch']}, {e['dtype']}. Made by `python -m common.results publish`."
+        f" {e['torch']}, {dtypes}. Made by `python -m common.results publish`."
     )
 
 
