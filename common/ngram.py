@@ -1,4 +1,4 @@
-"""Counting: what a table of frequencies reaches in closed form, without a step of training."""
+"""Counting: what tables of frequencies reach in closed form, without a step of training."""
 
 import math
 
@@ -6,40 +6,63 @@ import numpy as np
 
 
 def counting_bigram(train, validation, tokenizer, corpus):
-    """Bits per byte of a bigram counted on `train`, with interpolated Kneser-Ney smoothing.
+    """`counting` with one token of context, as a bigram model has."""
+    return counting(train, validation, tokenizer, corpus, order=2)
+
+
+def counting(train, validation, tokenizer, corpus, order):
+    """Bits per byte of n-grams counted on `train`, with interpolated Kneser-Ney smoothing.
 
     train, validation  1-D integer arrays of ids
     tokenizer, corpus  whose tokens they are: V ids, and the bytes of the validation text
+    order              the n-grams' length n: how a token depends on the n - 1 before it
 
-    p(w | u) = max(c(u w) - D, 0) / c(u) + D * N(u .) / c(u) * p(w), where N(u .) is the number
-    of different ids seen after u, p(w) the share of different pairs that end in w (itself
-    discounted and mixed with 1 / V, so that nothing is impossible), and D = n1 / (n1 + 2 n2) from
-    the number of pairs seen once and twice. The first token costs ln V, as the judge has it.
+    p(w | u) = max(c(u w) - D, 0) / c(u) + D * N(u .) / c(u) * p(w | u without its first token),
+    where N(u .) is the number of different ids seen after u, and D = n1 / (n1 + 2 n2) from the
+    number of n-grams seen once and twice. For the longest n-grams c counts how often they occur,
+    for the shorter ones in how many different n-grams one longer. At the end stands 1 / V, so
+    that nothing is impossible. The first token costs ln V, as the judge has it.
     Kneser and Ney 1995, "Improved backing-off for m-gram language modeling"; Chen and Goodman 1999.
     """
-    train, validation = np.asarray(train), np.asarray(validation)
-    V = tokenizer.vocab_size
-    pairs = train[:-1].astype(np.int64) * V + train[1:]
-    pairs, counts = np.unique(pairs, return_counts=True)  # sorted: only the pairs that occur
-    before, after = pairs // V, pairs % V
-    times_before = np.bincount(before, weights=counts, minlength=V)  # c(u)
-    kinds_after = np.bincount(before, minlength=V)  # N(u .)
-    kinds_before = np.bincount(after, minlength=V)  # N(. w)
-
-    def discount(values):
-        once, twice = (values == 1).sum(), (values == 2).sum()
-        return once / (once + 2 * twice) if once and twice else 0.5
-
-    D = discount(kinds_before)
-    seen = (kinds_before > 0).sum()
-    unigram = np.maximum(kinds_before - D, 0) / len(pairs) + D * seen / len(pairs) / V  # (V,)
-
-    D = discount(counts)
-    u, w = validation[:-1].astype(np.int64), validation[1:].astype(np.int64)
-    at = np.searchsorted(pairs, u * V + w).clip(max=len(pairs) - 1)
-    count = np.where(pairs[at] == u * V + w, counts[at], 0)
-    total = np.maximum(times_before[u], 1)
-    left = np.where(times_before[u] > 0, D * kinds_after[u] / total, 1.0)  # unseen u: all of it
-    probability = np.maximum(count - D, 0) / total + left * unigram[w]
+    V, n_train = tokenizer.vocab_size, len(train)
+    tokens = np.concatenate([train, validation]).astype(np.int64)
+    # grams[k][i] numbers the k-gram that ends at i; -1 where none can: it would begin before its
+    # text does. Equal numbers, equal k-grams, whether in training or in validation.
+    none = np.full(len(tokens), -1)
+    grams = [np.zeros_like(tokens)]
+    for k in range(1, order + 1):
+        begin = np.arange(len(tokens)) - (k - 1)
+        whole = (begin >= n_train) | ((begin >= 0) & (np.arange(len(tokens)) < n_train))
+        context = np.roll(grams[-1], 1)
+        grams.append(none.copy())
+        _, grams[k][whole] = np.unique(context[whole] * V + tokens[whole], return_inverse=True)
+    probability = np.full(len(validation) - 1, 1 / V)
+    at = np.arange(n_train + 1, len(tokens))  # the validation text's second token, and on
+    for k in range(1, order + 1):
+        counts, context = _counts(grams, k, n_train, longest=k == order)
+        once, twice = (counts == 1).sum(), (counts == 2).sum()
+        D = once / (once + 2 * twice) if once and twice else 0.5
+        times = np.bincount(context, weights=counts, minlength=grams[k - 1].max() + 1)  # c(u)
+        kinds = np.bincount(context, weights=counts > 0, minlength=len(times))  # N(u .)
+        gram, before = grams[k][at], grams[k - 1][at - 1]
+        known = (gram >= 0) & (times[before] > 0)  # else the shorter context has to do
+        count, total = counts[gram[known]], times[before[known]]
+        left = D * kinds[before[known]] / total
+        probability[known] = np.maximum(count - D, 0) / total + left * probability[known]
     nats = math.log(V) - np.log(probability).sum()
     return float(nats / (math.log(2) * corpus.n_bytes["validation"]))
+
+
+def _counts(grams, k, n_train, longest):
+    """c of each k-gram, and the number of its context, the tokens but the last."""
+    gram = grams[k][:n_train]
+    size = grams[k].max() + 1
+    context = np.zeros(size, dtype=np.int64)
+    inside = gram >= 0
+    context[gram[inside]] = np.roll(grams[k - 1], 1)[:n_train][inside]
+    if longest:
+        return np.bincount(gram[inside], minlength=size), context
+    longer = grams[k + 1][:n_train]
+    _, first = np.unique(longer, return_index=True)  # where each kind of longer n-gram ends
+    first = first[longer[first] >= 0]
+    return np.bincount(gram[first], minlength=size), context

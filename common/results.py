@@ -302,7 +302,8 @@ def _floor():
 
 
 def _footnote(corpus):
-    found = [r for name in PUBLISHED for r in load_results(name).values() if corpus in name]
+    names = [f"{version}-{corpus}" for version in ORDER]
+    found = [result for name in names for result in load_results(name).values()]
     if not found:
         return "\n\nNo run is published yet."
     e = found[0]["environment"]
@@ -325,6 +326,7 @@ ATTENTION = [
 DROPOUT = [("dropout 0", "v3-sample"), ("dropout 0.1", "v3-sample-dropout")]
 TABLES = {
     "lineage-sample": lambda: lineage_table("sample"),
+    "lineage-wikitext-2": lambda: lineage_table("wikitext-2"),
     "attention": lambda: variants_table("sample", ATTENTION, "v2-sample"),
     "dropout": lambda: variants_table("sample", DROPOUT, "v3-sample"),
     "position": lambda: variants_table("sample", POSITIONS, "v4-sample"),

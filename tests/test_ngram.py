@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from common.ngram import counting_bigram
+from common.ngram import counting, counting_bigram
 
 
 def bits(train, validation, V, n_bytes=1):
@@ -86,3 +86,56 @@ def test_pairs_of_many_different_tokens_do_not_overflow():
     train = np.concatenate([ids, ids[::-1], ids])
     assert bits(train, ids, V) == bits(train.astype(np.int64), ids.astype(np.int64), V)
     assert bits(train, ids, V) < bits(train, ids % 7, V)  # pairs that were seen, and strangers
+
+
+# ---- longer n-grams ----
+
+
+def kneser_ney_of_order(train, V, order):
+    """p(w | tokens before) as a function, straight from the definition."""
+
+    def grams(k):
+        return Counter(tuple(train[i : i + k]) for i in range(len(train) - k + 1))
+
+    counts = {order: grams(order)}
+    for k in range(1, order):
+        counts[k] = Counter(longer[1:] for longer in grams(k + 1))
+
+    def p(w, before, k=order):
+        if k == 0:
+            return 1 / V
+        if len(before) < k - 1:
+            return p(w, before, k - 1)
+        context = tuple(before[len(before) - (k - 1) :])
+        after = {gram[-1]: c for gram, c in counts[k].items() if gram[:-1] == context}
+        lower, total = p(w, before, k - 1), sum(after.values())
+        if not total:
+            return lower
+        once, twice = (list(counts[k].values()).count(n) for n in (1, 2))
+        D = once / (once + 2 * twice) if once and twice else 0.5
+        return (max(after.get(w, 0) - D, 0) + D * len(after) * lower) / total
+
+    return p
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 5])
+def test_longer_n_grams_as_their_definition_reads(order):
+    V, train, validation = 8, text(300, 8), text(60, 8, seed=1)
+    p = kneser_ney_of_order(train, V, order)
+    wanted = math.log2(V) - sum(
+        math.log2(p(w, validation[:i])) for i, w in enumerate(validation) if i
+    )
+    corpus = SimpleNamespace(n_bytes={"validation": 1})
+    found = counting(train, validation, SimpleNamespace(vocab_size=V), corpus, order)
+    assert found == pytest.approx(wanted)
+    for context in (validation[:9], [V - 1] * 4):  # seen, and never seen
+        assert sum(p(w, context) for w in range(V)) == pytest.approx(1)
+
+
+def test_longer_n_grams_remember_a_text_that_repeats():
+    train = [0, 1, 2, 0, 3, 4, 5, 0] * 20  # after 0 comes 1 or 3: it takes two tokens to know
+    corpus = SimpleNamespace(n_bytes={"validation": 1})
+    two, three = (
+        counting(train, train, SimpleNamespace(vocab_size=6), corpus, order) for order in (2, 3)
+    )
+    assert three < two / 3

@@ -185,6 +185,33 @@ def test_the_readme_s_tables(project):
     assert "Another one" not in text
 
 
+def test_a_control_has_a_row_behind_its_version(project):
+    put(project / "results", "v1_1-sample", [1.20, 1.22, 1.21])
+    put(project / "results", "v1_1-sample-control", [1.17, 1.20, 1.17])
+    put(project / "results", "v2-sample", [1.10, 1.12, 1.11])
+    results.readme()
+    head, _, *rows = table((project / "README.md").read_text(encoding="utf-8"), "lineage-sample")
+    rows = [dict(zip(head, row, strict=True)) for row in rows]
+    assert [row["version"] for row in rows] == ["`v1_1`", "`v1_1`", "`v2`"]
+    assert "control" in rows[1]["the one idea"] and rows[1]["diff"] == ""
+    assert rows[1]["bits per byte (seeds)"] == "1.180 ± 0.017 (3)"
+    delta = "Δ to the one before [95 %]"  # both to v1_1 as it is, not to each other
+    assert rows[1][delta].startswith("-0.030") and rows[2][delta].startswith("-0.100")
+
+
+def test_wikitext_shows_perplexity_per_word_and_what_types_were_used(project):
+    put(project / "results", "v0-wikitext-2", [2.4, 2.5, 2.6], val_word_perplexity=987.65)
+    bf16 = made_up("v3", 1, 1.0)["environment"] | {"dtype": "bfloat16"}
+    args = {"val_word_perplexity": 123.45, "environment": bf16}
+    put(project / "results", "v3-wikitext-2", [1.6, 1.7, 1.8], **args)
+    text = results.lineage_table("wikitext-2")
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert "| word perplexity |" in rows[0] and "floor" not in rows[0]
+    assert "| 987.6 |" in rows[2] or "| 987.7 |" in rows[2]
+    assert "| 123.5 |" in rows[3] or "| 123.4 |" in rows[3]
+    assert "float32 and bfloat16. Made by" in text
+
+
 def test_the_table_of_longer_contexts(project):
     rows = [
         {"times": times, "context": times * 8, "side_by_side": 1.0 + times, "sliding": 0.5 + times}
