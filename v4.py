@@ -22,7 +22,7 @@ from common.cli import parse, run_main
 from common.data import load_corpus, token_file
 from common.distributed import join_processes, rank, world_size
 from common.errors import UserError
-from common.judge import judge
+from common.judge import beyond_the_context, judge
 from common.run import Run, compile_if_asked, pick_device
 
 
@@ -105,11 +105,11 @@ def alibi_bias(n_head, T, device):
     return -alibi_slopes(n_head).to(device)[:, None, None] * distance
 
 
-def rotate(x, base):
+def rotate(x, base, start):
     """RoPE: turn the pairs (i, i + D/2) of x (B, H, T, D) by their angles (Su et al. 2021)."""
     T, D = x.shape[-2:]
     frequencies = base ** (-torch.arange(0, D, 2, device=x.device) / D)  # radians a token
-    a = torch.arange(T, device=x.device)[:, None] * frequencies  # (T, D/2): radians
+    a = torch.arange(start, start + T, device=x.device)[:, None] * frequencies  # (T, D/2): radians
     x1, x2 = x.chunk(2, dim=-1)
     return torch.cat((x1 * a.cos() - x2 * a.sin(), x1 * a.sin() + x2 * a.cos()), dim=-1).type_as(x)
 
@@ -126,22 +126,29 @@ class CausalSelfAttention(nn.Module):
             raise UserError(f"--position rope needs an even width of head, not {C // H}")
         self.n_head, self.dropout = H, config.dropout
         self.position, self.rope_base = config.position, config.rope_base
+        self.context_length = config.context_length
         self.qkv = nn.Linear(C, 3 * C, bias=config.qkv_bias)  # three maps side by side
         self.proj = nn.Linear(C, C)
 
-    def forward(self, x, bias):  # (B, T, C), and None or (H, T, T)
+    def forward(self, x, bias, cache):  # (B, T, C), and None or (H, T, T)
         B, T, C = x.shape
         # What do I look for, what do I offer, what do I hand over: (B, T, C) each.
         q, k, v = self.qkv(x).split(C, dim=-1)
         q, k, v = (z.view(B, T, self.n_head, -1).transpose(1, 2) for z in (q, k, v))  # (B, H, T, D)
+        if cache is not None:  # sampling: x is what is new, the keys and values before are kept
+            old = cache.get(self, (k[:, :, :0], v[:, :, :0]))
+            k, v = (torch.cat(z, dim=2)[:, :, -self.context_length :] for z in zip(old, (k, v)))
+            cache[self] = k, v  # (B, H, S, D): S - T old ones and T new ones
+        S = k.shape[2]
         if self.position == "rope":
-            q, k = rotate(q, self.rope_base), rotate(k, self.rope_base)
+            q, k = rotate(q, self.rope_base, S - T), rotate(k, self.rope_base, 0)
         dropout = self.dropout if self.training else 0.0
         if x.device.type == "cpu":  # this kernel is quicker in float32 there, other than the maps
             q, k, v = q.float(), k.float(), v.float()
-        bias = None if bias is None else bias.type_as(q)
+        bias = None if bias is None else bias[:, -T:, -S:].type_as(q)
+        causal = bias is None and S == T  # a single new token may look at all that is kept
         with torch.autocast(x.device.type, enabled=False):  # takes q, k, v as they are
-            y = F.scaled_dot_product_attention(q, k, v, bias, dropout, is_causal=bias is None)
+            y = F.scaled_dot_product_attention(q, k, v, bias, dropout, causal)
         return self.proj(y.transpose(1, 2).reshape(B, T, C))
 
 
@@ -168,8 +175,8 @@ class Block(nn.Module):
         self.mlp = MLP(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x, bias):  # (B, T, C), and None or (H, T, T)
-        x = x + self.dropout(self.attention(self.norm1(x), bias))
+    def forward(self, x, bias, cache):  # (B, T, C), and None or (H, T, T)
+        x = x + self.dropout(self.attention(self.norm1(x), bias, cache))
         return x + self.dropout(self.mlp(self.norm2(x)))
 
 
@@ -180,6 +187,7 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.token_embedding = nn.Embedding(vocab_size, config.n_embd)
         self.position, self.n_head = config.position, config.n_head
+        self.context_length = config.context_length
         if config.position == "learned":
             self.position_embedding = nn.Embedding(config.context_length, config.n_embd)
         self.dropout = nn.Dropout(config.dropout)
@@ -198,7 +206,7 @@ class LanguageModel(nn.Module):
             waves = sinusoids(config.context_length, config.n_embd)
             self.position_embedding.weight.data = 0.05 * waves
 
-    def forward(self, idx):  # (B, T) token ids
+    def forward(self, idx, cache=None):  # (B, T) token ids
         x = self.token_embedding(idx)  # (B, T, C)
         if self.position == "learned":
             x = x + self.position_embedding(torch.arange(idx.shape[-1], device=idx.device))
@@ -206,10 +214,11 @@ class LanguageModel(nn.Module):
             x = x + 0.05 * sinusoids(*x.shape[1:]).to(x.device)  # as large as the embeddings
         bias = None  # what attention adds to the scores; without one it masks the future itself
         if self.position == "alibi":
-            bias = alibi_bias(self.n_head, x.shape[1], x.device)  # the same in every block
+            longest = x.shape[1] if cache is None else self.context_length
+            bias = alibi_bias(self.n_head, longest, x.device)  # the same in every block
         x = self.dropout(x)
         for block in self.blocks:
-            x = block(x, bias)
+            x = block(x, bias, cache)
         return self.head(self.norm(x))  # (B, T, V) logits
 
 
@@ -231,8 +240,10 @@ def generate(model, config, tokenizer, device):
     generator = torch.Generator().manual_seed(config.seed)
     idx = torch.tensor(tokenizer.encode(config.prompt), device=device)  # (T,)
     model.eval()
+    cache = None if config.position in ("sinusoidal", "learned") else {}  # keys that know no place
     for _ in range(config.max_new_tokens):
-        logits = model(idx[None, -config.context_length :])[0, -1]  # (V,): the last position's
+        new = idx[-1:] if cache else idx[-config.context_length :]  # all of it the first time
+        logits = model(new[None], cache)[0, -1]  # (V,): the last position's
         token = choose(logits.float().cpu(), config, generator)
         if token == tokenizer.end_of_text:
             break
@@ -287,21 +298,6 @@ def train(model, config, corpus, tokenizer, run, device):
         step += 1
 
 
-def beyond_the_context(model, config, corpus, tokenizer, run):
-    """Bits per byte at 1, 2, 4 and 8 times the training context: windows side by side, sliding.
-
-    Side by side, a longer window leaves fewer tokens with little context: does more context help?
-    Sliding by half a window, every token has at least half of it: is far context harmful?
-    Learned positions end with the context, so they have the first row alone.
-    """
-    tokens = load_tokens(corpus, "validation", tokenizer)
-    for times in (1,) if config.position == "learned" else (1, 2, 4, 8):
-        T = times * config.context_length
-        strides = (T, max(1, T // 2))
-        row = [judge(model, tokens, T, corpus, stride=s)["bits_per_byte"] for s in strides]
-        run.extrapolation(times, T, *row)
-
-
 # ---- Command line --------------------------------------------------------------------------------
 def main():
     config = parse(Config, __doc__)
@@ -317,7 +313,8 @@ def main():
             print(run.readable(generate(model, config, tokenizer, device)))
         else:
             train(model, config, corpus, tokenizer, run, device)
-            beyond_the_context(model, config, corpus, tokenizer, run)
+            val_tokens = load_tokens(corpus, "validation", tokenizer)
+            beyond_the_context(model, val_tokens, config, corpus, run)
             run.finish(model, corpus, device)
 
 

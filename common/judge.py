@@ -74,6 +74,20 @@ def judge(model, tokens, context_length, corpus, split="validation", stride=None
     }
 
 
+def beyond_the_context(model, tokens, config, corpus, run):
+    """Bits per byte at 1, 2, 4 and 8 times the training context: windows side by side, sliding.
+
+    Side by side, a longer window leaves fewer tokens with little context: does more context help?
+    Sliding by half a window, every token has at least half of it: is far context harmful?
+    Learned positions end with the context, so they have the first row alone.
+    """
+    for times in (1,) if config.position == "learned" else (1, 2, 4, 8):
+        T = times * config.context_length
+        strides = (T, max(1, T // 2))
+        row = [judge(model, tokens, T, corpus, stride=s)["bits_per_byte"] for s in strides]
+        run.extrapolation(times, T, *row)
+
+
 def _exp(x):
     return math.exp(min(x, 700))  # a model gone wrong gets a huge perplexity, not an overflow
 

@@ -1,6 +1,7 @@
 """What the modules of v2, v3 and v4 are by definition: attention, ALiBi, RoPE, the schedule."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -110,7 +111,7 @@ def test_the_residual_stream_begins_as_wide_whatever_the_depth(version):
         x = torch.randn(4, 16, 64)
         y = x
         for block in model.eval().blocks:
-            y = block(y) if version == "v3" else block(y, None)
+            y = block(y) if version == "v3" else block(y, None, None)
         grown[n_layer] = (y - x).std().item()
     assert 0.4 < grown[16] / grown[1] < 2.5  # without the scaling about 4
 
@@ -191,7 +192,7 @@ def test_alibi_adds_the_bias_to_the_scores():
                 scores[:, head, i, j] += -slope * (i - j) if j <= i else -math.inf
     y = (scores.softmax(-1) @ v).transpose(1, 2).reshape(x.shape)
     bias = load("v4").alibi_bias(2, 16, x.device)
-    assert torch.allclose(attention(x, bias), attention.proj(y), atol=1e-4)
+    assert torch.allclose(attention(x, bias, None), attention.proj(y), atol=1e-4)
 
 
 # ---- v4: RoPE ----
@@ -201,8 +202,8 @@ def test_rope_scores_depend_on_the_distance_alone():
     torch.manual_seed(0)
     q, k = torch.randn(2, 8, dtype=torch.float64)
     T = 40
-    turned_q = rotate(q.expand(1, 1, T, 8), 100.0)[0, 0]
-    turned_k = rotate(k.expand(1, 1, T, 8), 100.0)[0, 0]
+    turned_q = rotate(q.expand(1, 1, T, 8), 100.0, 0)[0, 0]
+    turned_k = rotate(k.expand(1, 1, T, 8), 100.0, 0)[0, 0]
     scores = turned_q @ turned_k.T  # (T, T): the same query and key at every pair of positions
     for distance in range(-T + 1, T):
         diagonal = scores.diagonal(distance)
@@ -214,7 +215,7 @@ def test_rope_turns_each_pair_by_its_angle():
     rotate = load("v4").rotate
     x = torch.zeros(1, 1, 4, 4, dtype=torch.float64)
     x[..., 0], x[..., 1] = 1.0, 2.0  # pairs (0, 2) and (1, 3)
-    y = rotate(x, 100.0)[0, 0]
+    y = rotate(x, 100.0, 0)[0, 0]
     for p in range(4):
         fast, slow = p * 1.0, p * 0.1  # 100 ** 0 and 100 ** -(2 / 4)
         expected = [math.cos(fast), 2 * math.cos(slow), math.sin(fast), 2 * math.sin(slow)]
@@ -264,7 +265,7 @@ def test_shifting_a_window_changes_nothing_where_only_distance_counts(position):
     attention, x = attention_of(load("v4"), position=position)
     q, k, v = (z.view(2, 16, 2, -1).transpose(1, 2) for z in attention.qkv(x).chunk(3, dim=-1))
     if position == "rope":
-        q, k = (load("v4").rotate(z, attention.rope_base) for z in (q, k))
+        q, k = (load("v4").rotate(z, attention.rope_base, 0) for z in (q, k))
         own = None
         bias = torch.zeros(16, 16).masked_fill(torch.ones(16, 16).triu(1) > 0, -math.inf)
     else:
@@ -272,7 +273,60 @@ def test_shifting_a_window_changes_nothing_where_only_distance_counts(position):
     late = F.scaled_dot_product_attention(
         q[:, :, 8:], k[:, :, 8:], v[:, :, 8:], bias[..., 8:, 8:])
     late = attention.proj(late.transpose(1, 2).reshape(2, 8, -1))
-    assert torch.allclose(attention(x[:, 8:], own), late, atol=1e-4)
+    assert torch.allclose(attention(x[:, 8:], own, None), late, atol=1e-4)
+
+
+# ---- v4: the cache of keys and values ----
+
+CACHED = ["alibi", "rope", "none"]
+
+
+def window_by_window(model, idx, T):
+    """The last position's logits of every window, each worked out afresh."""
+    return torch.stack([model(idx[None, max(0, i - T) : i])[0, -1] for i in range(3, len(idx) + 1)])
+
+
+def token_by_token(model, idx):
+    cache = {}
+    rows = [model(idx[None, :3], cache)[0, -1]]
+    rows += [model(idx[None, i : i + 1], cache)[0, -1] for i in range(3, len(idx))]
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("position", CACHED)
+def test_with_a_cache_the_logits_are_those_without(position):
+    model, config = model_of(load("v4"), position=position)
+    large(model.eval())
+    idx = torch.randint(50, (config.context_length,))
+    without = window_by_window(model, idx, config.context_length)
+    assert torch.allclose(token_by_token(model, idx), without, atol=1e-3)
+    assert not torch.allclose(without[1:], without[:-1], atol=1e-1)
+
+
+@pytest.mark.parametrize("position", CACHED)
+def test_a_full_cache_slides_along(position):
+    """In one block keys and values depend on their own token alone, so that a window that slides
+    sees what one sees that is worked out afresh."""
+    model, config = model_of(load("v4"), position=position, n_layer=1)
+    large(model.eval())
+    idx = torch.randint(50, (3 * config.context_length,))
+    without = window_by_window(model, idx, config.context_length)
+    assert torch.allclose(token_by_token(model, idx), without, atol=1e-3)
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+def test_only_positions_that_slide_along_are_cached(position):
+    """And a prompt longer than the context fills the cache with its end."""
+    module = load("v4")
+    model, config = model_of(module, position=position, temperature=0.0)
+    large(model)
+    seen, forward = [], model.forward
+    model.forward = lambda idx, cache=None: seen.append(idx.shape[1]) or forward(idx, cache)
+    prompt = torch.randint(50, (20,)).tolist()
+    tokenizer = SimpleNamespace(encode=lambda text: prompt, decode=tuple, end_of_text=None)
+    made = module.generate(model, config, tokenizer, torch.device("cpu"))
+    assert made[:20] == tuple(prompt) and len(made) == 28
+    assert seen == [16, *[1 if position in CACHED else 16] * 7]
 
 
 def test_rope_refuses_heads_of_an_odd_width():
