@@ -1,0 +1,71 @@
+"""The peak of each version's resident memory against its own estimate, and with a longer corpus.
+
+    python tests/bench_memory.py [--data wikitext-2]
+
+Each version trains a few steps at sizes where the model outweighs Python and torch. What those
+need, and whatever else a run loads, is the peak of the same run with a model of next to nothing;
+the difference is set against `estimate_memory`: parameters, gradients, optimizer, activations.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from lineage import ORDER, ROOT, load  # noqa: E402
+
+from common.memory import estimate_memory  # noqa: E402
+
+LARGE = {"vocab_size": 8192, "context_length": 256, "batch_size": 16, "n_embd": 256, "n_layer": 4}
+LARGE |= {"grad_accum": 2}  # micro-batches one after the other: memory for one of them
+NOTHING = {"vocab_size": 300, "context_length": 8, "batch_size": 1, "n_embd": 8, "n_layer": 1}
+NOTHING |= {"grad_accum": 1}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default="wikitext-2")
+    options = parser.parse_args()
+    print(f"torch {torch.__version__}, MB (10^6 bytes)\n")
+    print("version   estimate: parameters + gradients + optimizer + activations   measured   ratio")
+    for version in ORDER:
+        module = load(version)
+        config = make_config(module, LARGE)
+        with tempfile.TemporaryDirectory() as folder:
+            peak, n_ids = peak_of(version, config, options.data, folder)
+            idle, _ = peak_of(version, make_config(module, NOTHING), options.data, folder)
+        model = module.LanguageModel(config, n_ids)
+        estimate = estimate_memory(model, config, torch.device("cpu"))
+        total = sum(estimate.values())
+        parts = " + ".join(f"{value:.0f}" for value in estimate.values())
+        measured = f"{peak - idle:.0f} ({peak:.0f} - {idle:.0f})"
+        print(f"{version:8} {total:6.0f}: {parts:30} {measured:24} {(peak - idle) / total:.2f}")
+
+
+def make_config(module, sizes):
+    fields = module.Config.__dataclass_fields__
+    fixed = {"batch_size"} if module.__name__ == "v0" else set()  # one sequence a step, always
+    return module.Config(**{k: v for k, v in sizes.items() if k in fields and k not in fixed})
+
+
+def peak_of(version, config, data, folder):
+    """Peak resident memory of a run of four steps, and how many ids its vocabulary has."""
+    command = [sys.executable, str(ROOT / f"{version}.py"), "--data", data, "--out-dir", folder]
+    command += "--steps 4 --eval-every 4 --max-new-tokens 1".split()
+    for name in LARGE:
+        if hasattr(config, name):
+            command += ["--" + name.replace("_", "-"), str(getattr(config, name))]
+    subprocess.run(command, check=True, capture_output=True)
+    result = json.loads(Path(folder, "result.json").read_text(encoding="utf-8"))
+    return result["peak_rss_mb"], result["tokenizer"]["vocab_size"]
+
+
+if __name__ == "__main__":
+    main()
