@@ -25,7 +25,7 @@ import numpy as np
 from common.cache import REPOSITORY, cache_folder, locked, progress_bar, slug
 from common.errors import UserError
 from common.files import atomic_write
-from common.hub import SPLITS, config_names, load_dataset
+from common.hub import SPLITS, has_config, load_dataset
 from common.own_text import ROWS, SPLIT_NAMES, find_text, open_text, text_column
 
 
@@ -249,7 +249,7 @@ def _hub_corpus(name, data_dir) -> Corpus:
                         "for instance hf:roneneldan/TinyStories")
     config, column = (rest + ["", ""])[:2]
     if config and not column:   # one word behind the name may be either
-        if config not in config_names(repository, data_dir):
+        if not has_config(repository, config, data_dir):
             config, column = "", config
     splits = load_dataset(repository, config or None, data_dir)
     found = {split: key for split in SPLITS for key in splits if key in SPLIT_NAMES[split]}

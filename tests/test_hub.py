@@ -1,0 +1,282 @@
+"""The hub, as its unmodified client meets it: well, slow, busy, cut off and gone (see fake_hub.py).
+
+The client reads its environment when it is imported, so it runs in processes of its own; their
+pauses are shortened and noted.
+"""
+
+import contextlib
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from fake_hub import FakeHub
+from lineage import ROOT
+
+CLIENT = """
+import json, sys, time
+from common import hub
+from common.data import load_corpus
+from common.errors import UserError
+
+hub.TIMEOUT, hub.PATIENCE = 1, 3
+pauses, sleep = [], time.sleep
+time.sleep = lambda seconds: (pauses.append(seconds), sleep(min(seconds, 0.01)))
+for line in sys.stdin:
+    pauses.clear()
+    try:
+        corpus = load_corpus(json.loads(line))
+        answer = {split: "".join(corpus.pieces(split)) for split in hub.SPLITS}
+    except UserError as error:
+        answer = {"error": str(error)}
+    print(json.dumps({**answer, "pauses": pauses}), flush=True)
+"""
+
+
+def rows(split):
+    """Rows shaped like WikiText's: a blank line, a title, a blank line, a paragraph."""
+    texts = {"train": 40, "validation": 4, "test": 5}
+    return [
+        row
+        for number in range(texts[split])
+        for row in ("", f" = Title {number} = \n", "", f" In the {split} split , {number} . \n")
+    ]
+
+
+def parquet(**columns):
+    file = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table(columns), file)
+    return file.getvalue()
+
+
+def dataset(*configs):
+    """The files of a repository with these configurations, its card among them."""
+    files, card = {}, ["---", "configs:"]
+    for config in configs:
+        card += [f"- config_name: {config}", "  data_files:"]
+        for split in ("train", "validation", "test"):
+            files[f"{config}/{split}-00000-of-00001.parquet"] = parquet(text=rows(split))
+            card += [f"  - split: {split}", f"    path: {config}/{split}-*"]
+    card += ["---", "# A data set for tests"]
+    return {**files, "README.md": "\n".join(card).encode()}
+
+
+class Client:
+    """A process that loads corpora by name; `asked` are the requests that the last one made."""
+
+    def __init__(self, hub, home, **environment):
+        names = ("WIKITEXT_DIR", "HF_TOKEN", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
+        env = {name: value for name, value in os.environ.items() if name not in names}
+        env |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "LINEAGE_CACHE": str(home / "cache")}
+        env |= {"PYTHONIOENCODING": "utf-8", "NO_PROXY": "*", **environment}
+        pipe = subprocess.PIPE
+        self.hub = hub
+        self.errors = open(home / "stderr.txt", "w+", encoding="utf-8")
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", CLIENT],
+            stdin=pipe,
+            stdout=pipe,
+            stderr=self.errors,
+            env=env,
+            cwd=ROOT,
+            encoding="utf-8",
+        )
+
+    def load(self, name, *faults):
+        self.hub.log.clear()
+        self.hub.faults[:] = map(list, faults)
+        self.process.stdin.write(json.dumps(name) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        self.errors.seek(0)
+        assert line, self.errors.read()
+        self.hub.faults.clear()
+        return json.loads(line)
+
+    @property
+    def fetched(self):
+        """What was fetched: the names of the data files, in order."""
+        wanted = re.compile(r"GET /lfs/.*/(\w+)-00000")
+        return [found[1] for line in self.hub.log if (found := wanted.match(line))]
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+        self.errors.close()
+
+
+@contextlib.contextmanager
+def client(hub, home, **environment):
+    one = Client(hub, home, **environment)
+    try:
+        yield one
+    finally:
+        one.close()
+
+
+@pytest.fixture(scope="module")
+def hub():
+    hub = FakeHub().start()
+    yield hub
+    hub.stop()
+
+
+@pytest.fixture(scope="module")
+def loader(hub, tmp_path_factory):
+    """One client for the tests that need no fresh one: each has a data set of its own."""
+    with client(hub, tmp_path_factory.mktemp("home")) as one:
+        yield one
+
+
+TEXT = {split: "".join(rows(split)) for split in ("train", "validation", "test")}
+ALL = ["train", "validation", "test"]
+
+
+def texts(answer):
+    assert "error" not in answer, answer
+    return {split: answer[split] for split in TEXT}
+
+
+def error(answer):
+    assert "error" in answer, answer
+    assert "\n" not in answer["error"]
+    return answer["error"]
+
+
+def test_wikitext_comes_from_the_hub_once_and_then_from_the_cache(hub, tmp_path):
+    hub.repositories["Salesforce/wikitext"] = dataset("wikitext-2-v1", "wikitext-103-v1")
+    hub.repositories["some/tales"] = dataset("old", "new")
+    with client(hub, tmp_path) as one:
+        answer = one.load("wikitext-2")
+        assert one.fetched == ALL
+        assert answer["train"].startswith(" \n = Title 0 = \n \n In the train split , 0 . \n")
+        assert [line for line in hub.log if "103" in line] == []
+        assert texts(one.load("hf:some/tales:new:text")) == TEXT
+    with client(hub, tmp_path) as two:  # the hub is asked whether anything has changed
+        assert texts(two.load("wikitext-2")) == texts(answer)
+        assert hub.log and not re.search("GET /(datasets|lfs)/", "\n".join(hub.log))
+    with client(hub, tmp_path, HF_HUB_OFFLINE="1") as offline:
+        assert texts(offline.load("wikitext-2")) == texts(answer)
+        assert texts(offline.load("hf:some/tales:new:text")) == TEXT
+        assert texts(offline.load("hf:some/tales:new")) == TEXT
+        assert "configuration old" in error(offline.load("hf:some/tales:old:text"))
+        assert "cannot be reached" in error(offline.load("hf:some/fables"))
+        assert hub.log == []
+    hub.stop()
+    try:
+        with client(hub, tmp_path) as alone:
+            assert texts(alone.load("wikitext-2")) == texts(answer)
+            assert texts(alone.load("hf:some/tales:new")) == TEXT
+            assert "cannot be reached for Salesforce/wikitext" in error(alone.load("wikitext-103"))
+    finally:
+        hub.start()
+
+
+def test_names_configurations_and_columns(hub, loader):
+    hub.repositories["a/one"] = dataset("only")
+    hub.repositories["a/two"] = dataset("small", "large")
+    assert texts(loader.load("hf:a/one")) == TEXT
+    assert texts(loader.load("hf:a/one:text")) == TEXT
+    assert texts(loader.load("hf:a/one:only")) == TEXT
+    assert texts(loader.load("hf:a/two:large:text")) == TEXT
+    for name in ("hf:a/two", "hf:a/two:medium"):
+        message = error(loader.load(name))
+        assert re.search("a/two has several configurations.*'small', 'large'", message)
+    message = error(loader.load("hf:a/two:medium:text"))
+    assert re.search("a/two has no configuration 'medium'.*'small', 'large'", message)
+    assert re.search("column 'prose'.* text", error(loader.load("hf:a/one:only:prose")))
+    assert re.search("column.* 'prose'.* text", error(loader.load("hf:a/one:prose")))
+
+
+def test_data_sets_that_are_not_for_everyone(hub, loader):
+    message = error(loader.load("hf:nobody/nothing"))
+    assert re.search("no public dataset nobody/nothing.*spelling.*hf auth login", message)
+    for status, name in ((401, "gated/one"), (403, "gated/two")):
+        hub.refused[name] = (status, "GatedRepo")
+        assert re.search(f"{name} is gated.*ask for access.*hf auth login",
+                         error(loader.load(f"hf:{name}")))
+
+
+TWICE = [
+    ("HEAD.*README", (429, {"Retry-After": "2"})),
+    ("GET.*/tree/", (429, {"RateLimit": '"api";r=0;t=2'})),
+    ("GET /lfs.*train", (429, {"Retry-After": "2"})),
+    ("HEAD.*README", 500),
+    ("GET.*/revision/", 500),
+    ("GET.*/tree/", 503),
+    ("GET /lfs.*validation", 500),
+    ("GET.*README", "cut"),
+    ("GET /lfs.*train", "cut"),
+    ("GET /lfs.*train", "reset"),
+    ("HEAD.*README", "hang"),
+    ("GET.*/tree/", "hang"),
+    ("GET /lfs.*train", "hang"),
+]
+
+
+@pytest.mark.parametrize("number", range(len(TWICE)))
+def test_twice_unwell_and_then_well(hub, loader, number):
+    pattern, fault = TWICE[number]
+    hub.repositories[f"twice/n{number}"] = dataset("default")
+    answer = loader.load(f"hf:twice/n{number}", (pattern, 2, fault))
+    assert texts(answer) == TEXT
+    assert len([line for line in hub.log if re.search(pattern, line)]) >= 3
+    if isinstance(fault, tuple):
+        assert set(answer["pauses"]) == {3}  # as long as the hub asked for, and one second
+    if "lfs" in pattern:
+        assert sorted(set(loader.fetched)) == sorted(ALL) and len(loader.fetched) == 5
+    loader.load(f"hf:twice/n{number}")
+    assert loader.fetched == []
+
+
+ALWAYS = [
+    ("HEAD.*README", 500, "trouble of its own.*500"),
+    ("GET.*/tree/", 503, "trouble of its own.*503"),
+    ("GET /lfs.*validation", 500, "trouble of its own.*500"),
+    ("GET /lfs.*validation", "cut", "cannot be reached"),
+    ("GET /lfs.*validation", "reset", "cannot be reached"),
+    ("HEAD.*README", "hang", "cannot be reached"),
+    ("GET.*/revision/", "hang", "cannot be reached"),
+    ("GET.*/tree/", "hang", "cannot be reached"),
+    ("GET /lfs.*validation", "hang", "cannot be reached"),
+    ("GET /lfs.*validation", (429, {"Retry-After": "1"}), "refuses more requests.*429"),
+    ("HEAD.*README", (429, {"Retry-After": "3600"}), "next 60 minutes"),
+    ("GET.*/tree/", (429, {"RateLimit": '"api";r=0;t=300'}), "next 5 minutes"),
+]
+
+
+@pytest.mark.parametrize("number", range(len(ALWAYS)))
+def test_unwell_for_good_is_one_line_and_nothing_is_fetched_twice(hub, loader, number):
+    pattern, fault, wanted = ALWAYS[number]
+    hub.repositories[f"always/n{number}"] = dataset("default")
+    answer = loader.load(f"hf:always/n{number}", (pattern, 10**6, fault))
+    assert re.search(wanted, error(answer))
+    assert f"always/n{number}" in error(answer)
+    assert sum(answer["pauses"]) < 200  # seconds
+    if "lfs" in pattern:
+        assert loader.fetched.count("train") == 1
+        assert texts(loader.load(f"hf:always/n{number}")) == TEXT
+        assert loader.fetched == ["validation", "test"]
+
+
+def test_a_data_set_whose_files_are_no_parquet(hub, loader):
+    hub.repositories["a/damaged"] = files = dataset("default")
+    files["default/test-00000-of-00001.parquet"] = b"PAR1 and then nothing of the kind"
+    assert re.search("cannot load a/damaged.*[Pp]arquet", error(loader.load("hf:a/damaged")))
+
+
+def test_the_command_line_says_it_in_one_line(hub, tmp_path):
+    env = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "NO_PROXY": "*"}
+    env |= {"LINEAGE_CACHE": str(tmp_path / "cache"), "PYTHONIOENCODING": "utf-8"}
+    command = [sys.executable, str(ROOT / "v0.py"), "--data", "hf:nobody/nothing"]
+    command += ["--out-dir", str(tmp_path / "out")]
+    done = subprocess.run(command, env=env, capture_output=True, encoding="utf-8", cwd=tmp_path)
+    assert done.returncode == 2
+    assert re.fullmatch("v0.py: the hub has no public dataset nobody/nothing.*\n", done.stderr)
+    assert not (tmp_path / "out").exists()
