@@ -21,19 +21,21 @@ SAFE_TO_CHANGE = (
 ).split()
 
 POSITIVE = "vocab_size context_length batch_size eval_every max_new_tokens grad_accum n_head n_embd"
+DEVICES = "auto, cpu, cuda (or cuda:1, the second one) or mps"
 RANGES = {  # field: (test, what is wanted); one table, because a field means the same everywhere
     **{name: (lambda v: v >= 1, "at least 1") for name in (POSITIVE + " n_layer").split()},
     "steps": (lambda v: v >= 0, "at least 0"),
     "seed": (lambda v: 0 <= v < 2**63, "between 0 and 2^63 - 1"),
-    "learning_rate": (lambda v: 0 < v < math.inf, "above 0"),
+    "learning_rate": (lambda v: 0 < v <= 1e30, "above 0 and at most 1e30"),
     "warmup_steps": (lambda v: v >= 0, "at least 0"),
-    "weight_decay": (lambda v: 0 <= v < math.inf, "at least 0"),
+    "weight_decay": (lambda v: 0 <= v <= 1e30, "at least 0 and at most 1e30"),
     "clip_norm": (lambda v: v > 0, "above 0"),
     "dropout": (lambda v: 0 <= v < 1, "at least 0 and below 1"),
     "rope_base": (lambda v: 1 < v < math.inf, "above 1"),
     "temperature": (lambda v: v == 0 or 0.001 <= v < math.inf, "0 (greedy) or at least 0.001"),
     "top_k": (lambda v: v >= 0, "at least 0 (0 is off)"),
     "top_p": (lambda v: 0 < v <= 1, "above 0 and at most 1 (1 is off)"),
+    "device": (lambda v: re.fullmatch(r"auto|(cpu|cuda|mps)(:\d{1,3})?", v), DEVICES),
     "prompt": (lambda v: v != "", "some text: a model continues what it is given"),
     "data": (lambda v: v != "", "a corpus' name or a path"),
     "split_pattern": (
@@ -43,7 +45,9 @@ RANGES = {  # field: (test, what is wanted); one table, because a field means th
     "tokenizer": (lambda v: v != "", "bpe, char, word, gpt2 or a saved vocabulary's path"),
     "out_dir": (lambda v: v != "", "a folder's path"),
 }
-LARGEST = 2**31  # no size in a laptop's run comes near; larger ones are slips of the keyboard
+# No size in a laptop's run comes near; larger ones are slips of the keyboard.
+LARGEST = {"n_layer": 1000, "n_head": 2**16, "n_embd": 2**16, "batch_size": 2**16}
+LARGEST_OTHER = 2**31
 
 
 def parse(config_class, description, args=None):
@@ -58,6 +62,11 @@ def parse(config_class, description, args=None):
         config = _parse(config_class, description, args, _saved(config_class, config))
     for field in dataclasses.fields(config):
         check(field.name, getattr(config, field.name))
+    warmup = getattr(config, "warmup_steps", 0)
+    first = os.environ.get("RANK", "0") == "0"  # of torchrun's processes
+    if 0 < config.steps < warmup and first and not config.sample_only:
+        print(f"the learning rate will not reach --learning-rate {config.learning_rate:g}: it "
+              f"rises for {warmup} --warmup-steps, and --steps are {config.steps}", file=sys.stderr)
     return config
 
 
@@ -67,10 +76,11 @@ def check(name, value):
     test, wanted = RANGES.get(name, (lambda v: True, ""))
     if not test(value):
         raise UserError(f"{flag} {value!r}: it has to be {wanted}")
-    if isinstance(value, int) and name != "seed" and value > LARGEST:
-        raise UserError(f"{flag} {value}: that is too large; the limit is {LARGEST}")
-    if isinstance(value, str) and "\0" in value:
-        raise UserError(f"{flag}: the text holds a NUL character")
+    largest = LARGEST.get(name, LARGEST_OTHER)
+    if isinstance(value, int) and name != "seed" and value > largest:
+        raise UserError(f"{flag} {value}: that is too large; the limit is {largest}")
+    if isinstance(value, str) and re.search("[\0\ud800-\udfff]", value):
+        raise UserError(f"{flag}: the text holds a NUL character, or bytes that are not UTF-8")
 
 
 def _parse(config_class, description, args, default):
@@ -95,10 +105,20 @@ def _one_line(box):
     """tyro's framed message as one line: its first paragraph, and a suggestion if there is one."""
     lines = [line for line in box.splitlines() if line[:1] == "│"]
     texts = [line.strip("│─ ") for line in lines]  # a rule leaves nothing
-    first = texts[: texts.index("")] if "" in texts else texts
+    first = " ".join(texts[: texts.index("")] if "" in texts else texts)
+    first = re.sub(r"^Error parsing (\S+): (.*)", _plainly, first)
+    if re.match("Unrecognized options: (?!-)", first):
+        first += "; a switch stands alone, --resume or --no-resume, and takes no value"
     guesses = [text for text in texts if text.startswith("--")]
     hint = f"; did you mean {guesses[0].split()[0]}?" if guesses and "Unrecognized" in box else ""
-    return f"{' '.join(first)}{hint} (--help lists the flags)"
+    return f"{first}{hint} (--help lists the flags)"
+
+
+def _plainly(match):
+    """Python's own words for text that is no number, said for people."""
+    flag, reason = match.groups()
+    kind = "a whole number" if "int()" in reason else "a number" if "float" in reason else ""
+    return f"{flag} {reason.partition(': ')[2]}: it has to be {kind}" if kind else match[0]
 
 
 def _saved(config_class, config):
@@ -138,6 +158,13 @@ def run_main(main):
         sys.stdout.flush()
     except (UserError, TokenizerError) as error:
         print(f"{Path(sys.argv[0]).name}: " + " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(2)
+    except (MemoryError, RuntimeError) as error:  # torch has several words for it
+        full = re.search("(allocate|enough|out of) memory", str(error))
+        if not (full or isinstance(error, MemoryError)):
+            raise
+        print(f"{Path(sys.argv[0]).name}: the memory is too small for this: try a smaller"
+              " --batch-size, --context-length or model", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:  # the reader, `head` for one, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -120,6 +120,9 @@ def load_corpus(name, data_dir=None, cache_dir=None) -> Corpus:
     Raises UserError for whatever cannot be found, reached or read.
     """
     name = str(name)
+    if data_dir is not None and (name in ("sample", "copy") or find_text(name)):
+        raise UserError(f"--data-dir is read for WikiText and hf:OWNER/NAME only, not for {name}: "
+                        "leave it out, or give the folder itself as --data")
     if name in CORPORA:
         corpus = CORPORA[name](name, data_dir)
     elif name.startswith("hf:"):
@@ -311,8 +314,8 @@ def _own_text(name) -> Corpus:
     if re.search(r"[/\\]|\.\w{1,8}$", name):
         raise UserError(f"no such file or folder: {name}")
     near = difflib.get_close_matches(name, CORPORA, n=1)
-    guess = f"did you mean {near[0]}? " if near else ""
-    raise UserError(f"unknown corpus {name!r}: {guess}Known are {', '.join(CORPORA)}, "
+    guess = f"did you mean {near[0]}? Known are" if near else "known are"
+    raise UserError(f"unknown corpus {name!r}: {guess} {', '.join(CORPORA)}, "
                     "hf:OWNER/NAME, and paths of text files")
 
 

@@ -97,7 +97,7 @@ watch = _Watch()
 
 
 def _load_local(datasets, repository, config, folder):
-    if not folder.is_dir():
+    if not os.path.isdir(folder):    # false for impossible names too
         raise UserError(f"--data-dir {folder}: no such folder; it should hold a copy of "
                         f"{repository} as the hub lays it out")
     try:

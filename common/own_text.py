@@ -225,8 +225,9 @@ class JsonLines:
             if text is None or text == "":
                 continue
             if not isinstance(text, str):
+                column = f", in column {self.column!r}" if isinstance(row, dict) else ""
                 raise UserError(f"{file}: the line at byte {place} holds "
-                                f"{type(text).__name__}, not text, in column {self.column!r}")
+                                f"{type(text).__name__}, not text{column}")
             try:
                 text.encode("utf-8")
             except UnicodeEncodeError:      # half a surrogate pair, which only JSON can spell

@@ -103,8 +103,8 @@ class Run:
     # -- opening the folder ------------------------------------------------------------------
 
     def _take_folder(self):
-        created = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
         try:
+            created = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
             self.folder.mkdir(parents=True, exist_ok=True)
             self.lock = FileLock(self.folder / ".lock")
             self.lock.acquire(timeout=0)

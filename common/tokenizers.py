@@ -10,6 +10,7 @@ encode_stream, encode_corpus, save. The byte pair encoder itself is in bpe_token
 import collections
 import hashlib
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -280,7 +281,7 @@ def _first_bytes(pieces, limit, bar):
 def load_tokenizer_file(path):
     """A saved vocabulary of any kind; a byte-level `tokenizer.json` of Hugging Face too."""
     path = Path(path)
-    if not path.exists():
+    if not os.path.exists(path):    # false for impossible names too
         raise UserError(f"--tokenizer {path} is neither a kind ({', '.join(KINDS)}) nor a file")
     try:
         size = path.stat().st_size

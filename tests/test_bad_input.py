@@ -1,0 +1,315 @@
+"""Bad input, one flag and one file after the other: one line, status 2, nothing left behind.
+
+A field of a version's Config without a row in FLAGS fails the test. What only looks bad, Windows'
+line ends for one, has to work and to give what the same text gives without it.
+"""
+
+import dataclasses
+import io
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+import torch
+from lineage import ROOT, VERSIONS, flags, load, run, story_file
+
+from common.cli import run_main
+
+INT = ["x", "", "1.5", "1e3", "nan", "inf", "٣ ٣"]  # no whole numbers
+FLOAT = ["x", "", "nan", "1,5"]
+HUGE = ["2147483649", "9" * 30]
+SIZE = [*INT, *HUGE, "0", "-1"]
+NO_PATH = ["a\0b", "\udcff", "x" * 300]
+SWITCH = ["x", "True", ""]  # a switch takes no value
+FLAGS = {  # field: values that can't be meant; WANTED has what the message names besides the flag
+    "data": ["", "no-such-corpus", "no/such/file.txt", "hf:", "hf:one", "hf:a/b:c:d:e", *NO_PATH],
+    "data_dir": ["no/such/folder", "FILE", *NO_PATH],
+    "tokenizer": ["", "no-such-kind", "no/such/file.json", "FOLDER", *NO_PATH],
+    "split_pattern": ["", "gpt-4", "x", "(", "[a", "(?P<n", *NO_PATH[:2]],
+    "end_of_text": SWITCH,
+    "vocab_size": [*SIZE, "1", "255"],
+    "context_length": [*SIZE, "100000"],
+    "batch_size": [*SIZE, "65537"],
+    "grad_accum": SIZE,
+    "n_head": [*SIZE, "3", "17"],
+    "n_embd": [*SIZE, "3", "65538"],
+    "n_layer": [*SIZE, "1001"],
+    "dropout": [*FLOAT, "-0.1", "1", "2", "inf"],
+    "qkv_bias": SWITCH,
+    "attention": ["", "Linear", "sparse", "0"],
+    "position": ["", "ALiBi", "absolute", "0"],
+    "rope_base": [*FLOAT, "0", "1", "-10", "inf"],
+    "steps": [*INT, *HUGE, "-1"],
+    "learning_rate": [*FLOAT, "0", "-1", "inf", "1e38", "1e-400"],
+    "warmup_steps": [*INT, *HUGE, "-1"],
+    "weight_decay": [*FLOAT, "-1", "inf", "1e38"],
+    "clip_norm": [*FLOAT, "0", "-1"],
+    "seed": [*INT, "-1", str(2**63)],
+    "device": ["", "abacus", "meta", "CPU", "cpu:", "cuda:-1", "cuda:99", "cpu,cuda"],
+    "dtype": ["", "float16", "int8", "32"],
+    "compile": SWITCH,
+    "eval_every": SIZE,
+    "out_dir": ["", "FILE", "FILE/run", *NO_PATH],
+    "resume": [*SWITCH, None],  # None: the switch alone, where there is nothing to resume
+    "sample_only": [*SWITCH, None],
+    "prompt": ["", *NO_PATH[:2]],
+    "max_new_tokens": SIZE,
+    "temperature": [*FLOAT, "-1", "1e-9", "inf"],
+    "top_k": [*INT, *HUGE, "-1"],
+    "top_p": [*FLOAT, "0", "2", "-0.5", "inf"],
+}
+WANTED = {  # field: the message has this instead of the flag's name
+    "data": "corpus|no such file|hf:|--data",
+    "split_pattern": "pattern",
+    "context_length": "context",
+    "n_head": "n-head|heads",
+    "n_embd": "n-embd",
+    "vocab_size": "vocab",
+    "tokenizer": "tokenizer|read",
+    "out_dir": "folder|--out-dir",
+}
+for name in ("end_of_text", "qkv_bias", "compile", "resume", "sample_only"):
+    WANTED[name] = "a switch|Unrecognized options|no run in"
+
+
+@pytest.fixture
+def place(cache, monkeypatch):
+    """An empty folder to run in, with a text, an empty folder and a file in it."""
+    (cache / "work" / "FOLDER").mkdir(parents=True)
+    (cache / "work" / "FILE").write_bytes(b"x\n")
+    monkeypatch.chdir(cache / "work")
+    monkeypatch.delenv("WIKITEXT_DIR", raising=False)
+    return story_file(cache / "work")
+
+
+def refusal(module, monkeypatch, capsys, args):
+    """The one line with which a command ends that has to end with status 2 and leave nothing."""
+    given = {args[i] for i in range(0, len(args), 2)}
+    base = flags(module, data="story.txt", out_dir="runs/out", warmup_steps=1)
+    base = [v for k in range(0, len(base), 2) if base[k] not in given for v in base[k : k + 2]]
+    before = sorted(os.walk("."))
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "argv", [f"{module.__name__}.py", *base, *args])
+    with pytest.raises(SystemExit) as stop:
+        run_main(module.main)
+    message = capsys.readouterr().err
+    assert stop.value.code == 2, (args, message)
+    assert message.startswith(f"{module.__name__}.py: ") and message.count("\n") == 1, message
+    assert len(message) < 1000, message
+    assert sorted(os.walk(".")) == before, (args, "left something behind")
+    return message
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_flag_refuses_what_cannot_be_meant(version, place, monkeypatch, capsys):
+    module = load(version)
+    for field in dataclasses.fields(module.Config):
+        assert field.name in FLAGS, f"{field.name} has no row in FLAGS"
+        flag = "--" + field.name.replace("_", "-")
+        for value in FLAGS[field.name]:
+            args = [flag] if value is None else [flag, value]
+            if field.name == "data_dir" and value[0] != "\0":
+                args += ["--data", "wikitext-2"]
+            message = refusal(module, monkeypatch, capsys, args)
+            assert re.search(WANTED.get(field.name, flag), message), (args, message)
+            assert not re.search("base 10|could not convert|Error\\(", message), (args, message)
+
+
+def test_every_row_belongs_to_a_field():
+    fields = {field.name for name in VERSIONS for field in dataclasses.fields(load(name).Config)}
+    assert fields == set(FLAGS)
+
+
+TOGETHER = [
+    ("v2", ["--n-embd", "16", "--n-head", "3"], "divide into 3 heads"),
+    ("v4", ["--n-embd", "6", "--n-head", "2", "--position", "rope"], "even width of head"),
+    ("v0", ["--context-length", "5000"], "too few for a context of 5000"),
+    ("v0", ["--batch-size", "2"], "batch-size"),
+    ("v1", ["--vocab-size", "256"], "too small for byte pairs"),
+    ("v1", ["--vocab-size", "2", "--tokenizer", "word"], "too small|no room"),
+    ("v0", ["--data", "sample", "--data-dir", "FOLDER"], "--data-dir .*WikiText"),
+    ("v0", ["--data", "story.txt", "--data-dir", "FOLDER"], "--data-dir .*WikiText"),
+    ("v0", ["--data", "copy", "--data-dir", "no/such"], "--data-dir .*WikiText"),
+    ("v0", ["--data", "story.txt:column"], "has no column"),
+    ("v0", ["--steps"], "steps"),
+    ("v0", ["--stepz", "3"], "did you mean --steps"),
+    ("v0", ["stray"], "Unrecognized"),
+]
+
+
+@pytest.mark.parametrize("version, args, wanted", TOGETHER)
+def test_flags_that_contradict_each_other(version, args, wanted, place, monkeypatch, capsys):
+    assert re.search(wanted, refusal(load(version), monkeypatch, capsys, args))
+
+
+def test_gpt2_without_tiktoken_says_how_to_get_it(place, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "tiktoken", None)
+    message = refusal(load("v1"), monkeypatch, capsys, ["--tokenizer", "gpt2"])
+    assert "pip install tiktoken" in message
+
+
+@pytest.mark.parametrize("error", [None, MemoryError()])
+def test_a_batch_that_does_not_fit_is_one_line(place, monkeypatch, capsys, error):
+    def too_large(*args):
+        if error is not None:
+            raise error
+        torch.empty(2**50)  # four million gigabytes: torch's own words for it
+
+    module = load("v1")
+    monkeypatch.setattr(module, "LanguageModel", too_large)
+    assert "--batch-size" in refusal(module, monkeypatch, capsys, [])
+
+
+def test_other_faults_keep_their_traceback(place, monkeypatch):
+    module = load("v1")
+    monkeypatch.setattr(module, "LanguageModel", lambda *args: 1 / 0 if args else None)
+    with pytest.raises(ZeroDivisionError):
+        run(module, monkeypatch, flags(module, data="story.txt"))
+
+
+@pytest.mark.parametrize("steps, wanted", [(3, True), (4, False), (0, False)])
+def test_steps_under_the_warm_up_are_noted(place, monkeypatch, capsys, steps, wanted):
+    module = load("v3")
+    run(module, monkeypatch, flags(module, data="story.txt", steps=steps, warmup_steps=4))
+    assert ("4 --warmup-steps, and --steps are 3" in capsys.readouterr().err) == wanted
+
+
+@pytest.mark.parametrize("position", ["alibi", "rope", "sinusoidal", "learned", "none"])
+def test_a_context_of_one_token_works(place, monkeypatch, position):
+    module = load("v4")
+    args = flags(module, data="story.txt", context_length=1, position=position, out_dir="out")
+    run(module, monkeypatch, args)
+    with open("out/result.json", encoding="utf-8") as file:
+        rows = json.load(file)["extrapolation"]
+    assert [row["context"] for row in rows] == ([1] if position == "learned" else [1, 2, 4, 8])
+    assert all(math.isfinite(row["sliding"]) for row in rows)
+
+
+# ---- files -------------------------------------------------------------------------------------
+
+TEXT = "".join(f"Anna said the key {i} is in the red tin.\n" for i in range(200))
+
+
+def parquet(**columns):
+    file = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table(columns), file)
+    return file.getvalue()
+
+
+WHOLE = parquet(text=TEXT.splitlines())
+FILES = {  # name: its bytes, what --data says of it
+    "empty.txt": (b"", "is empty"),
+    "mark.txt": (b"\xef\xbb\xbf", "is empty"),
+    "blank.txt": (b" \n" * 300, "too few|no text|too short"),
+    "letter.txt": (b"a", "too short"),
+    "line.txt": (b"one two three\n", "too few|too short"),
+    "binary.txt": (bytes(range(256)) * 50, "not plain text: NUL byte at position 0"),
+    "latin-1.txt": (TEXT.replace("key", "clé").encode("latin-1"), "not UTF-8: byte 0xe9"),
+    "utf-16.txt": (TEXT.encode("utf-16"), "not plain text|not UTF-8"),
+    "cut.txt": ("€".encode()[:2] * 1 + TEXT.encode(), "not UTF-8: byte 0xe2 at position 0"),
+    "empty.jsonl": (b"", "is empty"),
+    "blank.jsonl": (b"\n" * 50, "no text"),
+    "broken.jsonl": (b'{"text": "a b c"}\n{"text": "a\n' * 50, "line at byte 18 is not JSON"),
+    "numbers.jsonl": (b"1\n2\n" * 30, "holds int, not text$"),
+    "lists.jsonl": (b"[1]\n" * 30, "holds list, not text$"),
+    "other.jsonl": (b'{"a": 1}\n' * 30, "which column is the text"),
+    "nested.jsonl": ((b"[" * 10**4 + b"\n") * 30, "not JSON"),
+    "empty.parquet": (b"", "cannot read"),
+    "noise.parquet": (b"PAR1" + b"x" * 500, "cannot read"),
+    "cut.parquet": (WHOLE[: len(WHOLE) // 2], "cannot read"),
+    "hole.parquet": (WHOLE[:40] + bytes(len(WHOLE) - 400) + WHOLE[-360:], "cannot read"),
+    "numbers.parquet": (parquet(text=[1, 2, 3] * 30), "which column|not hold text"),
+    "object.json": (b"{}", "too short|too few"),
+    "nested.json": (b"[" * 10**5, "too few|too short"),
+    "claim.json": (b'{"format": "lineage tokenizer", "version": 1, "kind": "bpe"}', "too few|short"),
+}
+
+
+@pytest.mark.parametrize("version", [VERSIONS[0], VERSIONS[-1]])
+def test_files_that_are_no_text_or_no_vocabulary(version, place, monkeypatch, capsys):
+    module = load(version)
+    for name, (content, wanted) in FILES.items():
+        with open(name, "wb") as file:
+            file.write(content)
+        message = refusal(module, monkeypatch, capsys, ["--data", name])
+        assert re.search(wanted, message.strip()) and name in message or "too few" in message
+        message = refusal(module, monkeypatch, capsys, ["--tokenizer", name])
+        assert name in message, message
+    os.mkdir("notes")
+    (place.parent / "notes" / "notes.md").write_bytes(TEXT.encode())
+    for folder in ("FOLDER", "notes"):
+        message = refusal(module, monkeypatch, capsys, ["--data", folder])
+        assert "no .txt, .jsonl or .parquet file" in message
+    os.rename("numbers.jsonl", "notes/broken.jsonl")
+    assert "not text" in refusal(module, monkeypatch, capsys, ["--data", "notes"])
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may read everything")
+def test_files_without_permission(place, monkeypatch, capsys):
+    module = load("v0")
+    for name in ("secret.txt", "secret.jsonl", "secret.parquet", "secret.json"):
+        path = place.parent / name
+        path.write_bytes(TEXT.encode())
+        path.chmod(0)
+        for flag in ("--data", "--tokenizer"):
+            message = refusal(module, monkeypatch, capsys, [flag, name])
+            assert re.search(f"cannot read .*{name}.*ermission", message)
+
+
+def result(module, monkeypatch, name, **settings):
+    """A short run on a file: its evaluations, and how long its splits are, in bytes."""
+    args = flags(module, data=name, out_dir="out", steps=2, eval_every=2, **settings)
+    run(module, monkeypatch, args)
+    with open("out/metrics.jsonl", encoding="utf-8") as file:
+        rows = [{**json.loads(line), "seconds": 0} for line in file]
+    with open("out/result.json", encoding="utf-8") as file:
+        data = json.load(file)["data"]
+    return rows, data["train_bytes"], data["val_bytes"]
+
+
+def test_what_only_looks_bad_works_as_expected(place, monkeypatch):
+    module = load("v1")
+    plain = TEXT.encode()
+    variants = {
+        "plain.txt": plain,
+        "crlf.txt": plain.replace(b"\n", b"\r\n"),
+        "mark.txt": b"\xef\xbb\xbf" + plain,
+        "both.txt": b"\xef\xbb\xbf" + plain.replace(b"\n", b"\r\n"),
+        "no-end.txt": plain[:-1],  # of the test split, so training and validation are the same
+        "UPPER.TXT": plain,
+        "with space é.txt": plain,
+        "no-suffix": plain,
+    }
+    results = {}
+    for name, content in variants.items():
+        (place.parent / name).write_bytes(content)
+        results[name] = result(module, monkeypatch, name)
+    # Splits are cut by bytes, and a \r is one: theirs may differ by a line, what is read does not.
+    assert results.pop("both.txt") == results["crlf.txt"]
+    crlf = results.pop("crlf.txt")
+    assert abs(crlf[1] - results["plain.txt"][1]) < 50
+    assert len({str(value) for value in results.values()}) == 1
+
+
+def test_one_line_of_ten_megabytes(place, monkeypatch):
+    words = "the key of the house is in the red tin "
+    size = 10_000_000
+    with open("long.txt", "w", encoding="utf-8") as file:
+        file.write((words * (size // len(words) + 1))[:size])
+    _, train, validation = result(load("v0"), monkeypatch, "long.txt")
+    assert abs(train - 0.9 * size) < 100 and abs(validation - 0.05 * size) < 100
+
+
+def test_the_real_command_line(place):
+    for args, wanted in ((["--top-p", "2"], "--top-p 2.0"), (["--data", "FOLDER"], "FOLDER")):
+        command = [sys.executable, str(ROOT / f"{VERSIONS[-1]}.py"), *args, "--out-dir", "a/b"]
+        done = subprocess.run(command, capture_output=True, encoding="utf-8")
+        assert done.returncode == 2 and done.stdout == ""
+        assert done.stderr.count("\n") == 1 and wanted in done.stderr
+        assert not os.path.exists("a")
