@@ -1092,7 +1092,7 @@ def _read_json(path):
     if size > MAX_FILE_BYTES:
         raise TokenizerError(f"{size:,} bytes are too many for a vocabulary")
     with open(path, "rb") as file:
-        data = file.read(MAX_FILE_BYTES + 1)
+        data = file.read(size)  # a limit in its place would be reserved in memory
 
     def no_doubles(pairs):
         if len({key for key, _ in pairs}) < len(pairs):

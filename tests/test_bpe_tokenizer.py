@@ -680,6 +680,82 @@ def test_any_damage_is_noticed(tmp_path_factory, data):
         assert str(path) in str(error) and "\n" not in str(error)
 
 
+ANY_JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.sampled_from([-1, 0, 96, 97, 256, 10**9, 2**63, 10**30])
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from(["<|endoftext|>", "<|unk|>", "a", "aa", "Ġ", "BPE", "(", "ByteLevel"]),
+    lambda inner: st.lists(inner, max_size=4)
+    | st.dictionaries(st.sampled_from(["a", "type", "merges", "vocab", "id"]), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+def changed(data, value):
+    """The JSON value with something in it replaced, left out or doubled, at any depth."""
+    how = data.draw(st.sampled_from(["deeper"] * 4 + ["replace", "drop", "double"]))
+    if how == "replace" or not isinstance(value, (dict, list)) or not value:
+        return data.draw(ANY_JSON)
+    keys = list(value) if isinstance(value, dict) else range(len(value))
+    key = data.draw(st.sampled_from(keys))
+    value = value.copy()
+    if how == "deeper":
+        value[key] = changed(data, value[key])
+    elif how == "drop":
+        del value[key]
+    else:
+        other = data.draw(st.sampled_from(keys))
+        value[other] = value[key]
+    return value
+
+
+@pytest.fixture(scope="module")
+def saved_files(tmp_path_factory):
+    """A whole vocabulary file of each kind that load_tokenizer_file reads: its JSON value."""
+    from common.tokenizers import CharTokenizer, WordTokenizer
+
+    folder, text = tmp_path_factory.mktemp("kinds"), "the cat that sat on the mat"
+    bpe = BPETokenizer.train(text, 264, special_tokens=["<|endoftext|>"])
+    bpe.save(folder / "bpe")
+    bpe.to_huggingface().save(str(folder / "huggingface"))
+    CharTokenizer.train([text]).save(folder / "char")
+    WordTokenizer.train([text], 12).save(folder / "word")
+    return {path.name: json.loads(path.read_text("utf-8")) for path in sorted(folder.iterdir())}
+
+
+@pytest.mark.parametrize("kind", ["bpe", "huggingface", "char", "word"])
+@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_any_vocabulary_file_is_read_or_refused(saved_files, tmp_path_factory, kind, data):
+    """Any bytes, any JSON, a whole file with something changed: a tokenizer, or one line."""
+    from common.errors import UserError
+    from common.tokenizers import load_tokenizer_file
+
+    path = tmp_path_factory.getbasetemp() / "any.json"
+    value = saved_files[kind]
+    for _ in range(data.draw(st.integers(0, 3))):
+        value = changed(data, value)
+    content = json.dumps(value).encode()
+    content = data.draw(st.sampled_from([content] * 9 + [None]))
+    path.write_bytes(data.draw(st.binary(max_size=60)) if content is None else content)
+    tracemalloc.start()
+    try:
+        for load in (load_tokenizer_file, BPETokenizer.load, BPETokenizer.from_huggingface):
+            try:
+                tokenizer = load(path)
+            except (TokenizerError, UserError) as error:
+                assert str(path) in str(error) and "\n" not in str(error)
+            else:
+                ids = tokenizer.encode("the cat")
+                assert all(0 <= i < tokenizer.vocab_size for i in ids if i is not None)
+        assert tracemalloc.get_traced_memory()[1] < 50e6  # whatever the file claims
+    finally:
+        tracemalloc.stop()
+
+
 # -- other libraries
 
 
