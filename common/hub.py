@@ -17,6 +17,9 @@ SPLITS = ("train", "validation", "test")
 TIMEOUT = 20           # seconds to wait for one answer; the hub's client would wait for ever
 PATIENCE = 60          # seconds without a good answer before giving up
 PAUSES = (1, 2, 4, 8)  # seconds before each new attempt at what the client does not retry
+# Files come by plain HTTP, where these limits hold; the hub's faster transfer, xet, has its own client
+# that knows none. HF_HUB_DISABLE_XET=0 takes it all the same.
+os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
 
 
 def load_dataset(repository, config, data_dir):
