@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import io
 import json
 import math
@@ -86,10 +87,40 @@ def check(name, value):
 def _parse(config_class, description, args, default):
     import tyro
 
+    return _quietly(tyro.cli, config_class, description=description, args=args, default=default)
+
+
+def run_command(what, description, args=None):
+    """Run a function, or one of a dictionary of them by its name, with arguments from the command
+    line: its required arguments are positional, the others flags, its docstring their help.
+    """
+    import tyro
+
+    def later(function):  # first the command line alone, then the function, which may print
+        @functools.wraps(function)
+        def call(*args, **kwargs):
+            return functools.partial(function, *args, **kwargs)
+
+        return call
+
+    args = sys.argv[1:] if args is None else args
+    settings = {"description": description, "config": (tyro.conf.PositionalRequiredArgs,)}
+    if isinstance(what, dict):
+        commands = {name: later(function) for name, function in what.items()}
+        chosen = _quietly(
+            tyro.extras.subcommand_cli_from_dict, commands, args=args or ["--help"], **settings
+        )
+    else:
+        chosen = _quietly(tyro.cli, later(what), args=args, **settings)
+    chosen()
+
+
+def _quietly(cli, *args, **kwargs):
+    """What tyro makes of the command line; its message in a frame becomes a UserError."""
     out, err = _Captured(), _Captured()
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            return tyro.cli(config_class, description=description, args=args, default=default)
+            return cli(*args, **kwargs)
     except SystemExit as stop:
         if not stop.code:  # --help
             print(out.getvalue(), end="")

@@ -1,9 +1,11 @@
 """For the tests of the scripts: the versions as modules, small settings, a run in this process."""
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 torch.set_num_threads(1)  # the models here are tiny: a second thread only gets in the way
@@ -67,6 +69,24 @@ def run(module, monkeypatch, args):
     """Run the script's main() in this process with these arguments."""
     monkeypatch.setattr(sys, "argv", [f"{module.__name__}.py", *map(str, args)])
     module.main()
+
+
+def finished_run(version, folder, **changes):
+    """A run of the small model on a small text, finished, in `folder`: the folder."""
+    module = load(version)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        text = story_file(folder.parent)
+        run(module, monkeypatch, flags(module, data=text, out_dir=folder, **changes))
+    return folder
+
+
+def edit_json(path, **changes):
+    """Change entries of a JSON file's object; those of its `config` with a dictionary."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    for key, value in changes.items():
+        content[key] = {**content[key], **value} if isinstance(value, dict) else value
+    path.write_text(json.dumps(content), encoding="utf-8")
 
 
 def story_file(folder, stories=60):
