@@ -178,7 +178,7 @@ def diagnose(
         device: auto, cpu, cuda or mps
     """
     if not runs:
-        raise UserError("give the folder of a run, or several: python -m common.diagnostics runs/v2")
+        raise UserError("give the folder of a run: python -m common.diagnostics runs/v2")
     if min(prompts, words) < 1:
         raise UserError("--prompts and --words have to be at least 1")
     opened = [open_run(folder, device) for folder in runs]

@@ -136,6 +136,7 @@ def test_errors_are_one_line(run_folder, tmp_path, monkeypatch, capsys):
     fails("has 4 passages of 10 words, not 8", run_folder, "--words", 6)
     other = finished_run("v2", tmp_path / "other" / "v2")
     edit_json(other / "config.json", config={"data": "sample"})
+    capsys.readouterr()
     fails("runs of different data don't compare", run_folder, other)
     (other / "result.json").unlink()
     fails("is not finished", other)

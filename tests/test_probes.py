@@ -77,7 +77,7 @@ def test_a_pronoun_has_the_gender_of_the_one_who_was_named_or_the_only_one_aroun
 def test_recall_is_told_before_and_so_are_its_alternatives():
     for kind in KINDS[3:8]:
         for q in of(kind):
-            for alternative in q.alternatives:  # of roles, names, looks, materials: all in the story
+            for alternative in q.alternatives:  # roles, names, looks, materials of the story
                 assert re.search(rf"\b{alternative.strip()}\b", q.prefix), (q, alternative)
     n = 0
     for q in QUESTIONS:
