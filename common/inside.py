@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from common.data import load_corpus, token_file
+from common.diagnostics import training_words
 from common.errors import UserError
 from common.plots import new_figure, picture_kind, save
 from common.results import ROOT, markdown
@@ -37,7 +38,8 @@ def shown(tokenizer, ids):
     """Each id as a label: without the space before a word, other white space as a sign."""
     texts = [tokenizer.decode([int(i)]) for i in ids]
     texts = [text[1:] if text[:1] == " " and text.strip() else text for text in texts]
-    return [text.replace("\n", "↵").replace(" ", "␣").replace("$", r"\$") for text in texts]
+    texts = [text.replace("\n", "↵").replace(" ", "␣").replace("$", r"\$") for text in texts]
+    return ["".join(c if c.isprintable() else f"<{ord(c):02x}>" for c in text) for text in texts]
 
 
 # ---- Attention -----------------------------------------------------------------------------------
@@ -378,7 +380,9 @@ def embeddings(
     corpus = load_corpus(config.data, data_dir or config.data_dir or None)
     tokens = token_file(corpus, "train", run.tokenizer).memmap()
     counts = np.bincount(tokens, minlength=run.tokenizer.vocab_size)
-    whole = {i: word for i, word in whole_words(run.tokenizer).items() if counts[i]}
+    known = training_words(corpus)  # " f" is a token, but no word
+    whole = whole_words(run.tokenizer)
+    whole = {i: word for i, word in whole.items() if counts[i] and word.lower() in known}
     ids = sorted(whole, key=lambda i: (-counts[i], i))[: max(words, 3)]
     names = [whole[i] for i in ids]
     if len(names) < 3:

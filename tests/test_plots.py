@@ -259,9 +259,9 @@ def test_predictions_by_hand():
 
 
 def test_white_space_is_shown():
-    tokenizer = CharTokenizer.train(["a \n$"])
-    ids = tokenizer.encode("a \n$")
-    assert inside.shown(tokenizer, ids) == ["a", "␣", "↵", r"\$"]
+    tokenizer = CharTokenizer.train(["a \n$\x03"])
+    ids = tokenizer.encode("a \n$\x03")
+    assert inside.shown(tokenizer, ids) == ["a", "␣", "↵", r"\$", "<03>"]
     words = WordTokenizer.train(["the cat"], 50)
     assert inside.shown(words, words.encode("the cat")) == ["the", "cat"]
 
