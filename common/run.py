@@ -34,7 +34,7 @@ from common.tokenizers import END_OF_TEXT, load_tokenizer, load_tokenizer_file
 
 FILES = (
     "config.json metrics.jsonl checkpoint.pt checkpoint.previous.pt best.pt samples.txt loss.png"
-    " script.py tokenizer.json result.json"
+    " script.py tokenizer.json result.json probes.json diagnostics.json"
 ).split()
 
 

@@ -122,6 +122,15 @@ def test_the_table_and_the_file_in_the_run_s_folder(run_folder, capsys):
     assert {**again, "tokens_per_second": 0} == {**saved, "tokens_per_second": 0}
 
 
+def test_a_new_run_in_the_folder_does_not_inherit_what_was_measured_before(tmp_path, capsys):
+    folder = finished_run("v2", tmp_path / "v2")
+    diagnose((str(folder),), prompts=2, words=6)
+    (folder / "probes.json").write_text("{}", encoding="utf-8")
+    finished_run("v2", folder)
+    for name in ("diagnostics.json", "probes.json"):
+        assert not (folder / name).exists() and (tmp_path / "v2.1" / name).exists()
+
+
 def test_errors_are_one_line(run_folder, tmp_path, monkeypatch, capsys):
     def fails(says, *args):
         monkeypatch.setattr("sys.argv", ["diagnostics.py", *map(str, args)])
