@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import functools
 import io
-import json
 import math
 import os
 import re
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from bpe_tokenizer import TokenizerError
 from common.errors import UserError
+from common.files import read_json
 
 # The fields that may change when a run is resumed. None of them changes what has been learned so
 # far. With other --steps, though, v3 and v4 go on along the new length's schedule.
@@ -155,27 +155,30 @@ def _plainly(match):
 def _saved(config_class, config):
     """The settings of the run in config.out_dir, as defaults for the command line."""
     path = Path(config.out_dir) / "config.json"
-    try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        names = [field.name for field in dataclasses.fields(config_class)]
-        if saved["version"] != Path(config_class().out_dir).name:
-            raise UserError(
-                f"{config.out_dir} holds a run of {saved['version']}.py, not of this script:"
-                f" use that script or another --out-dir"
-            )
-        values = {name: saved["config"][name] for name in names}
-    except FileNotFoundError:
+    if not path.exists():
         flag = "--resume" if config.resume else "--sample-only"
-        raise UserError(f"{flag}: no run in {config.out_dir}; train one first") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{path} can't be read as a run's settings: {error!r}") from None
-    defaults = config_class()
+        raise UserError(f"{flag}: no run in {config.out_dir}; train one first")
+    saved, defaults = read_json(path, "a run's settings"), config_class()
+    try:
+        version, values = saved["version"], saved["config"]
+        values = {field.name: values[field.name] for field in dataclasses.fields(config_class)}
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} is not a run's settings: see its {error}") from None
+    if version != Path(defaults.out_dir).name:
+        raise UserError(
+            f"{config.out_dir} holds a run of {version}.py, not of this script: use that script or"
+            f" another --out-dir"
+        )
     for name, value in values.items():
         if type(value) is not type(getattr(defaults, name)):
-            raise UserError(f"{path}: {name} is {value!r}; the file has been damaged")
-    return config_class(**{**values, "resume": False, "sample_only": False})
+            raise UserError(f"{path}: {name} is {value!r:.40}; the file has been damaged")
+        try:
+            check(name, value)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+    # The folder is the one that was asked for, whatever its file says: it may have been moved.
+    here = {"out_dir": config.out_dir, "resume": False, "sample_only": False}
+    return config_class(**{**values, **here})
 
 
 def run_main(main):
@@ -188,17 +191,25 @@ def run_main(main):
         main()
         sys.stdout.flush()
     except (UserError, TokenizerError) as error:
-        print(f"{Path(sys.argv[0]).name}: " + " ".join(str(error).split()), file=sys.stderr)
-        sys.exit(2)
-    except (MemoryError, RuntimeError) as error:  # torch has several words for it
-        full = re.search("(allocate|enough|out of) memory", str(error))
-        if not (full or isinstance(error, MemoryError)):
+        _say_and_leave(str(error))
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
             raise
-        print(f"{Path(sys.argv[0]).name}: the memory is too small for this: try a smaller"
-              " --batch-size, --context-length or model", file=sys.stderr)
-        sys.exit(2)
+        sizes = "--batch-size, --context-length, --vocab-size, --n-embd or --n-layer"
+        _say_and_leave(f"out of memory: give a lower {sizes}; what was saved is still there")
     except BrokenPipeError:  # the reader, `head` for one, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
+
+
+def _say_and_leave(message):
+    print(f"{Path(sys.argv[0]).name}: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(2)
+
+
+def _is_out_of_memory(error):
+    """torch has an error of its own for GPUs only; on CPUs it is known by its words, by system."""
+    words = "out of memory|can't allocate memory|not enough memory|size calculation overflowed"
+    return isinstance(error, MemoryError) or bool(re.search(words, str(error)))

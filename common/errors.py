@@ -7,3 +7,7 @@ class UserError(ValueError):
     A command catches it at its outermost level, prints the line on stderr and exits with
     status 2. Anything else that is raised is a fault of the program and keeps its traceback.
     """
+
+
+class NotFinite(UserError):
+    """A loss that is NaN or infinite, from where the step and the learning rate are not known."""

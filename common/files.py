@@ -1,10 +1,50 @@
-"""Writing files so that a crash, a kill or a full disk loses nothing that was saved before."""
+"""Writing files so that a crash, a kill or a full disk loses nothing that was saved before, and
+reading JSON that may have been damaged meanwhile."""
 
 import contextlib
+import hashlib
+import json
 import os
 from pathlib import Path
 
 from common.errors import UserError
+
+LARGEST_JSON = 1 << 24  # bytes; settings and results are a thousand times smaller
+
+
+def read_json(path, what):
+    """The value in a JSON file that should be `what`, in words. Raises UserError, which names the
+    file, where it can't be read, is too large, is no JSON, or was cut short."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(LARGEST_JSON + 1)
+        if len(data) > LARGEST_JSON:
+            raise ValueError(f"it has more than {LARGEST_JSON} bytes")
+        return json.loads(data.decode("utf-8"))
+    except OSError as error:
+        raise UserError(f"can't read {path}: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not {what}: {error}") from None
+
+
+def checksum(value):
+    """The hash of a JSON object, which a file that holds it can keep beside it."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode("ascii")).hexdigest()
+
+
+@contextlib.contextmanager
+def failures_told(path):
+    """Turn an OSError of writing `path` into a UserError, one line: the disk is full, say."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        if not isinstance(error, OSError):  # torch.save hides the disk's error behind its own
+            error = error.__context__
+            if not isinstance(error, OSError):
+                raise
+        raise UserError(
+            f"can't write {path}: {error.strerror or error}; what was saved before is still there"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -19,19 +59,15 @@ def atomic_write(path, mode="wb", previous=None):
     temporary = path.with_name(path.name + ".tmp")
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
     try:
-        with open(temporary, mode, **text) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        if previous is not None and path.exists():
-            os.replace(path, previous)
-        os.replace(temporary, path)
-    except BaseException as error:
+        with failures_told(path):
+            with open(temporary, mode, **text) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            if previous is not None and path.exists():
+                os.replace(path, previous)
+            os.replace(temporary, path)
+    except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        if isinstance(error, OSError):
-            reason = error.strerror or str(error)
-            raise UserError(
-                f"can't write {path}: {reason}; what was saved before is still there"
-            ) from None
         raise

@@ -5,7 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from common.errors import UserError
+from common.errors import NotFinite
 
 LOGIT_BYTES = 2**23  # logits held at once: 8 MiB, so that judging needs no more than training
 
@@ -63,7 +63,7 @@ def judge(model, tokens, context_length, corpus, split="validation", stride=None
     assert counted == n - 1, "every token but the first is predicted once"
     nats += math.log(vocab_size)
     if math.isnan(nats):
-        raise UserError(f"the validation loss became {nats}: try a lower --learning-rate")
+        raise NotFinite(f"the validation loss became {nats}: try a lower --learning-rate")
     return {
         "loss": nats / n,
         "bits_per_byte": nats / (math.log(2) * n_bytes * share),

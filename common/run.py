@@ -12,7 +12,6 @@ import os
 import pickle
 import platform
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -27,14 +26,15 @@ from tqdm import tqdm
 from common.cli import SAFE_TO_CHANGE
 from common.data import detokenize
 from common.distributed import gather, mean_over_processes, rank, world_size
-from common.errors import UserError
-from common.files import atomic_write
+from common.errors import NotFinite, UserError
+from common.files import atomic_write, checksum, failures_told
 from common.memory import describe_model, estimate_memory
 from common.tokenizers import END_OF_TEXT, load_tokenizer, load_tokenizer_file
 
-FILES = (
-    "config.json metrics.jsonl checkpoint.pt checkpoint.previous.pt best.pt samples.txt loss.png"
-    " script.py tokenizer.json result.json probes.json diagnostics.json"
+CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")  # the newest first
+FILES = (  # in the order in which an old run is moved aside: while config.json stands, it is a run
+    "checkpoint.previous.pt checkpoint.pt best.pt model.safetensors metrics.jsonl samples.txt"
+    " loss.png script.py tokenizer.json result.json probes.json diagnostics.json config.json"
 ).split()
 
 
@@ -45,7 +45,7 @@ def pick_device(name):
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.ones(1, device=device).item()  # a device like meta can't give numbers back
     except (RuntimeError, AssertionError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"--device {name} can't be used here: {reason}; try --device cpu") from None
@@ -91,14 +91,21 @@ class Run:
         self.tokens, self.seconds, self.clock = 0, 0.0, None
         self.loss_sum, self.loss_count, self.best = 0.0, 0, {"step": None, "loss": None}
         self.metrics, self.bar, self.extra, self.notes = [], None, {}, []
-        self.step, self.last_loss = 0, None
+        self.samples, self.sample, self.state, self.old_handlers = "", "", {}, {}
+        self.step, self.last_loss, self.whole = 0, None, True
         # WikiText spaces its punctuation: people get to see it as it is usually written.
         self.readable = detokenize if config.data.startswith("wikitext") else str
-        if config.resume or config.sample_only:
-            self._refuse_changes()
         self.writes = rank() == 0 and not config.sample_only  # of several processes, the first
         if self.writes:
             self._take_folder()
+        try:
+            if config.resume:
+                self.saved = self.load()
+            if config.sample_only:  # the best weights where they were kept, else the last
+                self.saved = self.load(("best.pt", *CHECKPOINTS))
+        except UserError:
+            self.close()
+            raise
 
     # -- opening the folder ------------------------------------------------------------------
 
@@ -121,38 +128,57 @@ class Run:
 
     def close(self):
         """Release the folder; one that was made for nothing is removed again."""
+        for number, handler in self.old_handlers.items():
+            signal.signal(number, handler)
+        self.old_handlers = {}
         if self.bar is not None:
             self.bar.close()
         if self.lock is not None and self.lock.is_locked:
-            self.lock.release()
+            # While it is held, or the next run's might go; Windows removes it when it is released.
             with contextlib.suppress(OSError):
                 (self.folder / ".lock").unlink(missing_ok=True)
+            self.lock.release()
+            with contextlib.suppress(OSError):
                 for path in self.created:  # the run's folder, then those above it
                     path.rmdir()  # raises OSError, and so ends this, where something is in it
 
     def __enter__(self):
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, kind, error, traceback):
         self.close()
+        # The judge, or the draw of a token from the logits: neither knows the step.
+        if isinstance(error, NotFinite) or "probability tensor contains" in str(error):
+            raise UserError(self._not_finite("the validation loss is not finite")) from None
 
-    def _refuse_changes(self):
-        """--resume and --sample-only take the saved settings; a change is refused."""
-        saved = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))["config"]
+    def _refuse_changes(self, saved):
+        """--resume and --sample-only take the saved settings; a change is refused.
+
+        The checkpoint's copy of them decides: config.json may have been edited or damaged.
+        """
         now = dataclasses.asdict(self.config)
         changed = [k for k in now if now[k] != saved.get(k) and k not in SAFE_TO_CHANGE]
         if changed:
             what = ", ".join(f"{k} is {saved.get(k)!r}, not {now[k]!r}" for k in changed)
             raise UserError(
-                f"the run in {self.folder} was made with other settings: {what}."
-                f" Leave those flags out, or train anew in another --out-dir"
+                f"the run in {self.folder} was made with other settings: {what}. Leave those flags"
+                f" out (or put its config.json back), or train anew in another --out-dir"
             )
 
     def load_tokenizer(self, corpus):
         """The saved run's tokenizer with --resume or --sample-only, else the one asked for."""
         config = self.config
         if config.resume or config.sample_only:
-            return load_tokenizer_file(self.folder / "tokenizer.json")
+            path = self.folder / "tokenizer.json"
+            if not path.exists():
+                raise UserError(f"{path} is missing: put it back, or train anew")
+            tokenizer = load_tokenizer_file(path)
+            if self.saved["tokenizer"] != tokenizer.sha256:
+                raise UserError(
+                    f"the checkpoint in {self.folder} was trained with another vocabulary than its"
+                    f" tokenizer.json holds: put the right file back, or train anew"
+                )
+            return tokenizer
         special = (END_OF_TEXT,) if config.end_of_text else ()
         pattern = config.split_pattern
         tokenizer = load_tokenizer(config.tokenizer, corpus, config.vocab_size, pattern, special)
@@ -177,13 +203,18 @@ class Run:
             )
         for note in self.notes:
             self._say(note)
-        step = 0
+        self.state = state
         if self.config.resume:
-            step = self._restore(tokenizer, state)
+            self.step = self._restore(state)
+            self._leave_if_finished()
         elif self.writes:
             self._move_aside()
-            shutil.copyfile(self.script, self.folder / "script.py")
-            tokenizer.save(self.folder / "tokenizer.json")
+            with atomic_write(self.folder / "script.py") as file:
+                file.write(self.script.read_bytes())
+            for half in self.folder.glob("tokenizer.json.*.tmp"):  # of a start that was killed
+                half.unlink()
+            with failures_told(self.folder / "tokenizer.json"):
+                tokenizer.save(self.folder / "tokenizer.json")
         if rank() and not self.config.resume:  # dropout that each process draws for itself
             torch.manual_seed(self.config.seed + rank())
         self.tokenizer_row = {
@@ -192,32 +223,66 @@ class Run:
             "sha256": tokenizer.sha256,
             "lossless": getattr(tokenizer, "lossless", True),  # else bits per byte leave some out
         }
-        settings = {**dataclasses.asdict(self.config), "resume": False, "sample_only": False}
         if self.writes:
-            self._write_json("config.json", {"version": self.version, "config": settings})
-            self._rewrite_metrics()
+            self._write_json("config.json", {"version": self.version, "config": self._settings()})
+            lines = "".join(json.dumps(row) + "\n" for row in self.metrics)
+            # After a kill they may hold more than the checkpoint knows of, or half a line.
+            for name, text in (("metrics.jsonl", lines), ("samples.txt", self.samples)):
+                with atomic_write(self.folder / name, "w") as file:
+                    file.write(text)
         handlers = (signal.SIGINT, signal.SIGTERM)
         self.old_handlers = {number: signal.signal(number, self._stop) for number in handlers}
         self.bar = tqdm(
             total=self.config.steps,
-            initial=step,
+            initial=self.step,
             unit="step",
             disable=None if self.writes else True,  # None: shown on a terminal only
             dynamic_ncols=True,
         )
-        return step
+        return self.step
+
+    def _settings(self):
+        return {**dataclasses.asdict(self.config), "resume": False, "sample_only": False}
+
+    def _leave_if_finished(self):
+        """A finished run is left as it is: its result was measured when it ran."""
+        path = self.folder / "result.json"
+        if self.step < self.config.steps or not path.exists():
+            return
+        from common.results import read_result
+
+        try:
+            if read_result(path).get("steps") != self.step:
+                return  # of fewer steps, before it was given more
+        except UserError as error:
+            self._say(f"{error}; it is written anew")
+            return
+        self._say(
+            f"the run in {self.folder} is finished, nothing is left to do: give more --steps to"
+            f" train on, or --sample-only to continue a prompt"
+        )
+        self.close()
+        sys.exit(0)
 
     def _move_aside(self):
-        old = [self.folder / name for name in FILES if (self.folder / name).exists()]
-        if (self.folder / "config.json") not in old:
+        """Move what an older run left to FOLDER.1, or the first number that is free.
+
+        A kill halfway leaves some of it here and some there; the next run then moves the rest.
+        """
+        old = [name for name in FILES if (self.folder / name).exists()]
+        if not old:
             return
+        home = self.folder if self.folder.name.strip(".") else self.folder.resolve()
         number = 1
-        while Path(f"{self.folder}.{number}").exists():
+        while Path(f"{home}.{number}").exists():
             number += 1
-        aside = Path(f"{self.folder}.{number}")
-        aside.mkdir()
-        for path in old:
-            os.replace(path, aside / path.name)
+        if number > 1 and _is_half_moved(Path(f"{home}.{number - 1}"), old):
+            number -= 1
+        aside = Path(f"{home}.{number}")
+        with failures_told(aside):
+            aside.mkdir(exist_ok=True)
+            for name in old:
+                os.replace(self.folder / name, aside / name)
         print(f"the run that was in {self.folder} is now in {aside}")
 
     # -- the loop's own calls ----------------------------------------------------------------
@@ -227,6 +292,7 @@ class Run:
         due = step % self.config.eval_every == 0 or step == self.config.steps
         if due and step > self.recorded:
             self._stop_clock()
+            self._refuse_weights()
             return True
         return False
 
@@ -244,11 +310,21 @@ class Run:
 
     def _refuse_nan(self, loss):
         if loss - loss != 0:  # true for NaN and for both infinities
-            raise UserError(
-                f"the loss became {loss} after step {self.step} with learning rate"
-                f" {self.config.learning_rate:g}: try a lower --learning-rate. The last good"
-                f" checkpoint is kept in {self.folder}"
-            )
+            raise UserError(self._not_finite(f"the loss became {loss}"))
+
+    def _refuse_weights(self):
+        """A gradient that is not finite spoils the weights, not this step's loss: look at both."""
+        if not _is_finite(self.state["model"].state_dict()):
+            raise UserError(self._not_finite("weights became nan or infinite"))
+
+    def _not_finite(self, what):
+        rate = self.config.learning_rate
+        if "optimizer" in self.state:  # a schedule's rate of this very step
+            rate = self.state["optimizer"].param_groups[0]["lr"]
+        return (
+            f"{what} after step {self.step} with learning rate {rate:g}: try a lower"
+            f" --learning-rate. The last good checkpoint is kept in {self.folder}"
+        )
 
     def describe(self, model):
         """Say how many parameters the model has, by module, and what memory a step needs."""
@@ -292,10 +368,11 @@ class Run:
             **{f"val_{name}": value for name, value in scores.items()},
         }
         self.metrics.append(line)
+        text = f"--- step {step} ---\n{sample}\n\n"
         if self.writes:
             self._append("metrics.jsonl", json.dumps(line) + "\n")
-            self._append("samples.txt", f"--- step {step} ---\n{sample}\n\n")
-        self.sample = sample
+            self._append("samples.txt", text)
+        self.sample, self.samples = sample, self.samples + text
         trained = "" if train_loss is None else f"train {train_loss:.3f}, "
         self._say(
             f"step {step:>6}: {trained}val {scores['loss']:.3f} nats per token,"
@@ -360,7 +437,10 @@ class Run:
         self.bar.update(step - self.bar.n)
 
     def finish(self, model, corpus, device):
-        """Write result.json and loss.png, print the row, release the folder."""
+        """Write model.safetensors, loss.png and result.json, print the row, release the folder.
+
+        result.json comes last: where it is, the run is complete.
+        """
         if not self.writes:
             return
         from common.plots import loss_curve
@@ -378,7 +458,7 @@ class Run:
                 "val_bytes": n_bytes["validation"],
             },
             "tokenizer": self.tokenizer_row,
-            "config": dataclasses.asdict(self.config),
+            "config": self._settings(),
             "params": sum(p.numel() for p in model.parameters()),
             "steps": last["step"],
             "tokens_seen": self.tokens,
@@ -400,11 +480,10 @@ class Run:
             "sample": self.sample,
             **self.extra,
         }
-        self._write_json("result.json", result)
+        self._share_weights()
         floor = corpus.floor and corpus.floor["validation"]
         loss_curve(self.metrics, self.folder / "loss.png", title=self.version, floor=floor)
-        for number, handler in self.old_handlers.items():
-            signal.signal(number, handler)
+        self._write_json("result.json", {**result, "sha256": checksum(result)})
         self.close()
         print(f"\n{self.sample}\n")
         above = f" (entropy floor {floor:.3f})" if floor else ""
@@ -419,11 +498,12 @@ class Run:
     # -- checkpoints -------------------------------------------------------------------------
 
     def _save(self, step, state):
-        """checkpoint.pt, whole or not at all; the one before stays until the new one is there."""
-        generators = {"torch": torch.get_rng_state()}
+        """checkpoint.pt, whole or not at all; the one before is kept as checkpoint.previous.pt."""
+        self._refuse_weights()
+        own = {"torch": torch.get_rng_state(), "loss_sum": float(self.loss_sum)}
         if torch.cuda.is_available():
-            generators["cuda"] = torch.cuda.get_rng_state()
-        generators = gather(generators)  # a list: dropout draws differently in each process
+            own["cuda"] = torch.cuda.get_rng_state()
+        own_of_each = gather(own)  # a list: dropout draws differently in each process
         if not self.writes:
             return
         checkpoint = {
@@ -431,23 +511,26 @@ class Run:
             "run": {
                 "tokens": self.tokens,
                 "seconds": self.seconds,
-                "loss_sum": float(self.loss_sum),
                 "loss_count": self.loss_count,
                 "recorded": self.recorded,
                 "best": self.best,
+                "metrics": self.metrics,
+                "sample": self.sample,
+                "samples": self.samples,
             },
-            "generators": generators,
+            "generators": own_of_each,
             "state": {name: _get_state(part) for name, part in state.items()},
         }
-        previous = self.folder / "checkpoint.previous.pt"
-        with atomic_write(self.folder / "checkpoint.pt", previous=previous) as file:
+        # A damaged checkpoint.pt must not take the place of the good one before it.
+        previous = self.folder / CHECKPOINTS[1] if self.whole else None
+        with atomic_write(self.folder / CHECKPOINTS[0], previous=previous) as file:
             torch.save(checkpoint, file)
-        with contextlib.suppress(OSError):
-            previous.unlink(missing_ok=True)
+        self.whole = True
 
     def _names(self, step):
         sha256 = self.tokenizer_row["sha256"]
-        return {"version": self.version, "tokenizer": sha256, "step": step}
+        names = {"version": self.version, "tokenizer": sha256, "step": step}
+        return {**names, "config": self._settings()}
 
     def _save_best(self, model):
         """Keep the weights as best.pt, beside the last checkpoint; --sample-only takes them."""
@@ -456,8 +539,23 @@ class Run:
                 weights = {"state": {"model": model.state_dict()}}
                 torch.save({**self._names(self.recorded), **weights}, file)
 
-    def load(self, names=("checkpoint.pt", "checkpoint.previous.pt")):
-        """The newest whole checkpoint as a dictionary. Raises UserError where there is none."""
+    def _share_weights(self):
+        """The best weights as model.safetensors: a file that other programs read, without pickle.
+
+        Its metadata holds the version, the vocabulary's hash, the step and the settings.
+        """
+        from safetensors.torch import save
+
+        best = self.load(("best.pt", *CHECKPOINTS))
+        metadata = {name: str(best[name]) for name in ("version", "tokenizer", "step")}
+        metadata["config"] = json.dumps(best["config"])
+        weights = {name: value.contiguous() for name, value in best["state"]["model"].items()}
+        with atomic_write(self.folder / "model.safetensors") as file:
+            file.write(save(weights, metadata))
+
+    def load(self, names=CHECKPOINTS):
+        """The first whole checkpoint of this run as a dictionary. Raises UserError where there is
+        none, or where it was made with other settings than the run's."""
         problems = []
         for name in names:
             path = self.folder / name
@@ -467,34 +565,31 @@ class Run:
                 checkpoint = read_checkpoint(path)
             except UserError as error:
                 problems.append(str(error))
+                self.whole = self.whole and name != CHECKPOINTS[0]
                 continue
-            if problems:
-                print(f"{problems[0]}; the checkpoint before it is used", file=sys.stderr)
+            if problems and rank() == 0:
+                print(f"{problems[0]}; {path} is used instead", file=sys.stderr)
             if checkpoint["version"] != self.version:
                 raise UserError(
                     f"{path} was written by {checkpoint['version']}.py, not by {self.version}.py"
                 )
+            self._refuse_changes(checkpoint["config"])
             return checkpoint
         if problems:
             raise UserError(problems[0])
-        raise UserError(f"no checkpoint in {self.folder}: train first, without --resume")
+        raise UserError(
+            f"no checkpoint in {self.folder}: the run ended before its first; train anew, without"
+            f" --resume or --sample-only"
+        )
 
     def load_weights(self, model, tokenizer):
         """The weights for --sample-only into the model: the best where kept, else the last."""
-        checkpoint = self.load(("best.pt", "checkpoint.pt", "checkpoint.previous.pt"))
-        self._check_vocabulary(checkpoint, tokenizer)
-        _set_state(model, checkpoint["state"]["model"], self.folder)
+        _set_state(model, self.saved["state"].get("model"), self.folder)
+        if not _is_finite(model.state_dict()):
+            raise UserError(f"the weights in {self.folder} are not finite numbers: train anew")
 
-    def _check_vocabulary(self, checkpoint, tokenizer):
-        if checkpoint["tokenizer"] != tokenizer.sha256:
-            raise UserError(
-                f"the checkpoint in {self.folder} was trained with another vocabulary than its"
-                f" tokenizer.json holds: put the right file back, or train anew"
-            )
-
-    def _restore(self, tokenizer, state):
-        checkpoint = self.load()
-        self._check_vocabulary(checkpoint, tokenizer)
+    def _restore(self, state):
+        checkpoint, self.saved = self.saved, None
         step = checkpoint["step"]
         if step > self.config.steps:
             raise UserError(
@@ -502,60 +597,33 @@ class Run:
                 f" would go back: give more steps, or train anew in another --out-dir"
             )
         for name, part in state.items():
-            _set_state(part, checkpoint["state"][name], self.folder)
-        generators = checkpoint["generators"]
-        if len(generators) == world_size():
-            torch.set_rng_state(generators[rank()]["torch"])
-            if "cuda" in generators[rank()] and torch.cuda.is_available():
-                torch.cuda.set_rng_state(generators[rank()]["cuda"])
-        else:
-            self._say(f"trained by {len(generators)} processes so far, now by {world_size()}:")
-            self._say("the batches stay the same, what dropout drops does not")
-        for name, value in checkpoint["run"].items():
-            setattr(self, name, value)
-        self._read_metrics()
+            _set_state(part, checkpoint["state"].get(name), self.folder)
+        with _fits(self.folder):
+            saved, processes = checkpoint["run"], checkpoint["generators"]
+            self.tokens, self.seconds = int(saved["tokens"]), float(saved["seconds"])
+            self.loss_count, self.recorded = int(saved["loss_count"]), int(saved["recorded"])
+            self.loss_sum = sum(one["loss_sum"] for one in processes) / len(processes)
+            self.best = {name: saved["best"][name] for name in ("step", "loss")}
+            self.metrics = [{"step": row["step"], **row} for row in saved["metrics"]]
+            self.sample, self.samples = str(saved["sample"]), str(saved["samples"])
+            if len(processes) == world_size():
+                own = processes[rank()]
+                self.loss_sum = own["loss_sum"]
+                torch.set_rng_state(own["torch"])
+                if "cuda" in own and torch.cuda.is_available():
+                    torch.cuda.set_rng_state(own["cuda"])
+            else:
+                self._say(f"trained by {len(processes)} processes so far, now by {world_size()}:")
+                self._say("the batches stay the same, what dropout drops does not")
         self._say(f"resuming {self.folder} at step {step}")
         return step
 
     # -- files -------------------------------------------------------------------------------
 
-    def _read_metrics(self):
-        """The lines up to the checkpoint; what a killed run wrote after it is dropped."""
-        self.metrics, self.sample = [], ""
-        path = self.folder / "metrics.jsonl"
-        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-        for line in text.splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                break  # a line that was being written when the run was killed
-            if row["step"] <= self.recorded:
-                self.metrics.append(row)
-        path = self.folder / "samples.txt"
-        samples = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-        head = f"--- step {self.recorded} ---\n"
-        if head in samples:
-            kept, _, rest = samples.rpartition(head)
-            self.sample = rest.split("\n\n--- step ")[0].removesuffix("\n\n")
-            samples = kept + head + self.sample + "\n\n"
-        self.samples = samples
-
-    def _rewrite_metrics(self):
-        lines = "".join(json.dumps(row) + "\n" for row in self.metrics)
-        with atomic_write(self.folder / "metrics.jsonl", "w") as file:
-            file.write(lines)
-        with atomic_write(self.folder / "samples.txt", "w") as file:
-            file.write(getattr(self, "samples", ""))
-
     def _append(self, name, text):
-        try:
+        with failures_told(self.folder / name):
             with open(self.folder / name, "a", encoding="utf-8", newline="\n") as file:
                 file.write(text)
-        except OSError as error:
-            raise UserError(
-                f"can't write {self.folder / name}: {error.strerror}; the last checkpoint is kept:"
-                f" make room, then go on with --resume"
-            ) from None
 
     def _write_json(self, name, value):
         with atomic_write(self.folder / name, "w") as file:
@@ -583,23 +651,48 @@ class Run:
 def read_checkpoint(path):
     """A checkpoint's dictionary: tensors and plain values only, so that no code in it can run.
 
-    The file is a zip archive; its own checksums tell whether it is whole. Raises UserError.
+    The file is a zip archive; its own checksums tell whether it is whole. It is read only if its
+    parts are as long as it says, so it takes no more memory than disk. Raises UserError.
     """
     try:
         with zipfile.ZipFile(path) as archive:
+            parts = archive.infolist()
+            if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+                raise UserError(f"{path} is compressed: checkpoints of this project are not")
+            if sum(part.file_size for part in parts) > os.path.getsize(path):
+                raise UserError(f"{path} claims to hold more than its own length")
             damaged = archive.testzip()
         if damaged is not None:
             raise UserError(f"{path} is damaged (the checksum of {damaged} is wrong)")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        missing = {"version", "tokenizer", "step", "state"} - set(checkpoint)
+    except UserError:
+        raise
+    except pickle.UnpicklingError:  # torch's own message tells how to run the code all the same
+        raise UserError(
+            f"{path} holds more than tensors and plain values: it was not read, and no code in it"
+            f" was run"
+        ) from None
     except zipfile.BadZipFile:
         raise UserError(f"{path} is not a whole checkpoint (cut short, or another file)") from None
-    except (RuntimeError, pickle.UnpicklingError, EOFError, TypeError, KeyError, OSError) as error:
+    except Exception as error:  # whatever the readers of archives raise where bytes have changed
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path} can't be read as a checkpoint: {reason}") from None
-    if missing:
-        raise UserError(f"{path} is not a checkpoint of this project: it lacks {sorted(missing)}")
+    kinds = {"version": str, "tokenizer": str, "step": int, "config": dict, "state": dict}
+    found = checkpoint if isinstance(checkpoint, dict) else {}
+    wrong = [name for name, kind in kinds.items() if type(found.get(name)) is not kind]
+    if wrong:
+        raise UserError(f"{path} is not a checkpoint of this project: see its {', '.join(wrong)}")
     return checkpoint
+
+
+def _is_half_moved(aside, names):
+    """Does that folder hold the first part of a run of which these names are the rest?"""
+    there = {path.name for path in aside.iterdir()} if aside.is_dir() else {""}
+    return there <= set(FILES[:-1]) - set(names)  # config.json would have come last
+
+
+def _is_finite(weights):
+    return all(bool(value.isfinite().all()) for value in weights.values())
 
 
 def _get_state(part):
@@ -607,9 +700,16 @@ def _get_state(part):
 
 
 def _set_state(part, value, folder):
-    try:
+    with _fits(folder):
         part.load_state_dict(value) if hasattr(part, "state_dict") else part.set_state(value)
-    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+
+
+@contextlib.contextmanager
+def _fits(folder):
+    """Tell in one line that a checkpoint, though whole, holds something else than was expected."""
+    try:
+        yield
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise UserError(f"the checkpoint in {folder} doesn't fit this model: {reason}") from None
 
