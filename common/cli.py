@@ -8,6 +8,7 @@ import math
 import os
 import re
 import sys
+import typing
 from pathlib import Path
 
 from bpe_tokenizer import TokenizerError
@@ -169,8 +170,10 @@ def _saved(config_class, config):
             f"{config.out_dir} holds a run of {version}.py, not of this script: use that script or"
             f" another --out-dir"
         )
-    for name, value in values.items():
-        if type(value) is not type(getattr(defaults, name)):
+    for field in dataclasses.fields(config_class):
+        name, value = field.name, values[field.name]
+        allowed = typing.get_args(field.type) or (value,)  # of a Literal
+        if type(value) is not type(getattr(defaults, name)) or value not in allowed:
             raise UserError(f"{path}: {name} is {value!r:.40}; the file has been damaged")
         try:
             check(name, value)

@@ -24,7 +24,7 @@ import numpy as np
 
 from common.cache import REPOSITORY, cache_folder, locked, progress_bar, slug
 from common.errors import UserError
-from common.files import atomic_write
+from common.files import atomic_write, read_json, write_json
 from common.hub import SPLITS, has_config, load_dataset
 from common.own_text import ROWS, SPLIT_NAMES, find_text, open_text, text_column
 
@@ -75,16 +75,16 @@ class Corpus:
     def _all_facts(self) -> dict:
         """Hashes and lengths, from one pass over the text; big corpora keep them on disk."""
         if self._facts is None and self.memo:
-            name = hashlib.sha256(f"1 {self.memo}".encode()).hexdigest()[:24]
+            name = hashlib.sha256(f"2 {self.memo}".encode()).hexdigest()[:24]
             memo = cache_folder(self.cache_dir) / f"facts-{name}.json"
-            with contextlib.suppress(OSError, ValueError):
-                facts = json.loads(memo.read_text(encoding="utf-8"))
-                if facts.get("memo") == self.memo:
-                    self._facts = facts
+            with contextlib.suppress(UserError, KeyError):
+                saved = read_json(memo, "a corpus' hashes")
+                if saved["memo"] == self.memo:
+                    self._facts = saved["facts"]
             if self._facts is None:
                 self._facts = self._count()
-                with locked(memo), atomic_write(memo, "w") as file:
-                    json.dump({"memo": self.memo, **self._facts}, file, indent=1)
+                with locked(memo):
+                    write_json(memo, {"memo": self.memo, "facts": self._facts})
         if self._facts is None:
             self._facts = self._count()
         return self._facts
@@ -247,7 +247,9 @@ def articles(lines) -> Iterator[str]:
 def _hub_corpus(name, data_dir) -> Corpus:
     """hf:OWNER/NAME[:CONFIG][:COLUMN], any dataset on the hub that has a column of text."""
     repository, *rest = name[len("hf:"):].split(":")
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository) or len(rest) > 2:
+    parts = [*repository.split("/"), *rest]  # a path upwards would leave the hub's or data_dir
+    escapes = any(part in (".", "..") or re.search(r"[/\\]", part) for part in parts)
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository) or len(rest) > 2 or escapes:
         raise UserError(f"{name!r} is not hf:OWNER/NAME[:CONFIG][:COLUMN], "
                         "for instance hf:roneneldan/TinyStories")
     config, column = (rest + ["", ""])[:2]
@@ -391,16 +393,16 @@ def _encode(corpus, split, tokenizer, path, progress):
         "corpus": corpus.name, "split": split,
         "tokenizer": {"kind": tokenizer.kind, "sha256": tokenizer.sha256},
     }
-    with atomic_write(path.with_suffix(".json"), "w") as file:
-        json.dump(about, file, indent=1)
+    write_json(path.with_suffix(".json"), about)
 
 
 def _checked(path) -> TokenFile | None:
     """The token file, if it and its description are there, whole and unchanged."""
     try:
-        about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        about = read_json(path.with_suffix(".json"), "a description of tokens")
         found = TokenFile(path, np.dtype(about["dtype"]), int(about["n_tokens"]))
-        if os.path.getsize(path) != found.n_tokens * found.dtype.itemsize:
+        size = found.n_tokens * found.dtype.itemsize
+        if found.dtype.kind != "u" or os.path.getsize(path) != size:
             return None
         crc = 0
         with open(path, "rb") as stream:

@@ -13,22 +13,36 @@ LARGEST_JSON = 1 << 24  # bytes; settings and results are a thousand times small
 
 
 def read_json(path, what):
-    """The value in a JSON file that should be `what`, in words. Raises UserError, which names the
-    file, where it can't be read, is too large, is no JSON, or was cut short."""
+    """The object in a JSON file that should be `what`, in words, without its checksum.
+
+    Raises UserError, which names the file, where it can't be read, is too large, is no JSON object,
+    or is not what `write_json` wrote. Without a checksum it is believed: older files have none.
+    """
     try:
         with open(path, "rb") as file:
             data = file.read(LARGEST_JSON + 1)
         if len(data) > LARGEST_JSON:
             raise ValueError(f"it has more than {LARGEST_JSON} bytes")
-        return json.loads(data.decode("utf-8"))
+        value = json.loads(data.decode("utf-8"))
+        if not isinstance(value, dict):
+            raise ValueError("it holds no JSON object")
     except OSError as error:
         raise UserError(f"can't read {path}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not {what}: {error}") from None
+    if "checksum" in value and value.pop("checksum") != _checksum(value):
+        raise UserError(f"{path} was changed after it was written: its checksum does not fit")
+    return value
 
 
-def checksum(value):
-    """The hash of a JSON object, which a file that holds it can keep beside it."""
+def write_json(path, value):
+    """Write a dictionary as JSON that a person can read, and its checksum with it."""
+    with atomic_write(path, "w") as file:
+        json.dump({**value, "checksum": _checksum(value)}, file, indent=2, ensure_ascii=False)
+        file.write("\n")
+
+
+def _checksum(value):
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode("ascii")).hexdigest()
 
 

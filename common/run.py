@@ -27,7 +27,7 @@ from common.cli import SAFE_TO_CHANGE
 from common.data import detokenize
 from common.distributed import gather, mean_over_processes, rank, world_size
 from common.errors import NotFinite, UserError
-from common.files import atomic_write, checksum, failures_told
+from common.files import atomic_write, failures_told, write_json
 from common.memory import describe_model, estimate_memory
 from common.tokenizers import END_OF_TEXT, load_tokenizer, load_tokenizer_file
 
@@ -224,7 +224,8 @@ class Run:
             "lossless": getattr(tokenizer, "lossless", True),  # else bits per byte leave some out
         }
         if self.writes:
-            self._write_json("config.json", {"version": self.version, "config": self._settings()})
+            settings = {"version": self.version, "config": self._settings()}
+            write_json(self.folder / "config.json", settings)
             lines = "".join(json.dumps(row) + "\n" for row in self.metrics)
             # After a kill they may hold more than the checkpoint knows of, or half a line.
             for name, text in (("metrics.jsonl", lines), ("samples.txt", self.samples)):
@@ -483,7 +484,7 @@ class Run:
         self._share_weights()
         floor = corpus.floor and corpus.floor["validation"]
         loss_curve(self.metrics, self.folder / "loss.png", title=self.version, floor=floor)
-        self._write_json("result.json", {**result, "sha256": checksum(result)})
+        write_json(self.folder / "result.json", result)
         self.close()
         print(f"\n{self.sample}\n")
         above = f" (entropy floor {floor:.3f})" if floor else ""
@@ -524,7 +525,7 @@ class Run:
         # A damaged checkpoint.pt must not take the place of the good one before it.
         previous = self.folder / CHECKPOINTS[1] if self.whole else None
         with atomic_write(self.folder / CHECKPOINTS[0], previous=previous) as file:
-            torch.save(checkpoint, file)
+            torch.save({**checkpoint, "sha256": digest(checkpoint)}, file)
         self.whole = True
 
     def _names(self, step):
@@ -535,9 +536,9 @@ class Run:
     def _save_best(self, model):
         """Keep the weights as best.pt, beside the last checkpoint; --sample-only takes them."""
         if self.writes:
+            best = {**self._names(self.recorded), "state": {"model": model.state_dict()}}
             with atomic_write(self.folder / "best.pt") as file:
-                weights = {"state": {"model": model.state_dict()}}
-                torch.save({**self._names(self.recorded), **weights}, file)
+                torch.save({**best, "sha256": digest(best)}, file)
 
     def _share_weights(self):
         """The best weights as model.safetensors: a file that other programs read, without pickle.
@@ -625,11 +626,6 @@ class Run:
             with open(self.folder / name, "a", encoding="utf-8", newline="\n") as file:
                 file.write(text)
 
-    def _write_json(self, name, value):
-        with atomic_write(self.folder / name, "w") as file:
-            json.dump(value, file, indent=2, ensure_ascii=False)
-            file.write("\n")
-
     # -- clock and signals -------------------------------------------------------------------
 
     def _seconds(self):
@@ -651,8 +647,9 @@ class Run:
 def read_checkpoint(path):
     """A checkpoint's dictionary: tensors and plain values only, so that no code in it can run.
 
-    The file is a zip archive; its own checksums tell whether it is whole. It is read only if its
-    parts are as long as it says, so it takes no more memory than disk. Raises UserError.
+    The file is a zip archive; its checksums and one of our own tell whether it is whole. It is read
+    only if its parts are no longer than the file, so it takes no more memory than disk. Raises
+    UserError.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -682,7 +679,34 @@ def read_checkpoint(path):
     wrong = [name for name, kind in kinds.items() if type(found.get(name)) is not kind]
     if wrong:
         raise UserError(f"{path} is not a checkpoint of this project: see its {', '.join(wrong)}")
+    if checkpoint.pop("sha256", None) != digest(checkpoint):
+        raise UserError(f"{path} is damaged (its own checksum is wrong)")
     return checkpoint
+
+
+def digest(value):
+    """The hash of nested dictionaries and lists of tensors and plain values.
+
+    An archive's checksums protect its parts, but not its directory: a flipped bit there can make
+    torch read zeros for a tensor.
+    """
+    hashed = hashlib.sha256()
+
+    def add(part):
+        if torch.is_tensor(part):
+            hashed.update(f"{part.dtype} {tuple(part.shape)}".encode())
+            hashed.update(part.detach().cpu().flatten().view(torch.uint8).numpy())
+        elif isinstance(part, dict):
+            add([*part.keys(), *part.values()])
+        elif isinstance(part, (list, tuple)):
+            hashed.update(str(len(part)).encode())
+            for one in part:
+                add(one)
+        else:
+            hashed.update(f"{part!r};".encode())
+
+    add(value)
+    return hashed.hexdigest()
 
 
 def _is_half_moved(aside, names):
@@ -709,7 +733,9 @@ def _fits(folder):
     """Tell in one line that a checkpoint, though whole, holds something else than was expected."""
     try:
         yield
-    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # whatever a value of another kind leads to
         reason = str(error).splitlines()[-1].strip()
         raise UserError(f"the checkpoint in {folder} doesn't fit this model: {reason}") from None
 
@@ -734,11 +760,11 @@ def _commit():
     """The checkout's commit, with a + where files have changed since, or None outside git."""
     here = Path(__file__).parent
     try:
-        git = ["git", "-C", str(here)]
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
+        git, options = ["git", "-C", str(here)], {"capture_output": True, "encoding": "utf-8"}
+        head = subprocess.run([*git, "rev-parse", "HEAD"], **options)
         if head.returncode:
             return None
-        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True)
+        changed = subprocess.run([*git, "status", "--porcelain"], **options)
         return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
     except OSError:
         return None
