@@ -153,7 +153,8 @@ def memory():
     print("Peak memory of encode_stream over words that never come again, beside its idle process")
     for n in (1, 3, 10):
         run = [sys.executable, __file__, "--memory", str(n)]
-        print(f"  {n:2} x  {subprocess.check_output(run, text=True).strip()}", flush=True)
+        said = subprocess.check_output(run, text=True, encoding="utf-8")
+        print(f"  {n:2} x  {said.strip()}", flush=True)
 
 
 def peak_memory_of_a_stream(n):

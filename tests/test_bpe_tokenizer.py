@@ -456,7 +456,8 @@ def test_processes_need_a_guarded_script(tmp_path):
         "BPETokenizer().encode_corpus('some text', processes=2)\n",
         encoding="utf-8",
     )
-    run = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    command = [sys.executable, script]
+    run = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
     assert run.returncode == 1 and "TokenizerError: a process that shared the work" in run.stderr
 
 
@@ -1028,5 +1029,7 @@ def test_importing_it_is_light():
         "print(sorted(heavy & set(sys.modules)))"
     )
     folder = Path(bpe_tokenizer.__file__).parent
-    run = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, encoding="utf-8"
+    )
     assert run.stdout.strip() == "[]", run.stderr

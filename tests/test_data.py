@@ -555,7 +555,7 @@ def test_token_file_holds_the_ids(corpus, tmp_path):
     assert np.array_equal(found.load(), tokens) and not isinstance(found.load(), np.memmap)
     with pytest.raises(ValueError):
         tokens[0] = 1
-    about = json.loads(found.path.with_suffix(".json").read_text())
+    about = json.loads(found.path.with_suffix(".json").read_text(encoding="utf-8"))
     assert about["crc32"] == zlib.crc32(found.path.read_bytes())
     assert (about["n_tokens"], about["split"], about["tokenizer"]["kind"]) == (
         len(text), "train", "bytes")
@@ -609,9 +609,9 @@ def flip_a_byte(path):
     flip_a_byte,
     lambda path: path.unlink(),
     lambda path: path.with_suffix(".json").unlink(),
-    lambda path: path.with_suffix(".json").write_text("{"),
-    lambda path: path.with_suffix(".json").write_text("[]"),
-    lambda path: path.with_suffix(".json").write_text('{"n_tokens": 3, "dtype": "what"}'),
+    lambda path: path.with_suffix(".json").write_bytes(b"{"),
+    lambda path: path.with_suffix(".json").write_bytes(b"[]"),
+    lambda path: path.with_suffix(".json").write_bytes(b'{"n_tokens": 3, "dtype": "what"}'),
 ])
 def test_damaged_token_file_is_made_again(corpus, damage):
     found = token_file(corpus, "train", Bytes())
@@ -687,7 +687,7 @@ def test_full_disk_is_one_line_and_leaves_nothing(corpus, tmp_path):
             print("told:", error)
     """
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "t.txt", tmp_path / "full"],
-                          cwd=REPOSITORY, capture_output=True, text=True)
+                          cwd=REPOSITORY, capture_output=True, text=True, encoding="utf-8")
     assert done.stdout.startswith("told: can") and done.stdout.count("\n") == 1, done.stderr
     assert [path.name for path in (tmp_path / "full").iterdir() if path.suffix != ".lock"] == []
 
