@@ -736,7 +736,7 @@ def _fits(folder):
     except UserError:
         raise
     except Exception as error:  # whatever a value of another kind leads to
-        reason = str(error).splitlines()[-1].strip()
+        reason = (str(error).splitlines() or [type(error).__name__])[-1].strip()
         raise UserError(f"the checkpoint in {folder} doesn't fit this model: {reason}") from None
 
 
