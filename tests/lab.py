@@ -37,7 +37,8 @@ class Killer:
 
     def __init__(self, folder, notes, at_operation=None, at_step=None, full=None):
         self.folder, self.at_operation, self.at_step = str(folder), at_operation, at_step
-        self.full, self.times = full or ("", 0)  # which file, and when it is opened which time
+        # Which file finds the disk full, when it is opened which time, after how many bytes.
+        self.full, self.times, self.room = full or ("", 0, 0)
         self.notes = open(notes, "w", encoding="utf-8", buffering=1)
         self.count = 0
         self.open, self.replace, self.fsync = builtins.open, os.replace, os.fsync
@@ -63,7 +64,7 @@ class Killer:
         if mode[0] in "wax" and self.full and self.full in str(path):
             self.times -= 1
             if self.times == 0:
-                return FullDisk(file)
+                return FullDisk(file, self.room)
         if mode[0] not in "wa" or not str(path).startswith(self.folder):
             return file
         name = Path(path).name
@@ -82,15 +83,15 @@ class Killer:
 
 
 class FullDisk:
-    """A file that the system lets grow by no more than ten bytes until it is closed.
+    """A file that the system lets grow by no more than `room` bytes until it is closed.
 
     Not on Windows, which has no such limit.
     """
 
-    def __init__(self, file):
+    def __init__(self, file, room):
         self.file = file
         signal.signal(getattr(signal, "SIGXFSZ", None), signal.SIG_IGN)  # a signal beside the error
-        self.limit(os.fstat(file.fileno()).st_size + 10)
+        self.limit(os.fstat(file.fileno()).st_size + room)
 
     def limit(self, size):
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
