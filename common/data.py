@@ -28,6 +28,8 @@ from common.files import atomic_write, read_json, write_json
 from common.hub import SPLITS, has_config, load_dataset
 from common.own_text import ROWS, SPLIT_NAMES, find_text, open_text, text_column
 
+SEVERAL_FROM = 50_000_000  # bytes of a split from which on several processes encode it
+
 
 @dataclass
 class Corpus:
@@ -382,7 +384,9 @@ def _encode(corpus, split, tokenizer, path, progress):
 
     with (atomic_write(path) as stream,
           progress_bar(f"encoding {corpus.name} {split}", corpus.n_bytes[split], progress) as bar):
-        for ids in tokenizer.encode_stream(pieces(), end_of_text=corpus.documents):
+        several = corpus.n_bytes[split] > SEVERAL_FROM
+        processes = os.cpu_count() if several else 1
+        for ids in tokenizer.encode_stream(pieces(), processes, end_of_text=corpus.documents):
             data = np.ascontiguousarray(ids, dtype=dtype).tobytes()
             stream.write(data)
             crc = zlib.crc32(data, crc)

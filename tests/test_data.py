@@ -19,6 +19,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from bpe_tokenizer import BPETokenizer
 from common import cache, data, hub, own_text
 from common.data import SPLITS, Corpus, articles, detokenize, load_corpus, token_file
 from common.errors import UserError
@@ -567,6 +568,29 @@ def test_token_file_puts_end_of_text_behind_documents(tmp_path):
     ids = token_file(corpus, "train", Bytes()).load().tolist()
     assert ids[:6] == [100, 48, 256, 100, 49, 256] and ids[-1] == 256
     assert ids.count(256) == len(list(corpus.pieces("train")))
+
+
+def test_a_long_split_is_encoded_by_several_processes(tmp_path, monkeypatch):
+    """With the same ids in the same order; how many processes may be asked for is the machine's."""
+    text = tmp_path / "text.txt"
+    lines = "".join(f"line {i} of a text that is cut into blocks\n" for i in range(40_000))
+    text.write_text(lines, encoding="utf-8", newline="\n")
+    tokenizer = BPETokenizer([(97, 98), (32, 111), (105, 110)])
+    asked, stream = [], BPETokenizer.encode_stream
+
+    def encode_stream(self, chunks, processes=None, end_of_text=False):
+        asked.append(processes)
+        return stream(self, chunks, processes, end_of_text)
+
+    monkeypatch.setattr(BPETokenizer, "encode_stream", encode_stream)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    files = []
+    for name, limit in (("one", 50_000_000), ("two", 1_000_000)):
+        monkeypatch.setattr("common.data.SEVERAL_FROM", limit)
+        found = load_corpus(str(text), cache_dir=tmp_path / name)
+        files.append(token_file(found, "train", tokenizer, progress=False).path.read_bytes())
+    assert asked == [1, 2]
+    assert files[0] == files[1]
 
 
 def test_token_file_is_made_once(corpus):
