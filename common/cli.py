@@ -56,10 +56,15 @@ def parse(config_class, description, args=None):
     """The command line as a `config_class`; the comment behind each field is its help text.
 
     With --resume or --sample-only the defaults are the saved run's own settings, so that only
-    what the user typed can differ. Raises UserError, one line, for anything that can't be meant.
+    what the user typed can differ. Processes that torchrun has started again, because one of them
+    died, go on from the checkpoint by themselves. Raises UserError, one line, for anything that
+    can't be meant.
     """
     args = sys.argv[1:] if args is None else args
     config = _parse(config_class, description, args, config_class())
+    again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    if again and not config.resume and Path(config.out_dir, "checkpoint.pt").exists():
+        config, args = dataclasses.replace(config, resume=True), [*args, "--resume"]
     if config.resume or config.sample_only:
         config = _parse(config_class, description, args, _saved(config_class, config))
     for field in dataclasses.fields(config):

@@ -2,10 +2,13 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 from lineage import ROOT, VERSIONS, flags, load, run, story_file
@@ -60,10 +63,13 @@ def test_gradients_of_pieces_add_up_to_those_of_the_whole_batch(version, cache, 
 # ---- processes ----
 
 
-@pytest.mark.skipif(
+torchrun = pytest.mark.skipif(
     not torch.distributed.is_available() or os.name == "nt",
     reason="this build of torch has no gloo, or none that torchrun can start",
 )
+
+
+@torchrun
 def test_two_processes_learn_what_one_does(cache, monkeypatch):
     module, text = load("v3"), story_file(cache)
     run(module, monkeypatch, flags(module, data=text, out_dir=cache / "one"))
@@ -104,6 +110,37 @@ def test_two_processes_learn_what_one_does(cache, monkeypatch):
     last = [metrics(cache / name)[-1] for name in ("one", "two")]
     assert last[0]["step"] == 16
     assert last[0]["val_loss"] == pytest.approx(last[1]["val_loss"], rel=1e-4)
+
+
+@torchrun
+def test_a_process_that_dies_is_started_again_and_nothing_is_lost(cache):
+    """torchrun starts both anew; they go on from the checkpoint, to the same end bit for bit."""
+    module, text = load("v3"), story_file(cache)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += ["--max-restarts=1", str(ROOT / "v3.py")]
+    settings = {"data": text, "steps": 600, "eval_every": 20, "max_new_tokens": 1}
+    own_store = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}  # see the README
+    options = {"cwd": cache, "env": {**os.environ, "OMP_NUM_THREADS": "1", **own_store}}
+    options |= {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "encoding": "utf-8"}
+    whole = [*command, *flags(module, out_dir=cache / "whole", **settings)]
+    assert subprocess.run(whole, **options).returncode == 0
+    killed = [*command, *flags(module, out_dir=cache / "killed", **settings)]
+    with subprocess.Popen(killed, **options) as job:
+        lines = cache / "killed" / "metrics.jsonl"
+        while not lines.exists() or lines.read_bytes().count(b"\n") < 3:
+            assert job.poll() is None
+            time.sleep(0.005)
+        workers = psutil.Process(job.pid).children()
+        workers[-1].kill()
+        said = job.communicate()[1]
+    assert job.returncode == 0, said
+    step = int(re.search(r"resuming .* at step (\d+)", said)[1])
+    assert 0 < step < 600
+    rows = [[{k: v for k, v in row.items() if k != "seconds"} for row in metrics(cache / name)]
+            for name in ("whole", "killed")]
+    assert rows[0] == rows[1] and [row["step"] for row in rows[1]] == list(range(0, 601, 20))
+    first, second = (weights(cache / name) for name in ("whole", "killed"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch):
