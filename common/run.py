@@ -487,6 +487,13 @@ class Run:
         write_json(self.folder / "result.json", result)
         self.close()
         print(f"\n{self.sample}\n")
+        words = result["val_word_perplexity"]
+        per_word = f", {words:,.1f} per word" if words else ""
+        print(
+            f"perplexity {result['val_perplexity']:,.1f} per token{per_word}; the right token comes"
+            f" first in {result['val_accuracy']:.1%}, among the first five in"
+            f" {result['val_accuracy_top5']:.1%}"
+        )
         above = f" (entropy floor {floor:.3f})" if floor else ""
         memory = result["peak_rss_mb"]
         print(

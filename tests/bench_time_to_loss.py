@@ -52,7 +52,7 @@ def main():
     model, steps = reference(tokens, options.seconds)
     scores = judge(Logits(model), validation, SIZES["small"][3], corpus)
     goal = scores["bits_per_byte"]
-    print(f"GPT-2, transformers: {goal:.3f} after {options.seconds:.0f} s, {steps} steps", flush=True)
+    print(f"transformers' GPT-2: {goal:.3f} after {options.seconds:.0f} s, {steps} steps")
     bits, seconds = ours(options.steps)
     print(f"v4: {bits:.3f} after {seconds:.0f} s, {seconds / options.seconds:.2f} of that time")
     print("reached" if bits <= goal else "not reached")

@@ -84,7 +84,7 @@ def test_one_small_batch_can_be_overfitted(version):
     assert loss.item() < 0.05
 
 
-def test_a_run_leaves_its_files_and_a_full_result(version, cache, monkeypatch):
+def test_a_run_leaves_its_files_and_a_full_result(version, cache, monkeypatch, capsys):
     module = load(version)
     text, out = story_file(cache), cache / "out"
     run(module, monkeypatch, flags(module, data=text, out_dir=out))
@@ -97,6 +97,10 @@ def test_a_run_leaves_its_files_and_a_full_result(version, cache, monkeypatch):
     assert set(wanted.split()) <= set(result)
     assert result["version"] == version and result["steps"] == 12
     assert result["idea"] and result["idea"] in module.__doc__
+    assert result["val_perplexity"] == pytest.approx(math.exp(result["val_loss"]))
+    assert 0 < result["val_accuracy"] < result["val_accuracy_top5"] < 1
+    said = f"perplexity {result['val_perplexity']:,.1f} per token; the right token comes first in"
+    assert said in capsys.readouterr().out
     config = small(module)
     sequences = config.batch_size * getattr(config, "grad_accum", 1)
     assert result["tokens_seen"] == 12 * sequences * config.context_length
