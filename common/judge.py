@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from common.errors import NotFinite
 
 LOGIT_BYTES = 2**23  # logits held at once: 8 MiB, so that judging needs no more than training
+LONG_WINDOWS = 65_536  # tokens judged in windows longer than the training context
 
 
 @torch.no_grad()
@@ -79,13 +80,14 @@ def beyond_the_context(model, tokens, config, corpus, run):
 
     Side by side, a longer window leaves fewer tokens with little context: does more context help?
     Sliding by half a window, every token has at least half of it: is far context harmful?
-    Learned positions end with the context, so they have the first row alone.
+    Learned positions end with the context, so they have the first row alone. Long windows cost a
+    lot, so of a long split only the first LONG_WINDOWS tokens are judged, the same in each row.
     """
     for times in (1,) if config.position == "learned" else (1, 2, 4, 8):
         T = times * config.context_length
         strides = (T, max(1, T // 2))
-        row = [judge(model, tokens, T, corpus, stride=s)["bits_per_byte"] for s in strides]
-        run.extrapolation(times, T, *row)
+        rows = [judge(model, tokens, T, corpus, stride=s, limit=LONG_WINDOWS) for s in strides]
+        run.extrapolation(times, T, *(row["bits_per_byte"] for row in rows))
 
 
 def _exp(x):
