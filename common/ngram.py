@@ -25,17 +25,15 @@ def counting(train, validation, tokenizer, corpus, order):
     Kneser and Ney 1995, "Improved backing-off for m-gram language modeling"; Chen and Goodman 1999.
     """
     V, n_train = tokenizer.vocab_size, len(train)
-    tokens = np.concatenate([train, validation]).astype(np.int64)
+    tokens = np.concatenate([train, validation])
     # grams[k][i] numbers the k-gram that ends at i; -1 where none can: it would begin before its
     # text does. Equal numbers, equal k-grams, whether in training or in validation.
-    none = np.full(len(tokens), -1)
-    grams = [np.zeros_like(tokens)]
+    grams = [np.zeros(len(tokens), dtype=np.int32)]
     for k in range(1, order + 1):
-        begin = np.arange(len(tokens)) - (k - 1)
-        whole = (begin >= n_train) | ((begin >= 0) & (np.arange(len(tokens)) < n_train))
-        context = np.roll(grams[-1], 1)
-        grams.append(none.copy())
-        _, grams[k][whole] = np.unique(context[whole] * V + tokens[whole], return_inverse=True)
+        ends = np.concatenate([np.arange(k - 1, n_train), np.arange(n_train + k - 1, len(tokens))])
+        pairs = grams[-1][ends - 1].astype(np.int64) * V + tokens[ends]  # context and token
+        grams.append(np.full(len(tokens), -1, dtype=np.int32))
+        grams[k][ends] = np.unique(pairs, return_inverse=True)[1]
     probability = np.full(len(validation) - 1, 1 / V)
     at = np.arange(n_train + 1, len(tokens))  # the validation text's second token, and on
     for k in range(1, order + 1):
@@ -55,14 +53,10 @@ def counting(train, validation, tokenizer, corpus, order):
 
 def _counts(grams, k, n_train, longest):
     """c of each k-gram, and the number of its context, the tokens but the last."""
-    gram = grams[k][:n_train]
-    size = grams[k].max() + 1
-    context = np.zeros(size, dtype=np.int64)
-    inside = gram >= 0
-    context[gram[inside]] = np.roll(grams[k - 1], 1)[:n_train][inside]
+    gram, size = grams[k][k - 1 : n_train], grams[k].max() + 1
+    context = np.zeros(size, dtype=np.int32)
+    context[gram] = grams[k - 1][np.arange(k - 2, n_train - 1)]  # at -1 stands a 0, as for k = 1
     if longest:
-        return np.bincount(gram[inside], minlength=size), context
-    longer = grams[k + 1][:n_train]
-    _, first = np.unique(longer, return_index=True)  # where each kind of longer n-gram ends
-    first = first[longer[first] >= 0]
-    return np.bincount(gram[first], minlength=size), context
+        return np.bincount(gram, minlength=size), context
+    longer, first = np.unique(grams[k + 1][k:n_train], return_index=True)
+    return np.bincount(grams[k][k + first], minlength=size), context
