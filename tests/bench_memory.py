@@ -47,6 +47,21 @@ def main():
         parts = " + ".join(f"{value:.0f}" for value in estimate.values())
         measured = f"{peak - idle:.0f} ({peak:.0f} - {idle:.0f})"
         print(f"{version:8} {total:6.0f}: {parts:30} {measured:24} {(peak - idle) / total:.2f}")
+    longer_corpus()
+
+
+def longer_corpus():
+    """v1_1, and v1 beside it, with the sample's text once and 20 times over."""
+    print("\nversion   peak with the sample's text once   20 times   ratio")
+    text = (ROOT / "data" / "input.txt").read_bytes()
+    for version in ("v1", "v1_1"):
+        config, peaks = make_config(load(version), {}), []
+        for times in (1, 20):
+            with tempfile.TemporaryDirectory() as folder:
+                data = Path(folder, "text.txt")
+                data.write_bytes(text * times)
+                peaks.append(peak_of(version, config, str(data), str(Path(folder, "run")))[0])
+        print(f"{version:8} {peaks[0]:34.0f} {peaks[1]:10.0f} {peaks[1] / peaks[0]:7.2f}")
 
 
 def make_config(module, sizes):
