@@ -3,6 +3,9 @@
     python -m common.results                     the local runs' table
     python -m common.results publish             make the published runs again, resuming
     python -m common.results readme              rewrite the README's tables from results/
+    python -m common.results compare v2 v3       what changed from one published run to another
+    python -m common.results check runs/v2       does a run of your own agree with the published?
+    python -m common.results references          count the tables' reference rows again
 
 A published run is one JSON file in results/, the result.json of the run as it was written.
 """
@@ -16,7 +19,7 @@ import sys
 import time
 from pathlib import Path
 
-from common.cli import run_main
+from common.cli import run_command, run_main
 from common.errors import UserError
 from common.files import atomic_write, read_json
 
@@ -46,6 +49,17 @@ PUBLISHED = {
     "v3-wikitext-2": (STACK, (1, 2, 3)),
     "v4-wikitext-2": (STACK, (1, 2, 3)),
 }
+
+# Word perplexities of others on WikiText-2's test split, each from the paper's own table.
+ELSEWHERE = (
+    "For orientation, word perplexities published for the test split: LSTM 99.3, with a continuous"
+    " cache 68.9 ([Grave et al. 2016](https://arxiv.org/abs/1612.04426)); pointer sentinel LSTM"
+    " 80.8 ([Merity et al. 2016](https://arxiv.org/abs/1609.07843)); AWD-LSTM 65.8"
+    " ([Merity et al. 2017](https://arxiv.org/abs/1708.02182)); AWD-LSTM with a mixture of"
+    " softmaxes 61.45 ([Yang et al. 2017](https://arxiv.org/abs/1711.03953)). Theirs are models of"
+    " words, 33,278 of them; ours are of byte pairs, a word's probability being the product of its"
+    " tokens', and measured on the validation split."
+)
 
 
 # ---- Files ---------------------------------------------------------------------------------------
@@ -169,18 +183,21 @@ def difference(before, after):
     return mean, mean - half, mean + half
 
 
-def _bits(results):
+def bits_by_seed(results):
+    """{seed: bits per byte} of {seed: result}."""
     return {seed: result["val_bits_per_byte"] for seed, result in results.items()}
 
 
-def _spread(results):
-    mean, deviation = mean_and_deviation(list(_bits(results).values()))
-    spread = "" if deviation is None else f" ± {deviation:.3f}"
-    return f"{mean:.3f}{spread} ({len(results)})"
+def spread(results):
+    """Mean ± standard deviation of the bits per byte, and the number of seeds, as text."""
+    mean, deviation = mean_and_deviation(list(bits_by_seed(results).values()))
+    around = "" if deviation is None else f" ± {deviation:.3f}"
+    return f"{mean:.3f}{around} ({len(results)})"
 
 
-def _delta(before, after):
-    found = difference(_bits(before), _bits(after)) if before else None
+def delta(before, after):
+    """`difference` of the bits per byte, as text; "" where nothing can be claimed."""
+    found = difference(bits_by_seed(before), bits_by_seed(after)) if before else None
     if found is None:
         return ""
     mean, low, high = found
@@ -211,7 +228,13 @@ def markdown(head, rows):
 
 
 def lineage_table(corpus):
-    """A row a version: what it is, what it cost, what it reached, and by how much it is better.
+    """`lineage_rows` in Markdown, and what the numbers are."""
+    return markdown(*lineage_rows(corpus)) + _footnote(corpus)
+
+
+def lineage_rows(corpus):
+    """The table's head and a row a version: what it is, what it cost, what it reached, and by how
+    much it is better. Beneath them what counting reaches.
 
     A control is a version with the batches and steps of the next one, which had to change them.
     """
@@ -230,13 +253,42 @@ def lineage_table(corpus):
     head = ["version", "the one idea", "diff", "parameters", "tokens", "bits per byte (seeds)"]
     head += ["above the floor" if corpus == "sample" else "word perplexity"]
     head += ["Δ to the one before [95 %]", "tokens/s", "peak MB", "training"]
-    return markdown(head, rows) + _footnote(corpus)
+    return head, rows + _reference_rows(corpus)
+
+
+def _reference_rows(corpus):
+    """What counting the same tokens reaches, where `references` has counted them."""
+    path, rows = ROOT / "results" / f"reference-{corpus}.json", []
+    if path.exists():
+        for r in read_reference(path)["rows"]:
+            bits, words = r["val_bits_per_byte"], r["val_word_perplexity"]
+            against = f"{words:.1f}" if words else ""
+            against = f"{bits - _floor():.3f}" if corpus == "sample" else against
+            idea = f"{r['name']}, with Kneser-Ney smoothing"
+            took = f"{r['seconds']:.0f} s"
+            rows.append(["", idea, "", "", "", f"{bits:.3f}", against, "", "", "", took])
+    return rows
+
+
+def read_reference(path):
+    """What `references` wrote. Raises UserError where no table can be made of it."""
+    reference = read_json(path, "a file of reference rows")
+    kinds = {"name": str, "val_bits_per_byte": float, "seconds": (int, float)}
+    kinds["val_word_perplexity"] = (float, type(None))
+    try:
+        rows = reference["rows"]
+        whole = rows and all(isinstance(row[key], kinds[key]) for row in rows for key in kinds)
+    except (KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise UserError(f"{path} is damaged: count again, python -m common.results references")
+    return reference
 
 
 def _row(version, idea, diff, results, before, corpus):
     first = results[min(results)]
     if corpus == "sample":
-        against = f"{statistics.fmean(_bits(results).values()) - _floor():.3f}"
+        against = f"{statistics.fmean(bits_by_seed(results).values()) - _floor():.3f}"
     else:
         against = f"{_median(results, 'val_word_perplexity'):.1f}"
     return [
@@ -245,9 +297,9 @@ def _row(version, idea, diff, results, before, corpus):
         diff,
         f"{first['params']:,}",
         f"{first['tokens_seen'] / 1e6:.2f} M",
-        _spread(results),
+        spread(results),
         against,
-        _delta(before, results),
+        delta(before, results),
         f"{_median(results, 'tokens_per_second'):,.0f}",
         f"{_median(results, 'peak_rss_mb'):.0f}",
         f"{_median(results, 'seconds'):.0f} s",
@@ -260,8 +312,8 @@ def variants_table(corpus, rows, base):
     for label, name in rows:
         results = load_results(name)
         if results:
-            delta = "" if name == base else _delta(reference, results)
-            lines.append([label, _spread(results), delta])
+            change = "" if name == base else delta(reference, results)
+            lines.append([label, spread(results), change])
     return markdown(["", "bits per byte (seeds)", "Δ to the first row [95 %]"], lines)
 
 
@@ -313,13 +365,15 @@ def _footnote(corpus):
     if not found:
         return "\n\nNo run is published yet."
     e = found[0]["environment"]
+    counted = (ROOT / "results" / f"reference-{corpus}.json").exists()
     dtypes = " and ".join(sorted({r["environment"]["dtype"] for r in found}, reverse=True))
     return (
         f"\n\nMean ± standard deviation, number of seeds in brackets; Δ is the mean difference of"
         f" the same seeds with its 95 % confidence interval, n.s. where that holds zero. Speed,"
         f" memory and time are medians on {e['device']} with {e['threads']} threads, torch"
-        f" {e['torch']}, {dtypes}. Made by `python -m common.results publish`."
-    )
+        f" {e['torch']}, {dtypes}. Made by `python -m common.results publish`"
+        f"{' and `references`' if counted else ''}."
+    ) + f"\n\n{ELSEWHERE}" * (corpus == "wikitext-2")
 
 
 POSITIONS = [("ALiBi", "v4-sample"), ("RoPE", "v4-sample-rope")]
@@ -384,11 +438,12 @@ def local(folder: str = "runs"):
 
 
 def main():
-    import tyro
+    from common.compare import check, compare
+    from common.references import references
 
-    commands = {"local": local, "publish": publish, "readme": readme}
-    args = sys.argv[1:] or ["local"]
-    tyro.extras.subcommand_cli_from_dict(commands, args=args, description=__doc__)
+    commands = {"local": local, "publish": publish, "readme": readme, "compare": compare,
+                "check": check, "references": references}  # fmt: skip
+    run_command(commands, __doc__, sys.argv[1:] or ["local"])
 
 
 if __name__ == "__main__":
