@@ -263,7 +263,7 @@ def _reference_rows(corpus):
         for r in read_reference(path)["rows"]:
             bits, words = r["val_bits_per_byte"], r["val_word_perplexity"]
             against = f"{words:.1f}" if words else ""
-            against = f"{bits - _floor():.3f}" if corpus == "sample" else against
+            against = f"{bits - floor():.3f}" if corpus == "sample" else against
             idea = f"{r['name']}, with Kneser-Ney smoothing"
             took = f"{r['seconds']:.0f} s"
             rows.append(["", idea, "", "", "", f"{bits:.3f}", against, "", "", "", took])
@@ -288,7 +288,7 @@ def read_reference(path):
 def _row(version, idea, diff, results, before, corpus):
     first = results[min(results)]
     if corpus == "sample":
-        against = f"{statistics.fmean(bits_by_seed(results).values()) - _floor():.3f}"
+        against = f"{statistics.fmean(bits_by_seed(results).values()) - floor():.3f}"
     else:
         against = f"{_median(results, 'val_word_perplexity'):.1f}"
     return [
@@ -354,7 +354,8 @@ def samples(corpus):
     return "\n\n".join(blocks)
 
 
-def _floor():
+def floor():
+    """The sample's entropy in bits per byte: what no model gets below, but by chance."""
     info = json.loads((ROOT / "data" / "input.json").read_text(encoding="utf-8"))
     return info["splits"]["validation"]["floor_bits_per_byte"]
 

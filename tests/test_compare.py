@@ -18,8 +18,7 @@ from common.errors import UserError
 from common.ngram import counting
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
+def bare_project(tmp_path, monkeypatch):
     """A project of scripts v0 to v4 without results, in place of this one."""
     monkeypatch.setattr(results, "ROOT", tmp_path)
     for number, version in enumerate(results.ORDER):
@@ -29,6 +28,11 @@ def folder(tmp_path, monkeypatch):
     info = {"splits": {"validation": {"floor_bits_per_byte": 0.25}}}
     (tmp_path / "data" / "input.json").write_text(json.dumps(info), encoding="utf-8")
     return tmp_path
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    return bare_project(tmp_path, monkeypatch)
 
 
 def published(folder, name, bits, **changes):

@@ -1,0 +1,301 @@
+"""The page: well-formed, whole, and alone; what it says of made-up and of the published results."""
+
+import html.parser
+import json
+import re
+
+import pytest
+from test_compare import bare_project
+from test_results import put
+
+from common import report, results
+from common.cli import run_main
+from common.errors import UserError
+
+VOID = {"meta", "br", "img", "input", "link", "hr"}
+HOSTILE = "<script>alert('1')</script> & <b>"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    return bare_project(tmp_path, monkeypatch)
+
+
+class Page(html.parser.HTMLParser):
+    """The page read once: its elements with their attributes, its text, and every wrong nesting."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.open, self.wrong, self.elements, self.text = [], [], [], []
+        self.feed(text)
+        self.close()
+        self.wrong += self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.wrong.append(f"/{tag} at {self.getpos()}")
+
+    def handle_data(self, data):
+        if not {"script", "style"} & set(self.open):
+            self.text.append(data)
+
+    def all(self, tag, **wanted):
+        return [a for name, a in self.elements
+                if name == tag and all(a.get(k) == v for k, v in wanted.items())]  # fmt: skip
+
+
+def check_whole(text):
+    """What has to be so of every page; the page as it was read."""
+    page = Page(text)
+    assert page.wrong == []
+    ids = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
+    assert len(ids) == len(set(ids)), [one for one in ids if ids.count(one) > 1]
+    assert {one for one in ids if one.startswith("v")} >= set(results.ORDER)
+    for _, attrs in page.elements:  # links within the page and pictures within it; nothing else
+        for key in ("src", "href", "srcset", "action", "data", "poster"):
+            assert re.match("#|data:image/png;base64,", attrs.get(key, "#")), attrs
+        for key in ("xlink:href", "style", "clip-path", "fill"):
+            assert "//" not in (attrs.get(key) or "")
+    assert not {name for name, _ in page.elements} & {"link", "iframe", "object", "embed", "base"}
+    style = "".join(re.findall("<style>(.*?)</style>", text, re.S))
+    assert "@import" not in style and "url(" not in re.sub(r"url\(#\w+\)", "", style)
+    for attrs in page.all("a"):
+        assert attrs["href"].removeprefix("#") in ids
+    for name, attrs in page.elements:  # whatever names another element names one that is there
+        assert set(attrs.get("aria-labelledby", "").split()) <= set(ids), name
+    levels = [int(name[1]) for name, _ in page.elements if re.fullmatch("h[1-6]", name)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in zip(levels, levels[1:]))
+    assert all(attrs.get("alt") for attrs in page.all("img"))
+    assert len(page.all("html", lang="en")) == 1 and page.all("meta", name="viewport")
+    assert all("tabindex" in attrs for attrs in page.all("div", **{"class": "scroll"}))
+    return page
+
+
+def leave_runs(folder, name):
+    """What publishing leaves in runs/published: the results, and metrics of two evaluations."""
+    for path in (folder / "results").glob(f"{name}-seed*.json"):
+        home = folder / "runs" / "published" / path.stem
+        home.mkdir(parents=True)
+        (home / "result.json").write_bytes(path.read_bytes())
+        rows = [{"step": 9 * i, "tokens": 10**6 * i, "seconds": i, "val_bits_per_byte": 2.0 - i / 2}
+                for i in (0, 1)]  # fmt: skip
+        text = "\n".join(map(json.dumps, rows))
+        (home / "metrics.jsonl").write_text(text, encoding="utf-8")
+
+
+# ---- the page ----
+
+
+def test_the_page_of_the_published_results(tmp_path, monkeypatch, capsys):
+    """As a person calls it, without pictures: those of runs are as large as they like to be."""
+    out = tmp_path / "report.html"
+    monkeypatch.setattr("sys.argv", ["report.py", "--out", str(out), "--no-pictures"])
+    run_main(lambda: report.run_command(report.report, report.__doc__))
+    text = out.read_text(encoding="utf-8")
+    page = check_whole(text)
+    assert len(text.encode()) < 3e6 and str(out) in capsys.readouterr().out
+    words = " ".join(" ".join(page.text).split())
+    for version in results.ORDER:
+        idea, paragraphs = report.docstring(version)
+        assert f"{version}: {idea}" in words
+        for sentence in paragraphs[0].replace("`", " ` ").split(" ` ")[:1]:
+            assert sentence in words
+        runs = results.load_results(f"{version}-sample")
+        if runs:
+            assert results.spread(runs) in words
+            assert " ".join(runs[min(runs)]["sample"].split()) in words
+    assert len(page.all("details")) == len(page.all("summary")) == len(results.ORDER) - 1
+
+
+def test_with_nothing_published_it_says_what_makes_it(folder):
+    page = check_whole(report.page())
+    words = " ".join(" ".join(page.text).split())
+    assert "No run is published yet: python -m common.results publish" in words
+    assert words.count("No curves:") == 2 and "has been asked" in words
+    assert "not published yet" in words and not page.all("img") and not page.all("svg")
+
+
+def test_runs_that_are_present_are_drawn_and_can_be_switched_off(folder):
+    put(folder / "results", "v1-sample", [1.5, 1.6, 1.7])
+    put(folder / "results", "v1_1-sample", [1.2])
+    put(folder / "results", "v2-sample", [1.0])
+    for name in ("v1-sample", "v1_1-sample"):
+        leave_runs(folder, name)
+    page = check_whole(report.page())
+    boxes = page.all("input", type="checkbox")
+    assert [box["data-curve"] for box in boxes] == ["sample-v1-", "sample-v1_1-"]
+    ids = [attrs["id"] for name, attrs in page.elements if name == "g" and "id" in attrs]
+    parts = {box["data-curve"]: [i for i in ids if i.startswith(box["data-curve"])]
+             for box in boxes}  # fmt: skip
+    assert set(parts["sample-v1-"]) == {
+        f"sample-v1-{part}" for part in ("line", "band", "label", "arrow")
+    }
+    assert set(parts["sample-v1_1-"]) == {f"sample-v1_1-{p}" for p in ("line", "label", "arrow")}
+    (label,) = [a["aria-label"] for a in page.all("div", role="img")]
+    assert "v1, v1_1" in label
+
+
+def test_metrics_of_another_run_than_the_published_are_not_drawn(folder):
+    put(folder / "results", "v1-sample", [1.5, 1.6])
+    leave_runs(folder, "v1-sample")
+    put(folder / "results", "v1-sample", [1.5, 1.7])
+    assert list(report.folders("v1", "sample")) == [1]
+    (folder / "runs" / "published" / "v1-sample-seed1" / "metrics.jsonl").unlink()
+    assert report.chart("sample") is None
+
+
+def test_samples_and_ideas_are_text_not_markup(folder):
+    put(folder / "results", "v0-sample", [1.5], sample=f"One {HOSTILE}", idea=HOSTILE)
+    text = f'"""v0: an idea {HOSTILE}.\n\nWords, `code {HOSTILE}`."""\nx = "{HOSTILE}"\n'
+    (folder / "v0.py").write_text(text, encoding="utf-8")
+    made = report.page()
+    page = check_whole(made)
+    assert "alert" not in "".join(re.findall("<script>(.*?)</script>", made, re.S))
+    assert len(page.all("script")) == 1 and not page.all("b")
+    words = "".join(page.text)
+    for part in (f"One {HOSTILE}", f"an idea {HOSTILE}", f"code {HOSTILE}", f'x = "{HOSTILE}"'):
+        assert part in words
+
+
+def test_answers_to_the_same_questions_stand_in_one_table(folder):
+    row = {"n": 9, "right": 3, "accuracy": 1 / 3, "low": 0.12, "high": 0.65, "chance": 0.25}
+    for version, asked in (("v0", "a"), ("v1", "b"), ("v2", "a")):
+        put(folder / "results", f"{version}-sample", [1.5])
+        leave_runs(folder, f"{version}-sample")
+        path = folder / "runs" / "published" / f"{version}-sample-seed1" / "probes.json"
+        content = {"questions_sha256": asked, "kinds": {"copying": row}}
+        path.write_text(json.dumps(content), encoding="utf-8")
+    head, rows = report.probes()
+    assert head == ["question", "asked", "chance", "v0", "v2"]
+    assert rows == [["copying", "9", "25 %", *["33 % [12, 65]"] * 2]]
+    check_whole(report.page())
+    path.write_text('{"kinds": 3}', encoding="utf-8")
+    with pytest.raises(UserError, match=r"probes\.json is damaged"):
+        report.probes()
+
+
+def test_pictures_have_a_text_that_says_what_they_show(folder):
+    pictures = {"v2": [("data:image/png;base64,AAAA", "where the heads look")]}
+    (picture,) = check_whole(report.page(pictures)).all("img")
+    assert picture["alt"] == "where the heads look"
+
+
+def test_pictures_that_make_the_page_too_large_are_left_out(folder, monkeypatch):
+    put(folder / "results", "v1-sample", [1.5])
+    put(folder / "results", "v2-sample", [1.5])
+    for version in ("v1", "v2"):
+        leave_runs(folder, f"{version}-sample")
+        home = folder / "runs" / "published" / f"{version}-sample-seed1"
+        (home / "best.pt").write_bytes(b"")
+        settings = {"version": version, "config": {"n_layer": 2}}
+        (home / "config.json").write_text(json.dumps(settings), encoding="utf-8")
+    from common import inside, saved
+
+    def attention(run, layer, out):
+        if "v1" in run:
+            raise UserError("v1 has no attention")
+        assert layer == 2
+        open(out, "wb").write(b"x" * 30)
+
+    monkeypatch.setattr(saved, "ROOT", folder)
+    monkeypatch.setattr(inside, "attention", attention)
+    monkeypatch.setattr(inside, "embeddings", lambda run, out: open(out, "wb").write(b"x" * 60))
+    monkeypatch.setattr(report, "PICTURES_MOST", 125)  # 60 bytes are 80 characters, 30 are 40
+    drawn = report.draw_pictures()
+    assert {version: len(each) for version, each in drawn.items()} == {"v1": 1, "v2": 1}
+    assert "attention heads of v2" in drawn["v2"][0][1]
+
+
+def test_a_page_has_a_page_s_name(folder, monkeypatch, capsys):
+    for name, said in (("report.pdf", "ends in .html"), ("no/r.html", "can't write")):
+        out = folder / name
+        monkeypatch.setattr("sys.argv", ["report.py", "--out", str(out), "--no-pictures"])
+        with pytest.raises(SystemExit) as stop:
+            run_main(lambda: report.run_command(report.report, report.__doc__))
+        error = capsys.readouterr().err
+        assert stop.value.code == 2 and error.count("\n") == 1 and said in error
+        assert not out.exists()
+
+
+# ---- the diffs ----
+
+
+def test_a_diff_side_by_side():
+    before = [f"line {n}" for n in range(20)]
+    after = [*before[:9], "new", "line 9 b", *before[10:18], "line 19"]
+    rows = report.diff_rows("\n".join(before), "\n".join(after))
+    assert rows[0] == {"skipped": 6} and rows[1]["n"] == rows[1]["m"] == 7
+    changed = [(row["n"], row["m"]) for row in rows if row.get("changed")]
+    assert changed == [(10, 10), (None, 11), (19, None)]
+    shown = [row["n"] for row in rows if row.get("n")]
+    assert sum(row.get("skipped", 0) for row in rows) + len(shown) == 20
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("", "a\nb"), ("a\nb", ""), ("a", "a"), ("a\n\nb\n", "\nb\nc"), ("x = 1", "x  =  2\n")],
+)
+def test_both_sides_of_a_diff_are_the_whole_texts(before, after):
+    rows = report.diff_rows(before, after)
+    for side, text in (("old", before), ("new", after)):
+        shown = [row[side] for row in rows if row.get(side) is not None]
+        lines = ["".join(part for part, _ in pieces) for pieces in shown]
+        assert lines == (text.splitlines() if before != after else [])
+
+
+def test_every_diff_of_the_lineage_has_as_many_lines_as_its_size():
+    for before, after in zip(results.ORDER, results.ORDER[1:]):
+        texts = [(results.ROOT / f"{v}.py").read_text(encoding="utf-8") for v in (before, after)]
+        rows = [row for row in report.diff_rows(*texts) if row.get("changed")]
+        removed, added = (sum(row[side] is not None for row in rows) for side in ("old", "new"))
+        assert results.diff_size(before, after) == f"+{added} −{removed}"
+
+
+def test_only_the_words_that_differ_are_marked():
+    pieces = [("x = a ", False), ("+", True), (" b", False)]
+    assert report.marked("x = a + b", "x = a * b") == pieces
+    assert report.marked("a line of words", "and not one of them") == [("a line of words", False)]
+    assert report.marked("alone", None) == [("alone", False)] and report.marked(None, "a") is None
+
+
+# ---- in a browser ----
+
+
+def test_in_a_browser(folder, tmp_path):
+    """On a phone's screen nothing scrolls sideways, and a curve can be switched off."""
+    try:
+        from playwright.sync_api import Error, sync_playwright
+    except ImportError:
+        pytest.skip("no browser to try the page in: python -m pip install playwright, and"
+                    " python -m playwright install chromium")  # fmt: skip
+    put(folder / "results", "v1-sample", [1.5, 1.6])
+    put(folder / "results", "v2-sample", [1.5], sample="x" * 3000)
+    leave_runs(folder, "v1-sample")
+    path = tmp_path / "report.html"
+    path.write_text(report.page(), encoding="utf-8")
+    with sync_playwright() as browsers:
+        try:
+            browser = browsers.chromium.launch()
+        except Error as error:
+            pytest.skip(f"chromium does not start: {str(error).splitlines()[0]}")
+        page = browser.new_page(viewport={"width": 360, "height": 740}, color_scheme="dark")
+        page.goto(path.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(22, 22, 22)"
+        line = page.locator("#sample-v1-line")
+        assert line.is_visible()
+        page.get_by_label("v1", exact=True).press("Space")
+        assert not line.is_visible()
+        page.get_by_role("button", name="Unfold all diffs").press("Enter")
+        assert page.locator("details[open]").count() == len(results.ORDER) - 1
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        browser.close()
