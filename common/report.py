@@ -10,6 +10,7 @@ import contextlib
 import difflib
 import io
 import re
+import sys
 import tempfile
 from itertools import zip_longest
 from pathlib import Path
@@ -159,28 +160,27 @@ def chart(corpus):
     (axes,) = figure.axes
     bands = iter(axes.collections)
     for line, (version, runs) in zip(axes.lines, lines.items()):
-        prefix = f"{corpus}-{version}"
-        line.set_gid(f"{prefix}-line")
+        line.set_gid(f"{version}-line")
         if len(runs) > 1:
-            next(bands).set_gid(f"{prefix}-band")
+            next(bands).set_gid(f"{version}-band")
         for text in axes.texts:
             if text.get_text().startswith(f"{line.get_label()}: "):
-                text.set_gid(f"{prefix}-label")
-                text.arrow_patch.set_gid(f"{prefix}-arrow")
+                text.set_gid(f"{version}-label")
+                text.arrow_patch.set_gid(f"{version}-arrow")
     colours = [LOOKS[number % len(LOOKS)][0] for number in range(len(lines))]
     return {"svg": _svg(figure, corpus), "curves": list(zip(lines, colours))}
 
 
-def _svg(figure, salt):
-    """A figure as an <svg> element that stands in a page: no prologue, nothing about its making."""
+def _svg(figure, prefix):
+    """A figure as an <svg> element to stand in a page: no prologue, ids of its own by a prefix."""
     import matplotlib
 
     about = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     out = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": salt}):
+    with matplotlib.rc_context({"svg.hashsalt": "lineage"}):
         figure.savefig(out, format="svg", metadata=about)
     text = out.getvalue()
-    return text[text.index("<svg") :]
+    return re.sub(r'(\bid="|url\(#|href="#)', rf"\1{prefix}-", text[text.index("<svg") :])
 
 
 def draw_pictures():
@@ -207,13 +207,16 @@ def draw_pictures():
                 try:
                     with contextlib.redirect_stdout(io.StringIO()):
                         draw[kind](str(folder), str(path))
-                except UserError:
+                except UserError as error:
+                    print(f"no picture of {kind}: {error}", file=sys.stderr)
                     continue
                 data = base64.b64encode(path.read_bytes()).decode("ascii")
-            if len(data) <= room:
-                room -= len(data)
-                alt = alt.format(version=version)
-                drawn.setdefault(version, []).append((f"data:image/png;base64,{data}", alt))
+            if len(data) > room:
+                print(f"no picture of {kind} of {version}: no room is left", file=sys.stderr)
+                continue
+            room -= len(data)
+            url = f"data:image/png;base64,{data}"
+            drawn.setdefault(version, []).append((url, alt.format(version=version)))
     return drawn
 
 

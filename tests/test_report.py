@@ -128,11 +128,14 @@ def test_runs_that_are_present_are_drawn_and_can_be_switched_off(folder):
     put(folder / "results", "v1-sample", [1.5, 1.6, 1.7])
     put(folder / "results", "v1_1-sample", [1.2])
     put(folder / "results", "v2-sample", [1.0])
-    for name in ("v1-sample", "v1_1-sample"):
+    wikitext = {"data": {"name": "wikitext-2"}, "val_word_perplexity": 300.0}
+    put(folder / "results", "v1-wikitext-2", [1.0, 2.0], **wikitext)
+    for name in ("v1-sample", "v1_1-sample", "v1-wikitext-2"):
         leave_runs(folder, name)
     page = check_whole(report.page())
     boxes = page.all("input", type="checkbox")
-    assert [box["data-curve"] for box in boxes] == ["sample-v1-", "sample-v1_1-"]
+    curves = ["sample-v1-", "sample-v1_1-", "wikitext-2-v1-"]
+    assert [box["data-curve"] for box in boxes] == curves
     ids = [attrs["id"] for name, attrs in page.elements if name == "g" and "id" in attrs]
     parts = {box["data-curve"]: [i for i in ids if i.startswith(box["data-curve"])]
              for box in boxes}  # fmt: skip
@@ -140,8 +143,13 @@ def test_runs_that_are_present_are_drawn_and_can_be_switched_off(folder):
         f"sample-v1-{part}" for part in ("line", "band", "label", "arrow")
     }
     assert set(parts["sample-v1_1-"]) == {f"sample-v1_1-{p}" for p in ("line", "label", "arrow")}
-    (label,) = [a["aria-label"] for a in page.all("div", role="img")]
-    assert "v1, v1_1" in label
+    labels = [attrs["aria-label"] for attrs in page.all("div", role="img")]
+    assert len(labels) == 2 and "v1, v1_1" in labels[0]
+    for _, attrs in page.elements:  # what a picture takes from elsewhere is there
+        wanted = re.findall(r"(?:url\(|^)#([^)]+)", attrs.get("xlink:href") or "")
+        assert set(wanted + re.findall(r"url\(#(.*?)\)", str(attrs))) <= {
+            other.get("id") for _, other in page.elements
+        }
 
 
 def test_metrics_of_another_run_than_the_published_are_not_drawn(folder):
@@ -189,7 +197,7 @@ def test_pictures_have_a_text_that_says_what_they_show(folder):
     assert picture["alt"] == "where the heads look"
 
 
-def test_pictures_that_make_the_page_too_large_are_left_out(folder, monkeypatch):
+def test_pictures_that_make_the_page_too_large_are_left_out(folder, monkeypatch, capsys):
     put(folder / "results", "v1-sample", [1.5])
     put(folder / "results", "v2-sample", [1.5])
     for version in ("v1", "v2"):
@@ -213,6 +221,9 @@ def test_pictures_that_make_the_page_too_large_are_left_out(folder, monkeypatch)
     drawn = report.draw_pictures()
     assert {version: len(each) for version, each in drawn.items()} == {"v1": 1, "v2": 1}
     assert "attention heads of v2" in drawn["v2"][0][1]
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["no picture of attention: v1 has no attention",
+                    "no picture of embeddings of v2: no room is left"]  # fmt: skip
 
 
 def test_a_page_has_a_page_s_name(folder, monkeypatch, capsys):
