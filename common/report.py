@@ -263,7 +263,8 @@ def page(pictures=None):
         if rows:
             tables[where] = (head, [[cell.strip("`") for cell in row] for row in rows])
     found = steps(pictures or {})
-    means = [number["mean"] for step in found for number in step["numbers"][:1]]
+    numbers = [number for step in found for number in step["numbers"]]
+    means = [number["mean"] for number in numbers if number["corpus"] == "sample"]
     charts = {CORPORA[corpus]: (corpus, chart(corpus)) for corpus in CORPORA}
     return template.render(
         steps=found,

@@ -3,6 +3,7 @@
 import html.parser
 import json
 import re
+from pathlib import Path
 
 import pytest
 from test_compare import bare_project
@@ -212,11 +213,14 @@ def test_pictures_that_make_the_page_too_large_are_left_out(folder, monkeypatch,
         if "v1" in run:
             raise UserError("v1 has no attention")
         assert layer == 2
-        open(out, "wb").write(b"x" * 30)
+        Path(out).write_bytes(b"x" * 30)
+
+    def embeddings(run, out):
+        Path(out).write_bytes(b"x" * 60)
 
     monkeypatch.setattr(saved, "ROOT", folder)
     monkeypatch.setattr(inside, "attention", attention)
-    monkeypatch.setattr(inside, "embeddings", lambda run, out: open(out, "wb").write(b"x" * 60))
+    monkeypatch.setattr(inside, "embeddings", embeddings)
     monkeypatch.setattr(report, "PICTURES_MOST", 125)  # 60 bytes are 80 characters, 30 are 40
     drawn = report.draw_pictures()
     assert {version: len(each) for version, each in drawn.items()} == {"v1": 1, "v2": 1}
