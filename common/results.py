@@ -265,7 +265,7 @@ def _reference_rows(corpus):
             against = f"{words:.1f}" if words else ""
             against = f"{bits - floor():.3f}" if corpus == "sample" else against
             idea = f"{r['name']}, with Kneser-Ney smoothing"
-            took = f"{r['seconds']:.0f} s"
+            took = f"{r['seconds']:.1f} s"
             rows.append(["", idea, "", "", "", f"{bits:.3f}", against, "", "", "", took])
     return rows
 
