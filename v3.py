@@ -102,7 +102,7 @@ class CausalSelfAttention(nn.Module):
         q, k, v = self.qkv(x).split(C, dim=-1)
         q, k, v = (z.view(B, T, self.n_head, -1).transpose(1, 2) for z in (q, k, v))  # (B, H, T, D)
         dropout = self.dropout if self.training else 0.0
-        if x.device.type == "cpu":  # this kernel is quicker in float32 there, other than the maps
+        if q.dtype == torch.bfloat16 and x.device.type == "cpu":  # float32 is quicker here
             q, k, v = q.float(), k.float(), v.float()
         with torch.autocast(x.device.type, enabled=False):  # takes q, k, v as they are
             y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)

@@ -143,7 +143,7 @@ class CausalSelfAttention(nn.Module):
         if self.position == "rope":
             q, k = rotate(q, self.rope_base, S - T), rotate(k, self.rope_base, 0)
         dropout = self.dropout if self.training else 0.0
-        if x.device.type == "cpu":  # this kernel is quicker in float32 there, other than the maps
+        if q.dtype == torch.bfloat16 and x.device.type == "cpu":  # float32 is quicker here
             q, k, v = q.float(), k.float(), v.float()
         bias = None if bias is None else bias[:, -T:, -S:].type_as(q)
         causal = bias is None and S == T  # a single new token may look at all that is kept
