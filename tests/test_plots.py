@@ -131,9 +131,9 @@ def beyond(bits, shift=0.0):
 def test_context_has_a_panel_for_each_way_of_judging(tmp_path, monkeypatch):
     put(tmp_path / "results", "v4-sample", [1.0], extrapolation=beyond([0.5, 0.4, 0.3, 0.2]))
     path = tmp_path / "results" / "v4-sample-seed1.json"
-    second = {**json.loads(path.read_text()), "seed": 2}
+    second = {**json.loads(path.read_text(encoding="utf-8")), "seed": 2}
     second["extrapolation"] = beyond([0.5, 0.4, 0.3, 0.2], shift=0.1)
-    path.with_name("v4-sample-seed2.json").write_text(json.dumps(second))
+    path.with_name("v4-sample-seed2.json").write_text(json.dumps(second), encoding="utf-8")
     put(tmp_path / "results", "v4-sample-learned", [1.0], extrapolation=beyond([0.6]))
     put(tmp_path / "results", "v4-sample-none", [1.0])  # made before there were such rows
     monkeypatch.setattr(results, "ROOT", tmp_path)
