@@ -7,6 +7,7 @@ import io
 import math
 import os
 import re
+import signal
 import sys
 import typing
 from pathlib import Path
@@ -165,16 +166,17 @@ def _saved(config_class, config):
         flag = "--resume" if config.resume else "--sample-only"
         raise UserError(f"{flag}: no run in {config.out_dir}; train one first")
     saved, defaults = read_json(path, "a run's settings"), config_class()
+    version = saved.get("version")
+    if isinstance(version, str) and version != Path(defaults.out_dir).name:
+        raise UserError(
+            f"{config.out_dir} holds a run of {version:.40}.py, not of this script: use that script"
+            f" or another --out-dir"
+        )
     try:
         version, values = saved["version"], saved["config"]
         values = {field.name: values[field.name] for field in dataclasses.fields(config_class)}
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} is not a run's settings: see its {error}") from None
-    if version != Path(defaults.out_dir).name:
-        raise UserError(
-            f"{config.out_dir} holds a run of {version}.py, not of this script: use that script or"
-            f" another --out-dir"
-        )
     for field in dataclasses.fields(config_class):
         name, value = field.name, values[field.name]
         allowed = typing.get_args(field.type) or (value,)  # of a Literal
@@ -189,12 +191,20 @@ def _saved(config_class, config):
     return config_class(**{**values, **here})
 
 
+def _terminated(number, frame):
+    print("stopped", file=sys.stderr)
+    sys.exit(128 + number)
+
+
 def run_main(main):
     """Call main(); a UserError is one line on standard error and exit status 2, no traceback."""
     # Progress bars and messages hold characters that a Windows console's own encoding may lack.
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError):
             stream.reconfigure(encoding="utf-8", errors="replace")
+    # SIGTERM before a run has begun and after it has ended, like Ctrl-C: tidy up, then leave.
+    with contextlib.suppress(ValueError):  # signals are the main thread's
+        signal.signal(signal.SIGTERM, _terminated)
     try:
         main()
         sys.stdout.flush()

@@ -283,6 +283,8 @@ def load_tokenizer_file(path):
     path = Path(path)
     if not os.path.exists(path):    # false for impossible names too
         raise UserError(f"--tokenizer {path} is neither a kind ({', '.join(KINDS)}) nor a file")
+    if not path.is_file() and not path.is_dir():    # a pipe, or a device without an end
+        raise UserError(f"--tokenizer {path} is not a regular file")
     try:
         size = path.stat().st_size
         data = None if size > LARGEST_FILE else json.loads(path.read_text(encoding="utf-8"))

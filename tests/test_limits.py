@@ -2,16 +2,19 @@
 that want the same."""
 
 import math
+import os
+import subprocess
 import sys
 
 import pytest
 import torch
 from lab import KILLED, Lab
-from lineage import VERSIONS, flags, load, run, small, story_file
+from lineage import ROOT, VERSIONS, flags, load, run, small, story_file
 
 from common.cli import run_main
 from common.errors import UserError
 from common.run import pick_device, read_checkpoint
+from common.tokenizers import load_tokenizer_file
 
 # ---- numbers -------------------------------------------------------------------------------------
 
@@ -189,3 +192,41 @@ def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
     # The lock died with its holder.
     assert first.resume("run", at_step=10**6 + 1, at_operation=30) == KILLED, first.said()
     assert f"resuming {tmp_path / 'run'}" in first.said()
+
+
+# ---- what a reader found -------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_no_vocabulary(tmp_path):
+    """It would be waited for, and /dev/zero read, without end."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(UserError, match="is not a regular file"):
+            load_tokenizer_file(path)
+
+
+def test_a_resumed_run_of_another_version_is_told_by_its_version(cache, monkeypatch):
+    module = load("v2")
+    run(module, monkeypatch, flags(module, data=story_file(cache), out_dir=cache / "run", steps=0))
+    with pytest.raises(UserError, match=r"holds a run of v2\.py, not of this script"):
+        run(load("v3"), monkeypatch, ["--resume", "--out-dir", cache / "run"])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="on Windows a process that is ended can say nothing")
+def test_sigterm_before_training_leaves_nothing(tmp_path):
+    code = (
+        "import time\nfrom common.cli import run_main\nfrom common.files import atomic_write\n"
+        "def main():\n"
+        f"    with atomic_write({str(tmp_path / 'file')!r}):\n"
+        "        print('here', flush=True)\n        time.sleep(60)\n"
+        "run_main(main)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout.readline() == b"here\n"
+        process.terminate()
+        said = process.communicate()[1]
+    assert (process.returncode, said) == (143, b"stopped\n")
+    assert list(tmp_path.iterdir()) == []
