@@ -4,7 +4,7 @@ What matters is how far back something stands, not where in the window. ALiBi lo
 distance, each head at its own rate; RoPE turns queries and keys by an angle that grows with the
 position, so that their product depends on the distance alone. The step to here: `diff v3.py v4.py`.
 
-Expect the same stories, from fewer tokens; and losses that hold beyond the training context.
+Expect the same stories from fewer tokens, losses that hold beyond the context, quicker sampling.
 """
 
 import math
