@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from common.cli import parse, run_main
 from common.data import load_corpus, token_file
-from common.distributed import join_processes, rank, world_size
+from common.distributed import join_processes, rank, to_device, world_size
 from common.errors import UserError
 from common.judge import beyond_the_context, judge
 from common.run import Run, compile_if_asked, pick_device
@@ -288,9 +288,10 @@ def train(model, config, corpus, tokenizer, run, device):
         optimizer.zero_grad()
         for _ in range(config.grad_accum):  # each piece's activations are freed before the next
             x, y = get_batch(tokens, config, generator)
+            x, y = to_device(x, y, device)  # on a GPU while it still works on the last
             with autocast:
-                logits = parallel(x.to(device))
-                loss = F.cross_entropy(logits.flatten(0, -2), y.to(device).flatten())
+                logits = parallel(x)
+                loss = F.cross_entropy(logits.flatten(0, -2), y.flatten())
             (loss / config.grad_accum).backward()  # gradients add up: the mean over the pieces
             run.count(loss, y.numel())
         nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)

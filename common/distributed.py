@@ -1,4 +1,4 @@
-"""Data parallelism: joining the processes that torchrun starts. Without torchrun there is one."""
+"""Several devices: the processes that torchrun starts (without it there is one), copies to a GPU."""
 
 import atexit
 import os
@@ -68,3 +68,10 @@ def gather(value):
     values = [None] * world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def to_device(x, y, device):
+    """The batch on its device. To a GPU it goes from pinned memory, and nobody waits for that."""
+    if device.type != "cuda":
+        return x.to(device), y.to(device)
+    return tuple(t.contiguous().pin_memory().to(device, non_blocking=True) for t in (x, y))

@@ -102,6 +102,6 @@ def _int64(row):
 def _score(logits, y):
     """Summed nats, hits among the best one and the best five, and the number of predictions."""
     logits, y = logits.flatten(0, 1).float(), y.flatten()  # (N, V), (N,)
-    nats = F.cross_entropy(logits, y, reduction="none").double().sum().item()
+    nats = F.cross_entropy(logits, y, reduction="none").cpu().double().sum().item()
     best = logits.topk(min(5, logits.shape[-1]), dim=-1).indices == y[:, None]  # (N, 5)
     return nats, best[:, 0].sum().item(), best.sum().item(), len(y)

@@ -257,7 +257,7 @@ def log_probabilities(model, tokenizer, context_length, questions):
                 for number, which, last in wanted[ids]:
                     part = row[len(ids) - len(last) : len(ids)].float().log_softmax(-1)
                     chosen = part.gather(1, torch.tensor(last, device=device)[:, None])
-                    scores[number][which] = chosen.double().sum().item()
+                    scores[number][which] = chosen.cpu().double().sum().item()
     return scores
 
 

@@ -302,7 +302,8 @@ class Run:
 
         On a GPU the loss is only added up, since reading it would make the CPU wait.
         """
-        self.loss_sum = self.loss_sum + loss.detach().double()
+        precise = torch.float32 if loss.device.type == "mps" else torch.float64  # MPS has no double
+        self.loss_sum = self.loss_sum + loss.detach().to(precise)
         self.loss_count += 1
         self.tokens += tokens * world_size()
         if loss.device.type == "cpu":
