@@ -7,7 +7,9 @@
     python -m common.results check runs/v2       does a run of your own agree with the published?
     python -m common.results references          count the tables' reference rows again
 
-A published run is one JSON file in results/, the result.json of the run as it was written.
+A published run is one JSON file in results/: the run's result.json, and beside its keys `curve`, the
+rows of metrics.jsonl; of the versions themselves also `probes` and `diagnostics`, what
+common.probes and common.diagnostics found.
 """
 
 import difflib
@@ -111,26 +113,56 @@ def publish(only: str = "", seeds: tuple[int, ...] = ()):
         for seed in all_seeds
         if only in name and (not seeds or seed in seeds)
     ]
-    todo = [job for job in jobs if not _is_published(*job)]
+    todo = [job for job in jobs if not _is_published(*job) or _can_be_completed(*job)]
     print(f"{len(jobs) - len(todo)} of {len(jobs)} runs are there; {len(todo)} to make")
     began = time.monotonic()
     for number, (name, seed, args) in enumerate(todo):
         if number:
             left = (time.monotonic() - began) / number * (len(todo) - number)
             print(f"about {left / 60:.0f} minutes left")
-        folder = ROOT / "runs" / "published" / f"{name}-seed{seed}"
-        version = name.partition("-")[0]
-        script = ROOT / f"{version}.py"
+        folder, script = _folder(name, seed), _script(name)
+        print(f"[{number + 1}/{len(todo)}] {name}, seed {seed}", flush=True)
+        if _is_finished(folder, script, args):  # it was stopped behind the training
+            _complete(name, seed)
+            continue
         home = folder.relative_to(ROOT).as_posix()  # the result names it: no path of this machine
         command = [sys.executable, str(script), "--out-dir", home]
         resume = _is_unfinished(folder, script)
         command += ["--resume"] if resume else [*args, "--seed", str(seed)]
-        print(f"[{number + 1}/{len(todo)}] {name}, seed {seed}", flush=True)
         if subprocess.run(command, cwd=ROOT).returncode:
             raise UserError(f"{name}, seed {seed} stopped; run the same command again to go on")
-        _result_path(name, seed).parent.mkdir(exist_ok=True)
-        with atomic_write(_result_path(name, seed)) as file:
-            file.write((folder / "result.json").read_bytes())
+        _complete(name, seed)
+
+
+def _complete(name, seed):
+    """Write a finished run's published file, once its model has been questioned."""
+    folder = _folder(name, seed)
+    result = read_result(folder / "result.json")
+    rows = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    result["curve"] = [json.loads(row) for row in rows]
+    for key in _questions(name):
+        if not (folder / f"{key}.json").exists():
+            command = [sys.executable, "-m", f"common.{key}", str(folder)]
+            if subprocess.run(command, cwd=ROOT).returncode:
+                raise UserError(f"{name}, seed {seed}: common.{key} stopped; run the same again")
+        result[key] = read_json(folder / f"{key}.json", f"what common.{key} found")
+    _result_path(name, seed).parent.mkdir(exist_ok=True)
+    with atomic_write(_result_path(name, seed), "w") as file:
+        file.write(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+
+
+def _questions(name):
+    """What is asked of a published run: of the versions themselves, not of their variants."""
+    version, _, corpus = name.partition("-")
+    return {"sample": ["probes", "diagnostics"], "wikitext-2": ["diagnostics"]}.get(corpus, [])
+
+
+def _folder(name, seed):
+    return ROOT / "runs" / "published" / f"{name}-seed{seed}"
+
+
+def _script(name):
+    return ROOT / f"{name.partition('-')[0]}.py"
 
 
 def _result_path(name, seed):
@@ -144,18 +176,45 @@ def _is_published(name, seed, args):
         return False
     result = read_result(path)
     _refuse_misnamed(path, name, result)
+    return _has_settings(result, args)
+
+
+def _has_settings(result, args):
     wanted = zip(args[::2], args[1::2], strict=True)  # flag, value, flag, value, ...
     made = {"--" + key.replace("_", "-"): str(value) for key, value in result["config"].items()}
     return all(made.get(flag) == value for flag, value in wanted)
 
 
+def _can_be_completed(name, seed, args):
+    """True where the published file lacks a key that its run, which is here, can still give."""
+    result = read_result(_result_path(name, seed))
+    folder = _folder(name, seed)
+    if all(key in result for key in ["curve", *_questions(name)]):
+        return False
+    if not _is_finished(folder, _script(name), args):
+        return False
+    here = read_result(folder / "result.json")
+    return here["val_bits_per_byte"] == result["val_bits_per_byte"]
+
+
+def _is_finished(folder, script, args):
+    """True where a run of this very script with these settings ended, whether published or not."""
+    if not (folder / "result.json").exists() or not _is_script(folder, script):
+        return False
+    return _has_settings(read_result(folder / "result.json"), args)
+
+
 def _is_unfinished(folder, script):
     """True where a run of this very script was stopped: another one's settings may differ."""
+    finished = (folder / "result.json").exists()
+    return not finished and (folder / "checkpoint.pt").exists() and _is_script(folder, script)
+
+
+def _is_script(folder, script):
     try:
-        same = (folder / "script.py").read_bytes() == script.read_bytes()
+        return (folder / "script.py").read_bytes() == script.read_bytes()
     except FileNotFoundError:
         return False
-    return same and (folder / "checkpoint.pt").exists() and not (folder / "result.json").exists()
 
 
 # ---- Numbers -------------------------------------------------------------------------------------

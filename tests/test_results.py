@@ -74,7 +74,22 @@ if (here / "stop").exists():
     sys.exit(130)
 result = json.loads((here / "result.json").read_text())
 result |= {"version": version, "seed": int(config["seed"]), "config": config}
+(out / "metrics.jsonl").write_text('{"step": 0}\\n{"step": 9}\\n')
 (out / "result.json").write_text(json.dumps(result))
+"""
+
+# In place of common.probes and common.diagnostics: the questions stop once where a file says so.
+QUESTIONS = """
+import sys
+from pathlib import Path
+
+here = Path(__file__).resolve().parent.parent
+with open(here / "calls.txt", "a") as file:
+    print(Path(__file__).stem, Path(sys.argv[1]).name, file=file)
+if (here / "stop_questions").exists():
+    (here / "stop_questions").unlink()
+    sys.exit(1)
+Path(sys.argv[1], Path(__file__).stem + ".json").write_text('{"kinds": {}}')
 """
 
 
@@ -85,6 +100,9 @@ def project(tmp_path, monkeypatch):
     for version in results.ORDER:
         text = SCRIPT + f"# {version}\n" * (1 + results.ORDER.index(version))
         (tmp_path / f"{version}.py").write_text(text, encoding="utf-8")
+    for name in ("probes", "diagnostics"):
+        (tmp_path / "common").mkdir(exist_ok=True)
+        (tmp_path / "common" / f"{name}.py").write_text(QUESTIONS, encoding="utf-8")
     (tmp_path / "result.json").write_text(json.dumps(made_up("", 0, 1.5)), encoding="utf-8")
     (tmp_path / "data").mkdir()
     info = {"splits": {"validation": {"floor_bits_per_byte": 0.25}}}
@@ -97,11 +115,12 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
-def calls(project):
+def calls(project, questions=False):
+    """How the versions were called since the last time, or the questions' programs."""
     path = project / "calls.txt"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     path.unlink(missing_ok=True)
-    return lines
+    return [line for line in lines if line.startswith("v") != questions]
 
 
 def table(text, name):
@@ -278,10 +297,42 @@ def test_publish_makes_what_is_missing_and_only_that(project, monkeypatch, capsy
     assert "1 of 4 runs are there; 3 to make" in capsys.readouterr().out
     assert results.load_results("v0-sample")[1]["val_bits_per_byte"] == 9.0  # was not made again
     for name in ("v0-sample-seed2", "v3-sample-dropout-seed1"):
-        published = (project / "results" / f"{name}.json").read_bytes()
-        assert published == (runs / name / "result.json").read_bytes()
+        published = json.loads((project / "results" / f"{name}.json").read_text(encoding="utf-8"))
+        assert published.pop("curve") == [{"step": 0}, {"step": 9}]
+        for key in ("probes", "diagnostics"):  # of versions alone
+            assert published.pop(key, None) == (None if "dropout" in name else {"kinds": {}})
+        assert published == json.loads((runs / name / "result.json").read_text(encoding="utf-8"))
     results.publish()
     assert calls(project) == []
+
+
+def test_a_run_that_was_stopped_behind_the_training_is_not_trained_again(project, monkeypatch):
+    monkeypatch.setattr(results, "PUBLISHED", {"v0-sample": ([], (1,))})
+    (project / "stop_questions").touch()
+    with pytest.raises(UserError, match="v0-sample, seed 1: common.probes stopped"):
+        results.publish()
+    assert not (project / "results").exists()
+    calls(project)
+    results.publish()
+    assert calls(project, questions=True) == [
+        "probes v0-sample-seed1", "diagnostics v0-sample-seed1"
+    ]
+    assert results.load_results("v0-sample")[1]["probes"] == {"kinds": {}}
+
+
+def test_a_published_file_gets_what_it_lacks_from_its_run(project, monkeypatch):
+    monkeypatch.setattr(results, "PUBLISHED", {"v0-sample": ([], (1,))})
+    results.publish()
+    calls(project)
+    path = project / "results" / "v0-sample-seed1.json"
+    whole = path.read_bytes()
+    less = {key: value for key, value in json.loads(whole).items() if key != "curve"}
+    path.write_text(json.dumps(less), encoding="utf-8")
+    results.publish()
+    assert path.read_bytes() == whole and not calls(project)
+    path.write_text(json.dumps(less | {"val_bits_per_byte": 1.4}), encoding="utf-8")
+    results.publish()  # another run's: its folder can't complete it
+    assert "curve" not in results.load_results("v0-sample")[1] and not calls(project)
 
 
 def test_publish_makes_again_what_was_made_with_other_arguments(project, monkeypatch):
