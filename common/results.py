@@ -29,27 +29,42 @@ ROOT = Path(__file__).resolve().parent.parent
 ORDER = ["v0", "v1", "v1_1", "v2", "v3", "v4"]
 
 # Real text needs more of everything than the sample.
-WIKITEXT = "--data wikitext-2 --vocab-size 4096".split()
-BLOCK = WIKITEXT + "--n-head 4 --batch-size 8 --steps 2000 --eval-every 1000".split()
-STACK = BLOCK + "--learning-rate 0.003 --dtype bfloat16".split()
+WIKITEXT = {"data": "wikitext-2", "vocab-size": 4096}
+TABLE = WIKITEXT | {"steps": 250, "eval-every": 125}
+BLOCK = WIKITEXT | {"n-head": 4, "batch-size": 8, "steps": 2000, "eval-every": 1000}
+STACK = BLOCK | {"learning-rate": 0.003, "dtype": "bfloat16"}
+SHORT = STACK | {"steps": 500, "eval-every": 500}
+LONG = STACK | {"n-layer": 4, "steps": 3600, "eval-every": 600}
+VOCABULARIES = (512, 1024, 4096, 16384)
+
+
+def flags(settings):
+    """Settings as arguments: {"vocab-size": 4096} is ["--vocab-size", "4096"]."""
+    return [part for key, value in settings.items() for part in (f"--{key}", str(value))]
+
 
 # What is published: name, the arguments, the seeds. A name begins with its version.
+THREE, FIVE = (1, 2, 3), (1, 2, 3, 4, 5)
 PUBLISHED = {
-    **{f"{version}-sample": ([], (1, 2, 3)) for version in ORDER},
-    "v1_1-sample-control": ("--batch-size 4 --grad-accum 1 --steps 1500".split(), (1, 2, 3)),
-    "v2-sample-dot": (["--attention", "dot"], (1, 2, 3)),
-    "v2-sample-mean": (["--attention", "mean"], (1, 2, 3)),
-    "v3-sample-dropout": (["--dropout", "0.1"], (1, 2, 3)),
-    "v4-sample-rope": (["--position", "rope"], (1, 2, 3)),
-    "v4-sample-learned": (["--position", "learned"], (1, 2, 3)),
-    "v4-sample-sinusoidal": (["--position", "sinusoidal"], (1, 2, 3)),
-    "v4-sample-none": (["--position", "none"], (1, 2, 3)),
-    "v0-wikitext-2": (WIKITEXT[:2], (1, 2, 3)),
-    "v1-wikitext-2": (WIKITEXT + ["--steps", "250", "--eval-every", "125"], (1, 2, 3)),
-    "v1_1-wikitext-2": (WIKITEXT + ["--steps", "250", "--eval-every", "125"], (1, 2, 3)),
-    "v2-wikitext-2": (BLOCK, (1, 2, 3)),
-    "v3-wikitext-2": (STACK, (1, 2, 3)),
-    "v4-wikitext-2": (STACK, (1, 2, 3)),
+    **{f"{version}-sample": ([], FIVE) for version in ORDER},
+    "v1_1-sample-control": (flags({"batch-size": 4, "grad-accum": 1, "steps": 1500}), THREE),
+    **{f"v2-sample-{kind}": (["--attention", kind], THREE) for kind in ("dot", "mean")},
+    "v3-sample-dropout": (["--dropout", "0.1"], THREE),
+    **{
+        f"v4-sample-{kind}": (["--position", kind], THREE)
+        for kind in ("rope", "learned", "sinusoidal", "none")
+    },
+    "v0-wikitext-2": (["--data", "wikitext-2"], THREE),
+    "v1-wikitext-2": (flags(TABLE), THREE),
+    "v1_1-wikitext-2": (flags(TABLE), THREE),
+    "v2-wikitext-2": (flags(BLOCK), THREE),
+    "v3-wikitext-2": (flags(STACK), THREE),
+    "v4-wikitext-2": (flags(STACK), THREE),
+    **{
+        f"v3-wikitext-2-vocab-{size}": (flags(SHORT | {"vocab-size": size}), THREE)
+        for size in VOCABULARIES
+    },
+    "v4-wikitext-2-long": (flags(LONG), (1,)),
 }
 
 # Word perplexities of others on WikiText-2's test split, each from the paper's own table.
@@ -399,6 +414,21 @@ def extrapolation_table(rows):
     return markdown(["position", "1×", "2×", "4×", "8×"], lines)
 
 
+def vocabulary_table():
+    """v3 with vocabularies of several sizes: what compares, and beside it what does not."""
+    rows = []
+    for size in VOCABULARIES:
+        results = load_results(f"v3-wikitext-2-vocab-{size}")
+        if results:
+            bits, nats = (_median(results, key) for key in ("val_bits_per_byte", "val_loss"))
+            read = _median(results, "tokens_seen") * nats / (bits * math.log(2)) / 1e6
+            row = [f"{size:,}", f"{_median(results, 'params'):,.0f}", f"{nats:.3f}"]
+            row += [spread(results), f"{read:.1f} MB", f"{_median(results, 'seconds'):.0f} s"]
+            rows.append(row)
+    head = ["vocabulary", "parameters", "nats per token", "bits per byte (seeds)"]
+    return markdown([*head, "text seen", "training"], rows)
+
+
 def samples(corpus):
     """Each version's sample of its first seed, as a quotation."""
     blocks = []
@@ -450,6 +480,7 @@ TABLES = {
     "attention": lambda: variants_table("sample", ATTENTION, "v2-sample"),
     "dropout": lambda: variants_table("sample", DROPOUT, "v3-sample"),
     "position": lambda: variants_table("sample", POSITIONS, "v4-sample"),
+    "vocabulary": vocabulary_table,
     "extrapolation": lambda: extrapolation_table(POSITIONS),
     "samples": lambda: samples("sample"),
 }
