@@ -18,6 +18,7 @@ import math
 import statistics
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -443,6 +444,20 @@ def samples(corpus):
     return "\n\n".join(blocks)
 
 
+def glimpses(corpus, width=230):
+    """The beginning of each version's sample, for a first look; none twice."""
+    rows, seen = [], set()
+    for version in ORDER:
+        results = load_results(f"{version}-{corpus}")
+        text = results[min(results)]["sample"] if results else ""
+        if text and text not in seen:
+            seen.add(text)
+            words = textwrap.shorten(text.replace("|", "\\|"), width, placeholder=" …")
+            bits = results[min(results)]["val_bits_per_byte"]
+            rows.append([f"`{version}`", f"{bits:.3f}", words])
+    return markdown(["version", "bits per byte", "what it writes"], rows)
+
+
 def floor():
     """The sample's entropy in bits per byte: what no model gets below, but by chance."""
     info = json.loads((ROOT / "data" / "input.json").read_text(encoding="utf-8"))
@@ -483,6 +498,7 @@ TABLES = {
     "vocabulary": vocabulary_table,
     "extrapolation": lambda: extrapolation_table(POSITIONS),
     "samples": lambda: samples("sample"),
+    "glimpses": lambda: glimpses("sample"),
 }
 
 
