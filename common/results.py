@@ -10,6 +10,7 @@
 A published run is one JSON file in results/, the result.json of the run as it was written.
 """
 
+import contextlib
 import difflib
 import json
 import math
@@ -113,11 +114,9 @@ def publish(only: str = "", seeds: tuple[int, ...] = ()):
     ]
     todo = [job for job in jobs if not _is_published(*job)]
     print(f"{len(jobs) - len(todo)} of {len(jobs)} runs are there; {len(todo)} to make")
-    began = time.monotonic()
+    times, began = expected(todo), time.monotonic()
     for number, (name, seed, args) in enumerate(todo):
-        if number:
-            left = (time.monotonic() - began) / number * (len(todo) - number)
-            print(f"about {left / 60:.0f} minutes left")
+        print(time_left(times, number, time.monotonic() - began), flush=True)
         folder = ROOT / "runs" / "published" / f"{name}-seed{seed}"
         version = name.partition("-")[0]
         script = ROOT / f"{version}.py"
@@ -131,6 +130,47 @@ def publish(only: str = "", seeds: tuple[int, ...] = ()):
         _result_path(name, seed).parent.mkdir(exist_ok=True)
         with atomic_write(_result_path(name, seed)) as file:
             file.write((folder / "result.json").read_bytes())
+
+
+# A result's `seconds` are of training alone. The judge made the whole up to 1.2 times as long,
+# beyond v4's context 1.5 times; to start, to read the text and to sample take some seconds more.
+JUDGED, STARTED = 1.25, 5
+
+
+def expected(todo):
+    """The seconds that each run of [(name, seed, arguments), ...] will take; None: nobody knows.
+
+    From the training times in results/: of the same name; else of its first words, v2-sample for
+    v2-sample-dot, v2 for v2-wikitext-2; else of all. On another machine they are a first guess.
+    """
+
+    def names(name):  # from the nearest to the farthest
+        words = name.split("-")
+        return [name, *("-".join(words[:n]) + "-" for n in range(len(words), 0, -1)), ""]
+
+    found, times = {}, []
+    for path in sorted((ROOT / "results").glob("*-seed*.json")):
+        with contextlib.suppress(UserError):  # a damaged one tells nothing of time
+            seconds = read_result(path)["seconds"]
+            if 0 <= seconds < math.inf:
+                for name in names(path.name.rpartition("-seed")[0]):
+                    found.setdefault(name, []).append(seconds)
+    for job in todo:
+        known = next((found[name] for name in names(job[0]) if name in found), None)
+        times.append(statistics.median(known) * JUDGED + STARTED if known else None)
+    return times
+
+
+def time_left(times, done, elapsed):
+    """How long runs expected to take `times` still take, in words, after the first `done` of them
+    took `elapsed` seconds: the others as much longer or shorter than expected as those.
+    """
+    if None in times and not done:
+        return "how long that takes is known after the first"
+    times = [1 if None in times else time for time in times]
+    left = sum(times[done:]) * (elapsed / sum(times[:done]) if done else 1)
+    minutes = max(1, round(left / 60))
+    return f"about {minutes} min left" if done else f"about {minutes} min, by those in results/"
 
 
 def _result_path(name, seed):

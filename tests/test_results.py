@@ -4,6 +4,7 @@ The runs here are made up: result files written by hand, and scripts that write 
 """
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -298,6 +299,51 @@ def test_publish_some_names_and_some_seeds(project, monkeypatch):
     assert sorted(path.name for path in (project / "results").iterdir()) == [
         "v4-sample-rope-seed2.json", "v4-sample-rope-seed3.json"
     ]
+
+
+def test_how_long_is_expected_by_the_nearest_runs_there_are(project):
+    put(project / "results", "v2-sample", [1.0] * 2, seconds=60)
+    put(project / "results", "v2-sample-dot", [1.0] * 3, seconds=100)
+    put(project / "results", "v2-wikitext-2", [1.0] * 5, seconds=300)
+    put(project / "results", "v3-sample", [1.0], seconds=math.nan)  # says nothing
+    (project / "results" / "v3-sample-seed2.json").write_text("{", encoding="utf-8")
+    near = {
+        "v2-sample": 60,  # its own, whatever its variants took
+        "v2-sample-dot": 100,
+        "v2-sample-mean": 100,  # the median of two 60 and three 100
+        "v2-other": 200,  # of all of v2's: with five 300 as well
+        "v3-sample": 200,  # nothing usable of v3: of all
+    }
+    wanted = [seconds * results.JUDGED + results.STARTED for seconds in near.values()]
+    assert results.expected([(name, 9, []) for name in near]) == pytest.approx(wanted)
+    shutil.rmtree(project / "results")
+    assert results.expected([("v2-sample", 1, [])]) == [None]
+
+
+@pytest.mark.parametrize(
+    ("times", "done", "elapsed", "wanted"),
+    [
+        ([60, 120, 180], 0, 0, "about 6 min, "),
+        ([60, 120, 180], 1, 90, "about 8 min left"),  # one and a half times as slow
+        ([60, 120, 180], 2, 90, "about 2 min left"),  # twice as fast: 90 s
+        ([None, None, None], 0, 0, "known after the first"),
+        ([None, None, None], 1, 300, "about 10 min left"),
+        ([1, 1], 1, 1, "about 1 min left"),
+    ],
+)
+def test_what_is_left_follows_what_it_took_so_far(times, done, elapsed, wanted):
+    assert wanted in results.time_left(times, done, elapsed)
+
+
+def test_publish_says_how_long_it_takes_before_it_starts(project, monkeypatch, capsys):
+    monkeypatch.setattr(results, "PUBLISHED", {"v0-sample": ([], (1, 2, 3))})
+    put(project / "results", "v0-sample", [1.0], seconds=476)  # 600 s in all, so 20 min for two
+    results.publish()
+    said = [line for line in capsys.readouterr().out.splitlines() if line[0] != "["]
+    assert said == [
+        "1 of 3 runs are there; 2 to make", "about 20 min, by those in results/",
+        "about 1 min left",
+    ]  # fmt: skip
 
 
 def test_a_stopped_run_is_resumed(project, monkeypatch):
