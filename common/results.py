@@ -459,23 +459,44 @@ def readme():
 
 
 def local(folder: str = "runs"):
-    """The table of the runs in a folder."""
-    rows = []
+    """The table of the finished runs in a folder and in those below it.
+
+    A damaged result is named on standard error and left out; the exit status is 2 only where no
+    run is left to be shown.
+
+    Args:
+        folder: where the runs are
+    """
+    rows, damaged = [], []
     for path in sorted(Path(folder).rglob("result.json")):
-        r = read_result(path)
+        try:
+            r = read_result(path)
+        except UserError as error:
+            damaged.append(error)
+            continue
         rows.append(
             [
                 str(path.parent),
+                r["version"],
                 r["data"].get("name"),
+                r["seed"],
+                r.get("steps", ""),
                 f"{r['val_bits_per_byte']:.3f}",
                 f"{r['params']:,}",
                 f"{r['tokens_per_second']:,.0f}",
                 f"{r['seconds']:.0f} s",
             ]
         )
+    if not rows:  # the last of the reasons ends it
+        no_run = UserError(f"no finished run in {folder}: make one with python v0.py")
+        *damaged, last = damaged or [no_run]
+    head = ["run", "version", "data", "seed", "steps", "bits per byte", "parameters"]
+    if rows:
+        print(markdown([*head, "tokens/s", "training"], rows), flush=True)
+    for error in damaged:
+        print(f"left out: {error}", file=sys.stderr)
     if not rows:
-        raise UserError(f"no finished run in {folder}: make one with python v0.py")
-    print(markdown(["run", "data", "bits per byte", "parameters", "tokens/s", "training"], rows))
+        raise last
 
 
 def main():

@@ -421,7 +421,7 @@ def test_the_table_of_the_local_runs(tmp_path):
     """As a person calls it: in a process of its own."""
     for name, bits in (("v0", 1.25), ("tries/v3", 1.0)):
         (tmp_path / "runs" / name).mkdir(parents=True)
-        text = json.dumps(made_up(Path(name).name, 1, bits))
+        text = json.dumps(made_up(Path(name).name, 1, bits, steps=1500))
         (tmp_path / "runs" / name / "result.json").write_text(text, encoding="utf-8")
     (tmp_path / "runs" / "unfinished").mkdir()
     shutil.copytree(ROOT / "common", tmp_path / "common", ignore=shutil.ignore_patterns("__*__"))
@@ -432,16 +432,36 @@ def test_the_table_of_the_local_runs(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in
             done.stdout.splitlines()]
-    assert rows[0] == ["run", "data", "bits per byte", "parameters", "tokens/s", "training"]
+    head = ["run", "version", "data", "seed", "steps", "bits per byte", "parameters", "tokens/s"]
+    assert rows[0] == [*head, "training"]
     numbers = ["1,234,567", "7,654", "99 s"]
     assert rows[2:] == [
-        [str(Path("runs/tries/v3")), "sample", "1.000", *numbers],
-        [str(Path("runs/v0")), "sample", "1.250", *numbers],
+        [str(Path("runs/tries/v3")), "v3", "sample", "1", "1500", "1.000", *numbers],
+        [str(Path("runs/v0")), "v0", "sample", "1", "1500", "1.250", *numbers],
     ]
     shutil.rmtree(tmp_path / "runs")
     done = subprocess.run(command, **settings)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.count("\n") == 1 and "no finished run in runs" in done.stderr
+
+
+def test_damaged_runs_are_named_and_the_others_shown(tmp_path, capsys):
+    for name in ("a", "b", "c", "d"):
+        (tmp_path / name).mkdir()
+        text = json.dumps(made_up("v2", 3, 1.25)) if name in "bd" else "{"
+        (tmp_path / name / "result.json").write_text(text, encoding="utf-8")
+    results.local(str(tmp_path))
+    out, err = capsys.readouterr()
+    assert [line.split(" | ")[1] for line in out.splitlines()[2:]] == ["v2", "v2"]
+    assert err.count("\n") == err.count("left out: ") == 2
+    assert all(str(tmp_path / name / "result.json") in err for name in "ac")
+    for name in "bd":
+        shutil.rmtree(tmp_path / name)
+    with pytest.raises(UserError, match="result.json is not a result file") as last:
+        results.local(str(tmp_path))
+    out, err = capsys.readouterr()  # one line each, the last of them with the status
+    assert out == "" and err.count("\n") == 1
+    assert str(tmp_path / "a") in err and str(tmp_path / "c") in str(last.value)
 
 
 def test_the_readmes_tables_are_those_of_the_published_results():
