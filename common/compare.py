@@ -16,6 +16,7 @@ from pathlib import Path
 from common import results
 from common.cli import SAFE_TO_CHANGE
 from common.errors import UserError
+from common.files import read_json
 from common.results import delta, diff_size, load_results, mean_and_deviation, read_result, spread
 
 # Settings that change nothing of what a run reaches, or that have to differ.
@@ -29,12 +30,19 @@ WIDE_ENOUGH = 80  # columns of a terminal from which on two samples stand side b
 def compare(before: str, after: str, data: str = "sample"):
     """What changed from one published run to another: the idea, the settings, the loss, the sample.
 
+    Beneath "settings", – is what one of the two does not have.
+
     Args:
         before: a version, as v2, or the name of a published run, as v2-sample-dot
         after: the one that is set beside it
         data: the corpus, where only versions are given: sample or wikitext-2
     """
-    names = [name if "-" in name else f"{name}-{data}" for name in (before, after)]
+    for name in (before, after):
+        if re.search(r"[/\\]", name):
+            raise UserError(f"{name} is a path; compare takes the names of published runs, as v2:"
+                            f" for a run of your own, python -m common.results check {name}")
+    names = [name.removesuffix(".py") for name in (before, after)]
+    names = [name if "-" in name else f"{name}-{data}" for name in names]
     first, second = (published(name) for name in names)
     width = shutil.get_terminal_size().columns
     print(comparison(names, first, second, width))
@@ -45,7 +53,9 @@ def published(name):
     found = load_results(name)
     if not found:
         there = ", ".join(published_names()) or "none yet"
-        raise UserError(f"no published run is called {name}; there are: {there}")
+        make = f" (make it: python -m common.results publish --only {name})"
+        make = make if name in results.PUBLISHED else ""
+        raise UserError(f"no published run is called {name}{make}; there are: {there}")
     return found
 
 
@@ -122,13 +132,24 @@ def check(run: str):
     Args:
         run: the folder of a finished run, as runs/v2
     """
-    path = Path(run) / "result.json"
+    path = Path(run) if Path(run).is_file() else Path(run) / "result.json"
     if not path.exists():
-        raise UserError(f"no finished run in {run}: make one, python v2.py --out-dir {run}")
+        raise UserError(f"no finished run in {run}: {_what_to_do(run)}")
     agrees, text = verdict(read_result(path))
     print(text)
     if not agrees:
         sys.exit(1)
+
+
+def _what_to_do(run):
+    """For the user of a folder without a result."""
+    settings = Path(run) / "config.json"
+    if settings.exists():
+        version = read_json(settings, "a run's settings").get("version")
+        return f"if it was stopped, go on with python {version}.py --resume --out-dir {run}"
+    if Path("runs", run, "result.json").exists():
+        return f"did you mean {Path('runs', run)}?"
+    return f"make one, python v2.py --out-dir {run}"
 
 
 def verdict(result):

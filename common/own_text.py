@@ -52,6 +52,7 @@ def open_text(path, column="") -> dict:
     sizes = [reader.size(file) for file in files]
     if sum(sizes) == 0:
         raise UserError(f"{path} is empty: there is no text to train on")
+    reader.check(files)  # before the cut: a wrong column is no lack of text
     own = _own_splits(path, files) if path.is_dir() else None
     if own:
         ranges = {split: [(file, 0, reader.size(file)) for file in own[split]] for split in own}
@@ -65,7 +66,6 @@ def open_text(path, column="") -> dict:
         if own:
             note += f"; {' and '.join(missing)} cut from the end of train, 5 % each"
     documents = kind != "txt" or len(files) > 1
-    reader.check(files)
     notes = [note, *reader.notes, ignored]
     # A corpus too big to be hashed at each start is known by its files' sizes and times.
     stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
@@ -190,11 +190,19 @@ class JsonLines:
         return _cut_at_line(file, start, target, anywhere=False)
 
     def check(self, files):
+        """Settle the column, by the first hundred lines: in some of them it may be null."""
         for file in files:
-            for place, row in self.rows(file, 0, _file_size(file)):
-                if isinstance(row, dict):
-                    self.column = text_column({key: isinstance(value, str)
-                                                for key, value in row.items()}, self.column, file)
+            columns, kinds = {}, set()
+            for place, row in itertools.islice(self.rows(file, 0, _file_size(file)), 100):
+                kinds.add(type(row))
+                if not isinstance(row, dict):
+                    self.text(file, place, row)
+                    continue
+                for key, value in row.items():
+                    columns[key] = columns.get(key, False) or isinstance(value, str)
+            if dict in kinds:
+                self.column = text_column(columns, self.column, file)
+            if kinds:
                 return
 
     def rows(self, file, start, end):
@@ -216,23 +224,28 @@ class JsonLines:
 
     def read(self, file, start, end, documents):
         for place, row in self.rows(file, start, end):
-            text = row
-            if isinstance(row, dict):
-                if self.column not in row:
-                    raise UserError(f"{file}: the line at byte {place} has no column "
-                                    f"{self.column!r}; it has {', '.join(row) or 'none'}")
-                text = row[self.column]
+            text = self.text(file, place, row)
             if text is None or text == "":
                 continue
-            if not isinstance(text, str):
-                column = f", in column {self.column!r}" if isinstance(row, dict) else ""
-                raise UserError(f"{file}: the line at byte {place} holds "
-                                f"{type(text).__name__}, not text{column}")
             try:
                 text.encode("utf-8")
             except UnicodeEncodeError:      # half a surrogate pair, which only JSON can spell
                 text = re.sub("[\ud800-\udfff]", "\ufffd", text)
             yield text
+
+    def text(self, file, place, row):
+        """A line's text, or None. Raises UserError where it holds something else."""
+        text = row
+        if isinstance(row, dict):
+            if self.column not in row:
+                raise UserError(f"{file}: the line at byte {place} has no column "
+                                f"{self.column!r}; it has {', '.join(row) or 'none'}")
+            text = row[self.column]
+        if text is not None and not isinstance(text, str):
+            column = f", in column {self.column!r}" if isinstance(row, dict) else ""
+            raise UserError(f"{file}: the line at byte {place} holds "
+                            f"{type(text).__name__}, not text{column}")
+        return text
 
 
 class ParquetFiles:
@@ -299,8 +312,11 @@ def text_column(columns, wanted, where) -> str:
         return "text"
     if len(texts) == 1:
         return texts[0]
-    raise UserError(f"{where}: which column is the text? Its columns are {listed}; "
-                    f"name one behind a colon, {where}:COLUMN")
+    asked = f"{where}: which column is the text? Its columns are {listed}"
+    if not texts:
+        raise UserError(f"{asked}, and none of them holds text")
+    raise UserError(f"{asked}; of them {', '.join(texts)} hold text: "
+                    f"name one behind a colon, {where}:{texts[0]}")
 
 
 # --------------------------------------------------------------------------- bytes into pieces

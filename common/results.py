@@ -12,6 +12,7 @@ rows of metrics.jsonl; of the versions themselves also `probes` and `diagnostics
 common.probes and common.diagnostics found.
 """
 
+import contextlib
 import difflib
 import json
 import math
@@ -131,11 +132,9 @@ def publish(only: str = "", seeds: tuple[int, ...] = ()):
     ]
     todo = [job for job in jobs if not _is_published(*job) or _can_be_completed(*job)]
     print(f"{len(jobs) - len(todo)} of {len(jobs)} runs are there; {len(todo)} to make")
-    began = time.monotonic()
+    times, began = expected(todo), time.monotonic()
     for number, (name, seed, args) in enumerate(todo):
-        if number:
-            left = (time.monotonic() - began) / number * (len(todo) - number)
-            print(f"about {left / 60:.0f} minutes left")
+        print(time_left(times, number, time.monotonic() - began), flush=True)
         folder, script = _folder(name, seed), _script(name)
         print(f"[{number + 1}/{len(todo)}] {name}, seed {seed}", flush=True)
         if _is_finished(folder, script, args):  # it was stopped behind the training
@@ -179,6 +178,47 @@ def _folder(name, seed):
 
 def _script(name):
     return ROOT / f"{name.partition('-')[0]}.py"
+
+
+# A result's `seconds` are of training alone. The judge made the whole up to 1.2 times as long,
+# beyond v4's context 1.5 times; to start, to read the text and to sample take some seconds more.
+JUDGED, STARTED = 1.25, 5
+
+
+def expected(todo):
+    """The seconds that each run of [(name, seed, arguments), ...] will take; None: nobody knows.
+
+    From the training times in results/: of the same name; else of its first words, v2-sample for
+    v2-sample-dot, v2 for v2-wikitext-2; else of all. On another machine they are a first guess.
+    """
+
+    def names(name):  # from the nearest to the farthest
+        words = name.split("-")
+        return [name, *("-".join(words[:n]) + "-" for n in range(len(words), 0, -1)), ""]
+
+    found, times = {}, []
+    for path in sorted((ROOT / "results").glob("*-seed*.json")):
+        with contextlib.suppress(UserError):  # a damaged one tells nothing of time
+            seconds = read_result(path)["seconds"]
+            if 0 <= seconds < math.inf:
+                for name in names(path.name.rpartition("-seed")[0]):
+                    found.setdefault(name, []).append(seconds)
+    for job in todo:
+        known = next((found[name] for name in names(job[0]) if name in found), None)
+        times.append(statistics.median(known) * JUDGED + STARTED if known else None)
+    return times
+
+
+def time_left(times, done, elapsed):
+    """How long runs expected to take `times` still take, in words, after the first `done` of them
+    took `elapsed` seconds: the others as much longer or shorter than expected as those.
+    """
+    if None in times and not done:
+        return "how long that takes is known after the first"
+    times = [1 if None in times else time for time in times]
+    left = sum(times[done:]) * (elapsed / sum(times[:done]) if done else 1)
+    minutes = max(1, round(left / 60))
+    return f"about {minutes} min left" if done else f"about {minutes} min, by those in results/"
 
 
 def _result_path(name, seed):
@@ -525,23 +565,44 @@ def readme():
 
 
 def local(folder: str = "runs"):
-    """The table of the runs in a folder."""
-    rows = []
+    """The table of the finished runs in a folder and in those below it.
+
+    A damaged result is named on standard error and left out; the exit status is 2 only where no
+    run is left to be shown.
+
+    Args:
+        folder: where the runs are
+    """
+    rows, damaged = [], []
     for path in sorted(Path(folder).rglob("result.json")):
-        r = read_result(path)
+        try:
+            r = read_result(path)
+        except UserError as error:
+            damaged.append(error)
+            continue
         rows.append(
             [
                 str(path.parent),
+                r["version"],
                 r["data"].get("name"),
+                r["seed"],
+                r.get("steps", ""),
                 f"{r['val_bits_per_byte']:.3f}",
                 f"{r['params']:,}",
                 f"{r['tokens_per_second']:,.0f}",
                 f"{r['seconds']:.0f} s",
             ]
         )
+    if not rows:  # the last of the reasons ends it
+        no_run = UserError(f"no finished run in {folder}: make one with python v0.py")
+        *damaged, last = damaged or [no_run]
+    head = ["run", "version", "data", "seed", "steps", "bits per byte", "parameters"]
+    if rows:
+        print(markdown([*head, "tokens/s", "training"], rows), flush=True)
+    for error in damaged:
+        print(f"left out: {error}", file=sys.stderr)
     if not rows:
-        raise UserError(f"no finished run in {folder}: make one with python v0.py")
-    print(markdown(["run", "data", "bits per byte", "parameters", "tokens/s", "training"], rows))
+        raise last
 
 
 def main():

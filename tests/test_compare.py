@@ -5,6 +5,7 @@ The runs are made up, as in test_results.py: what is said about them is the matt
 
 import json
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -94,6 +95,20 @@ def test_samples_stand_below_each_other_where_it_is_narrow():
     assert narrow == "a\n-\none two three four\nfive six\n\nseven\n\nb\n-\nshort"
 
 
+def test_more_in_the_files_than_is_needed_changes_nothing(folder, monkeypatch, capsys):
+    more = {"curve": [[0, 8.0], [500, 1.4]], "probes": {"who": 0.5}, "diagnostics": None}
+    printed = []
+    for extra in ({}, more):
+        published(folder, "v2-sample", [1.30, 1.31, 1.32], **extra)
+        published(folder, "v3-sample", [1.20, 1.22, 1.21], **extra)
+        file = folder / "results" / "v3-sample-seed2.json"
+        printed.append([called(monkeypatch, capsys, *args)
+                        for args in (["compare", "v2.py", "v3"], ["check", file])])  # fmt: skip
+    assert printed[0] == printed[1]
+    assert [status for status, _, _ in printed[0]] == [0, 0]
+    assert "as expected" in printed[0][1][1]
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
@@ -101,6 +116,8 @@ def test_samples_stand_below_each_other_where_it_is_narrow():
         (["v2", "v3"], "no published run is called v3-sample"),
         (["v2", "v2-wikitext-2"], "are of different texts"),
         (["v2"], "required"),
+        (["v2", "v2-sample-dot"], "make it: python -m common.results publish --only v2-sample-dot"),
+        (["v2", "runs/v3"], "runs/v3 is a path; compare takes the names of published runs"),
         (["v2", "v2", "--data", "nowhere"], "no published run is called v2-nowhere"),
     ],
 )
@@ -202,6 +219,22 @@ def test_one_published_run_says_nothing_of_how_much_they_vary(folder):
 def test_a_folder_without_a_finished_run_is_one_line(folder, monkeypatch, capsys):
     status, out, err = called(monkeypatch, capsys, "check", folder / "runs" / "v2")
     assert (status, out, err.count("\n")) == (2, "", 1) and "no finished run in" in err
+
+
+def test_what_to_do_with_a_folder_without_a_result(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    (folder / "half").mkdir()
+    settings = {"version": "v3", "config": {}}
+    (folder / "half" / "config.json").write_text(json.dumps(settings), encoding="utf-8")
+    (folder / "runs" / "v2").mkdir(parents=True)
+    (folder / "runs" / "v2" / "result.json").write_text("{}", encoding="utf-8")
+    for run, said in (
+        ("half", "go on with python v3.py --resume --out-dir half"),
+        ("v2", f"did you mean {Path('runs/v2')}?"),
+        ("v3", "make one"),
+    ):
+        status, out, err = called(monkeypatch, capsys, "check", run)
+        assert (status, out, err.count("\n")) == (2, "", 1) and said in err
 
 
 # ---- reference rows ----

@@ -406,6 +406,31 @@ def test_bad_byte_far_into_a_file_is_reported_where_it_is(tmp_path):
     assert "position 3000000" in one_line_error(write(tmp_path / "t.txt", broken))
 
 
+@pytest.mark.parametrize("lines", [1, 60])
+@pytest.mark.parametrize("line, wanted", [
+    ('{"id": 1}', "Its columns are id, and none of them holds text"),
+    ('{"id": 1, "title": "a b", "body": "c d"}', "are id, title, body; of them title, body hold text: .* t.jsonl:title"),
+    ('{"messages": [{"content": "a b"}]}', "Its columns are messages, and none"),
+    ("{}", "Its columns are none"),
+    ('[{"text": "a b"}]', "byte 0 holds list, not text"),
+    ('{"text": ', "byte 0 is not JSON"),
+])
+def test_a_table_without_a_column_of_text_is_not_called_short(
+    tmp_path, monkeypatch, line, wanted, lines
+):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "t.jsonl", f"{line}\n" * lines)
+    assert re.search(wanted, one_line_error("t.jsonl"))
+
+
+def test_a_column_that_begins_with_null_is_found(tmp_path):
+    empty, full = '{"id": 1, "text": null}\n', '{"id": 2, "text": "a b"}\n'
+    for content in (empty + full * 60, "null\n" + full * 60, (full + empty) * 50 + full * 9):
+        path = write(tmp_path / "t.jsonl", content)
+        for name in (path, f"{path}:text"):
+            assert set("".join(text_of(load_corpus(name)).values())) == set("a b")
+
+
 @pytest.mark.parametrize("name, wanted", [
     ("wikitxt-2", "did you mean wikitext-2?"),
     ("sampel", "did you mean sample?"),

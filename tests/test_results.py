@@ -4,6 +4,7 @@ The runs here are made up: result files written by hand, and scripts that write 
 """
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -351,6 +352,51 @@ def test_publish_some_names_and_some_seeds(project, monkeypatch):
     ]
 
 
+def test_how_long_is_expected_by_the_nearest_runs_there_are(project):
+    put(project / "results", "v2-sample", [1.0] * 2, seconds=60)
+    put(project / "results", "v2-sample-dot", [1.0] * 3, seconds=100)
+    put(project / "results", "v2-wikitext-2", [1.0] * 5, seconds=300)
+    put(project / "results", "v3-sample", [1.0], seconds=math.nan)  # says nothing
+    (project / "results" / "v3-sample-seed2.json").write_text("{", encoding="utf-8")
+    near = {
+        "v2-sample": 60,  # its own, whatever its variants took
+        "v2-sample-dot": 100,
+        "v2-sample-mean": 100,  # the median of two 60 and three 100
+        "v2-other": 200,  # of all of v2's: with five 300 as well
+        "v3-sample": 200,  # nothing usable of v3: of all
+    }
+    wanted = [seconds * results.JUDGED + results.STARTED for seconds in near.values()]
+    assert results.expected([(name, 9, []) for name in near]) == pytest.approx(wanted)
+    shutil.rmtree(project / "results")
+    assert results.expected([("v2-sample", 1, [])]) == [None]
+
+
+@pytest.mark.parametrize(
+    ("times", "done", "elapsed", "wanted"),
+    [
+        ([60, 120, 180], 0, 0, "about 6 min, "),
+        ([60, 120, 180], 1, 90, "about 8 min left"),  # one and a half times as slow
+        ([60, 120, 180], 2, 90, "about 2 min left"),  # twice as fast: 90 s
+        ([None, None, None], 0, 0, "known after the first"),
+        ([None, None, None], 1, 300, "about 10 min left"),
+        ([1, 1], 1, 1, "about 1 min left"),
+    ],
+)
+def test_what_is_left_follows_what_it_took_so_far(times, done, elapsed, wanted):
+    assert wanted in results.time_left(times, done, elapsed)
+
+
+def test_publish_says_how_long_it_takes_before_it_starts(project, monkeypatch, capsys):
+    monkeypatch.setattr(results, "PUBLISHED", {"v0-sample": ([], (1, 2, 3))})
+    put(project / "results", "v0-sample", [1.0], seconds=476)  # 600 s in all, so 20 min for two
+    results.publish()
+    said = [line for line in capsys.readouterr().out.splitlines() if line[0] != "["]
+    assert said == [
+        "1 of 3 runs are there; 2 to make", "about 20 min, by those in results/",
+        "about 1 min left",
+    ]  # fmt: skip
+
+
 def test_a_stopped_run_is_resumed(project, monkeypatch):
     monkeypatch.setattr(results, "PUBLISHED", {"v0-sample": ([], (1, 2))})
     (project / "stop").touch()
@@ -426,7 +472,7 @@ def test_the_table_of_the_local_runs(tmp_path):
     """As a person calls it: in a process of its own."""
     for name, bits in (("v0", 1.25), ("tries/v3", 1.0)):
         (tmp_path / "runs" / name).mkdir(parents=True)
-        text = json.dumps(made_up(Path(name).name, 1, bits))
+        text = json.dumps(made_up(Path(name).name, 1, bits, steps=1500))
         (tmp_path / "runs" / name / "result.json").write_text(text, encoding="utf-8")
     (tmp_path / "runs" / "unfinished").mkdir()
     shutil.copytree(ROOT / "common", tmp_path / "common", ignore=shutil.ignore_patterns("__*__"))
@@ -437,16 +483,36 @@ def test_the_table_of_the_local_runs(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in
             done.stdout.splitlines()]
-    assert rows[0] == ["run", "data", "bits per byte", "parameters", "tokens/s", "training"]
+    head = ["run", "version", "data", "seed", "steps", "bits per byte", "parameters", "tokens/s"]
+    assert rows[0] == [*head, "training"]
     numbers = ["1,234,567", "7,654", "99 s"]
     assert rows[2:] == [
-        [str(Path("runs/tries/v3")), "sample", "1.000", *numbers],
-        [str(Path("runs/v0")), "sample", "1.250", *numbers],
+        [str(Path("runs/tries/v3")), "v3", "sample", "1", "1500", "1.000", *numbers],
+        [str(Path("runs/v0")), "v0", "sample", "1", "1500", "1.250", *numbers],
     ]
     shutil.rmtree(tmp_path / "runs")
     done = subprocess.run(command, **settings)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.count("\n") == 1 and "no finished run in runs" in done.stderr
+
+
+def test_damaged_runs_are_named_and_the_others_shown(tmp_path, capsys):
+    for name in ("a", "b", "c", "d"):
+        (tmp_path / name).mkdir()
+        text = json.dumps(made_up("v2", 3, 1.25)) if name in "bd" else "{"
+        (tmp_path / name / "result.json").write_text(text, encoding="utf-8")
+    results.local(str(tmp_path))
+    out, err = capsys.readouterr()
+    assert [line.split(" | ")[1] for line in out.splitlines()[2:]] == ["v2", "v2"]
+    assert err.count("\n") == err.count("left out: ") == 2
+    assert all(str(tmp_path / name / "result.json") in err for name in "ac")
+    for name in "bd":
+        shutil.rmtree(tmp_path / name)
+    with pytest.raises(UserError, match="result.json is not a result file") as last:
+        results.local(str(tmp_path))
+    out, err = capsys.readouterr()  # one line each, the last of them with the status
+    assert out == "" and err.count("\n") == 1
+    assert str(tmp_path / "a") in err and str(tmp_path / "c") in str(last.value)
 
 
 def test_the_readmes_tables_are_those_of_the_published_results():
