@@ -477,11 +477,15 @@ def samples(corpus):
         results = load_results(f"{version}-{corpus}")
         if results:
             result = results[min(results)]
-            words = result["sample"].split("\n\n")[0].strip()
-            quote = "\n".join(f"> {line}" if line else ">" for line in words.splitlines())
+            quote = "\n".join(f"> {line}" for line in _first_text(result).splitlines())
             bits = f"{result['val_bits_per_byte']:.3f} bits per byte"
             blocks.append(f"**`{version}`**, {bits}, seed {result['seed']}:\n\n{quote}")
     return "\n\n".join(blocks)
+
+
+def _first_text(result):
+    """The first document of a run's sample."""
+    return result["sample"].split("\n\n")[0].strip()
 
 
 def glimpses(corpus, width=230):
@@ -489,7 +493,7 @@ def glimpses(corpus, width=230):
     rows, seen = [], set()
     for version in ORDER:
         results = load_results(f"{version}-{corpus}")
-        text = results[min(results)]["sample"] if results else ""
+        text = _first_text(results[min(results)]) if results else ""
         if text and text not in seen:
             seen.add(text)
             words = textwrap.shorten(text.replace("|", "\\|"), width, placeholder=" …")

@@ -203,6 +203,19 @@ def test_the_readme_s_tables(project):
     assert variants[3][1] == "1.410 ± 0.020 (3)" and variants[3][2].startswith("+0.200")
     assert "**`v0`**, 1.300 bits per byte, seed 1:\n\n> A story of v0." in text
     assert "Another one" not in text
+    assert table(text, "glimpses")[2:] == [
+        [f"`v{n}`", f"{bits:.3f}", f"A story of v{n}."]
+        for n, bits in enumerate((1.3, 1.2, 1.21, 1.0))
+    ]
+
+
+def test_a_first_look_shows_a_sample_once_and_not_at_length(project):
+    put(project / "results", "v0-sample", [1.3], sample="Salt | salt. " * 40)
+    put(project / "results", "v1-sample", [1.2], sample="A story.")
+    put(project / "results", "v1_1-sample", [1.2], sample="A story.\n\nOne more.")
+    first, second = results.glimpses("sample").splitlines()[2:]
+    assert first.startswith("| `v0` | 1.300 | Salt \\| salt. Salt") and first.endswith(" … |")
+    assert len(first) < 270 and second == "| `v1` | 1.200 | A story. |"
 
 
 def test_a_control_has_a_row_behind_its_version(project):
