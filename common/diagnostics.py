@@ -146,15 +146,16 @@ def continuations(run, found, n_words, seed, temperature):
     return texts, tokens / seconds
 
 
-def table(rows):
-    """Markdown of {label: measures}."""
+def table_rows(rows):
+    """Head and rows, as text, of the table of {label: measures}."""
     lines = []
     for label, row in rows.items():
         shares = [row[key] for key in list(COLUMNS)[1:-1]]
         cells = ["–" if share is None else f"{share:.3f}" for share in shares]
         speed = row.get("tokens_per_second")
-        lines.append([label, row["words"], *cells, "" if speed is None else f"{speed:,.0f}"])
-    return markdown(["", *COLUMNS.values()], lines)
+        words = f"{row['words']:.0f}"
+        lines.append([label, words, *cells, "" if speed is None else f"{speed:,.0f}"])
+    return ["text", *COLUMNS.values()], lines
 
 
 def diagnose(
@@ -198,7 +199,7 @@ def diagnose(
             content = {"version": run.version, **about, **row, "source": rows["the text itself"]}
             file.write(json.dumps(content, indent=2) + "\n")
         rows[run.label if run.label not in rows else str(Path(run.folder))] = row
-    print(table(rows))
+    print(markdown(*table_rows(rows)))
 
 
 if __name__ == "__main__":

@@ -131,10 +131,17 @@ def label_ends(axes, lines):
     for place, (_, x, y, line) in zip(spread([end[0] for end in ends], a_line), ends):
         axes.annotate(
             f"{line.get_label()}: {y:.3f}", (x, y), xytext=(1.03, place),
-            textcoords="axes fraction", va="center", color=line.get_color(), fontsize=9,
+            textcoords="axes fraction", va="center", color=darker(line.get_color()), fontsize=9,
             annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": "0.6", "lw": 0.5, "shrinkB": 4},
         )  # fmt: skip
+
+
+def darker(colour):
+    """A colour in which text can be read on white: as a line's, some are too pale for it."""
+    from matplotlib.colors import to_rgb
+
+    return tuple(0.6 * part for part in to_rgb(colour))
 
 
 def logarithmic(axes, low, high):
@@ -162,13 +169,35 @@ def log_ticks(axis, values, text):
 
 
 def run_folders(name):
-    """A run's folder itself, or those of all seeds of a published run's name."""
+    """A run's folder itself, or those of all seeds of a published run's name.
+
+    In the place of a published run's folder that is not here, its file in results/, which holds
+    the same curve.
+    """
     if (Path(name) / "config.json").exists():
         return [Path(name)]
-    found = sorted((ROOT / "runs" / "published").glob(f"{name}-seed*/config.json"))
+    found = {}
+    if re.fullmatch(r"[\w-]+", name):
+        for path in (ROOT / "results").glob(f"{name}-seed*.json"):
+            if "curve" in read_result(path):
+                found[path.stem] = path
+        for path in (ROOT / "runs" / "published").glob(f"{name}-seed*/config.json"):
+            found[path.parent.name] = path.parent
     if not found:
-        raise UserError(f"no run in {name}, and none of that name in runs/published")
-    return [path.parent for path in found]
+        raise UserError(
+            f"no run in {name}, and none of that name in runs/published, or with a curve in results/"
+        )
+    return [found[stem] for stem in sorted(found)]
+
+
+def read_run(path):
+    """(version, settings, metrics) of a run's folder, or of a published run's file in results/."""
+    if path.is_file():
+        result = read_result(path)
+        return result["version"], result["config"], result["curve"]
+    from common.saved import read_settings
+
+    return *read_settings(path), read_metrics(path)
 
 
 def read_metrics(folder):
@@ -189,24 +218,23 @@ def read_metrics(folder):
 
 def line_groups(names):
     """Runs that differ in their seed alone become one line: ({label: [metrics]}, the data)."""
-    from common.saved import read_settings
-
     groups, data = {}, set()
-    for folder in dict.fromkeys(path.resolve() for name in names for path in run_folders(name)):
-        version, settings = read_settings(folder)
+    for path in dict.fromkeys(path.resolve() for name in names for path in run_folders(name)):
+        version, settings, metrics = read_run(path)
         data.add(settings.get("data"))
         fixed = {key: value for key, value in settings.items() if key not in NOT_THE_LINE}
         key = json.dumps([version, fixed], sort_keys=True)
-        groups.setdefault(key, []).append((version, folder))
+        groups.setdefault(key, []).append((version, path, metrics))
     if len(data) > 1:
         raise UserError(f"runs of different data don't compare: {', '.join(map(str, data))}")
     versions = [members[0][0] for members in groups.values()]
     lines = {}
     for members in groups.values():
-        version, folder = members[0]
-        label = version if versions.count(version) == 1 else re.sub(r"-seed\d+$", "", folder.name)
-        label = label if label not in lines else str(folder)
-        lines[label] = [read_metrics(folder) for _, folder in members]
+        version, path, _ = members[0]
+        name = re.sub(r"-seed\d+(\.json)?$", "", path.name)
+        label = version if versions.count(version) == 1 else name
+        label = label if label not in lines else str(path)
+        lines[label] = [metrics for _, _, metrics in members]
     return lines, data.pop()
 
 

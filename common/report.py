@@ -1,7 +1,7 @@
 """The lineage as one page to read: python -m common.report
 
-One HTML file that needs no network: the versions' ideas, diffs, numbers and samples from results/,
-and the curves, answers and pictures of the published runs that lie in runs/published/.
+One HTML file that needs no network: the versions' ideas and diffs, and their curves, numbers, answers
+and samples from results/; pictures of what is inside, of published runs that lie in runs/published/.
 """
 
 import ast
@@ -12,18 +12,22 @@ import io
 import re
 import sys
 import tempfile
-from itertools import zip_longest
+from itertools import groupby, zip_longest
 from pathlib import Path
 
 from common import results
 from common.cli import run_command, run_main
 from common.errors import UserError
-from common.files import atomic_write, read_json
-from common.plots import LOOKS, curves_figure, read_metrics
-from common.results import delta, diff_size, lineage_rows, load_results, read_result, spread
+from common.files import atomic_write
+from common.plots import LOOKS, curves_figure
+from common.results import delta, diagnostic_rows, diff_size, lineage_rows, load_results
+from common.results import probe_rows, read_result, spread
 
 CORPORA = {"sample": "the sample", "wikitext-2": "WikiText-2"}
 CONTEXT = 3  # unchanged lines shown around a change
+LOOKS_OF_CODE = {"Comment": "c", "Literal.String": "s", "Literal.Number": "n", "Keyword": "k",
+                 "Operator.Word": "k", "Name.Function": "f", "Name.Class": "f",
+                 "Name.Decorator": "f", "Name.Builtin": "b"}  # fmt: skip
 PICTURES_MOST = 2_200_000  # characters of all pictures together; the page stays below 3 MB
 PICTURES = {
     "attention": "Where the attention heads of {version} look: for each head a map, rows are the"
@@ -48,9 +52,11 @@ def diff_rows(before, after):
     """Two texts side by side, CONTEXT unchanged lines around each change: a list of dictionaries.
 
     skipped: so many unchanged lines are left out here; no other key then. changed: whether the
-    lines differ. n, old: number and `marked` line of `before`, m, new: of `after`; None without.
+    lines differ. n, old: number and line of `before` as `coloured` has it, m, new: of `after`; None
+    without.
     """
     a, b = before.splitlines(), after.splitlines()
+    a_looks, b_looks = looks_of_code(before), looks_of_code(after)
     rows, shown = [], 0  # shown: lines of `before` so far, or left out
     matcher = difflib.SequenceMatcher(None, a, b)  # as diff_size has it
     for group in matcher.get_grouped_opcodes(CONTEXT):
@@ -61,8 +67,10 @@ def diff_rows(before, after):
                 old, new = None if n is None else a[n], None if m is None else b[m]
                 rows.append({
                     "changed": kind != "equal",
-                    "n": None if n is None else n + 1, "old": marked(old, new),
-                    "m": None if m is None else m + 1, "new": marked(new, old),
+                    "n": None if n is None else n + 1,
+                    "old": None if n is None else coloured(marked(old, new), a_looks[n]),
+                    "m": None if m is None else m + 1,
+                    "new": None if m is None else coloured(marked(new, old), b_looks[m]),
                 })  # fmt: skip
     return rows + [{"skipped": len(a) - shown}] * (0 < shown < len(a))
 
@@ -83,23 +91,58 @@ def marked(line, other):
             for kind, i, j, *_ in matcher.get_opcodes() if j > i]  # fmt: skip
 
 
+def looks_of_code(text):
+    """Each line of a Python file as a list: for each of its characters, what it is to the reader.
+
+    A value of LOOKS_OF_CODE, or "". The file is read as a whole: a docstring has many lines.
+    """
+    from pygments.lexers import PythonLexer
+    from pygments.token import Token, string_to_tokentype
+
+    looks = {string_to_tokentype(name): look for name, look in LOOKS_OF_CODE.items()}
+    of_each = []
+    for _, kind, piece in PythonLexer().get_tokens_unprocessed(text):
+        while kind not in looks and kind is not Token:
+            kind = kind.parent
+        of_each += [looks.get(kind, "")] * len(piece)
+    lines, at = [], 0
+    for line in text.splitlines(keepends=True):
+        lines.append(of_each[at : at + len(line)])
+        at += len(line)
+    return lines
+
+
+def coloured(pieces, looks):
+    """A `marked` line, cut further where the look changes: [(text, differs, look), ...]."""
+    differs = [differs for text, differs in pieces for _ in text]
+    letters = zip("".join(text for text, _ in pieces), differs, looks)
+    groups = groupby(letters, key=lambda letter: letter[1:])
+    return [("".join(letter for letter, *_ in group), *key) for key, group in groups]
+
+
 def _ink(text):
     """How many characters are no white space."""
     return len("".join(text.split()))
 
 
-def steps(pictures):
-    """What the page says of each version: a list of dictionaries, in the versions' order."""
+def steps(pictures, asked):
+    """What the page says of each version: a list of dictionaries, in the versions' order.
+
+    pictures: as `draw_pictures` returns them. asked: the table that `probe_rows` returns, or None.
+    """
     found, before = [], None
     for version in results.ORDER:
         idea, paragraphs = docstring(version)
         step = {"version": version, "idea": idea, "paragraphs": paragraphs, "before": before}
         step["numbers"] = [number for corpus in CORPORA if (number := _number(version, corpus))]
+        means = [number["mean"] for number in step["numbers"] if number["corpus"] == "sample"]
+        step["mean"] = means[0] if means else None
         if before:
             texts = [(results.ROOT / f"{v}.py").read_text(encoding="utf-8")
                      for v in (before, version)]  # fmt: skip
             step |= {"size": diff_size(before, version), "diff": diff_rows(*texts)}
         step["samples"] = [sample for v in (before, version) if v and (sample := _sample(v))]
+        step["answers"] = asked and columns(*asked, [before, version])
         step["pictures"] = pictures.get(version, [])
         found.append(step)
         before = version
@@ -118,6 +161,16 @@ def _number(version, corpus):
             "delta": delta(before, runs)}  # fmt: skip
 
 
+def columns(head, rows, versions):
+    """The probes' table with these versions' columns alone; None where the last has none."""
+    names = [cell.partition(" ")[0] for cell in head]
+    if versions[-1] not in names:
+        return None
+    keep = [at for at, name in enumerate(names) if name in ("question", "chance", *versions)]
+    head, *rows = [[row[at] for at in keep] for row in (head, *rows)]
+    return head, rows
+
+
 def _sample(version, corpus="sample"):
     runs = load_results(f"{version}-{corpus}")
     if not runs:
@@ -126,34 +179,20 @@ def _sample(version, corpus="sample"):
     return {"version": version, "seed": result["seed"], "text": result["sample"].strip()}
 
 
-# ---- Runs, where they are present ----------------------------------------------------------------
-
-
-def folders(version, corpus):
-    """{seed: folder} of a version's published runs whose folders are here and hold that result."""
-    name, found = f"{version}-{corpus}", {}
-    for seed, result in load_results(name).items():
-        folder = results.ROOT / "runs" / "published" / f"{name}-seed{seed}"
-        if (folder / "result.json").exists():
-            here = read_result(folder / "result.json")
-            if here["val_bits_per_byte"] == result["val_bits_per_byte"]:
-                found[seed] = folder
-    return found
+# ---- Curves --------------------------------------------------------------------------------------
 
 
 def chart(corpus):
-    """The loss curves of the versions whose runs are here: (SVG, labels), or None without any.
+    """The versions' loss curves on a corpus: {"svg", "curves"}, or None without any.
 
-    Each curve's parts have ids that begin with CORPUS-VERSION-, so that it can be switched off.
+    curves: (version, colour) of each. Its parts in the SVG have ids that begin with
+    CORPUS-VERSION-, so that it can be switched off.
     """
     lines = {}
     for version in results.ORDER:
-        metrics = []
-        for folder in folders(version, corpus).values():
-            with contextlib.suppress(UserError):
-                metrics.append(read_metrics(folder))
-        if metrics:
-            lines[version] = metrics
+        runs = load_results(f"{version}-{corpus}").values()
+        if curves := [result["curve"] for result in runs if "curve" in result]:
+            lines[version] = curves
     if not lines:
         return None
     figure = curves_figure(lines, "tokens", results.floor() if corpus == "sample" else None)
@@ -167,8 +206,7 @@ def chart(corpus):
             if text.get_text().startswith(f"{line.get_label()}: "):
                 text.set_gid(f"{version}-label")
                 text.arrow_patch.set_gid(f"{version}-arrow")
-    colours = [LOOKS[number % len(LOOKS)][0] for number in range(len(lines))]
-    return {"svg": _svg(figure, corpus), "curves": list(zip(lines, colours))}
+    return {"svg": _svg(figure, corpus), "curves": list(zip(lines, (look[0] for look in LOOKS)))}
 
 
 def _svg(figure, prefix):
@@ -181,6 +219,21 @@ def _svg(figure, prefix):
         figure.savefig(out, format="svg", metadata=about)
     text = out.getvalue()
     return re.sub(r'(\bid="|url\(#|href="#)', rf"\1{prefix}-", text[text.index("<svg") :])
+
+
+# ---- Pictures of runs that are present -----------------------------------------------------------
+
+
+def folders(version, corpus):
+    """{seed: folder} of a version's published runs whose folders are here and hold that result."""
+    name, found = f"{version}-{corpus}", {}
+    for seed, result in load_results(name).items():
+        folder = results.ROOT / "runs" / "published" / f"{name}-seed{seed}"
+        if (folder / "result.json").exists():
+            here = read_result(folder / "result.json")
+            if here["val_bits_per_byte"] == result["val_bits_per_byte"]:
+                found[seed] = folder
+    return found
 
 
 def draw_pictures():
@@ -220,33 +273,6 @@ def draw_pictures():
     return drawn
 
 
-def probes():
-    """The probes' table, (head, rows) as text, of the versions whose runs have been asked; or None.
-
-    Only runs that were asked the same questions stand in one table: those of the first version.
-    """
-    asked = {}
-    for version in results.ORDER:
-        for folder in folders(version, "sample").values():
-            if (folder / "probes.json").exists():
-                found = read_json(folder / "probes.json", "the answers of common.probes")
-                if not isinstance(found.get("kinds"), dict):
-                    raise UserError(f"{folder / 'probes.json'} is damaged: ask again")
-                asked[version] = found
-                break
-    if not asked:
-        return None
-    first = next(iter(asked.values()))["questions_sha256"]
-    asked = {v: found["kinds"] for v, found in asked.items() if found["questions_sha256"] == first}
-    rows = []
-    for kind, about in next(iter(asked.values())).items():
-        cells = [kinds[kind] for kinds in asked.values()]
-        shares = [[f"{100 * c[key]:.0f}" for key in ("accuracy", "low", "high")] for c in cells]
-        row = [f"{share} % [{low}, {high}]" for share, low, high in shares]
-        rows.append([kind, str(about["n"]), f"{100 * about['chance']:.0f} %", *row])
-    return ["question", "asked", "chance", *asked], rows
-
-
 # ---- The page ------------------------------------------------------------------------------------
 
 
@@ -262,16 +288,18 @@ def page(pictures=None):
         head, rows = lineage_rows(corpus)
         if rows:
             tables[where] = (head, [[cell.strip("`") for cell in row] for row in rows])
-    found = steps(pictures or {})
-    numbers = [number for step in found for number in step["numbers"]]
-    means = [number["mean"] for number in numbers if number["corpus"] == "sample"]
+    asked = probe_rows()
+    found = steps(pictures or {}, asked)
+    means = [step["mean"] for step in found if step["mean"]]
     charts = {CORPORA[corpus]: (corpus, chart(corpus)) for corpus in CORPORA}
     return template.render(
         steps=found,
         most=max(means, default=1),
         tables=tables,
         charts=charts,
-        probes=probes(),
+        floor=results.floor(),
+        probes=asked,
+        diagnostics=diagnostic_rows(),
         command="python -m common.results publish",
     )
 

@@ -21,6 +21,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections import Counter
 from pathlib import Path
 
 from common.cli import run_command, run_main
@@ -93,10 +94,40 @@ KINDS = {
 }
 
 
+def _has_numbers(row, keys, kinds=(int, float)):
+    """Whether a row is a dictionary with a finite number under each of the keys."""
+    values = [row.get(key, "") for key in keys.split()] if isinstance(row, dict) else [""]
+    return all(isinstance(n, kinds) and (n is None or abs(n) < 1e300) for n in values)
+
+
+def _is_curve(rows):
+    keys = "step tokens seconds val_bits_per_byte"
+    return isinstance(rows, list) and rows != [] and all(_has_numbers(row, keys) for row in rows)
+
+
+def _is_probes(found):
+    kinds = found.get("kinds") if isinstance(found, dict) else None
+    return (isinstance(kinds, dict) and kinds and isinstance(found.get("questions_sha256"), str)
+            and all(_has_numbers(row, "n accuracy chance") for row in kinds.values()))  # fmt: skip
+
+
+def _is_diagnostics(found):
+    shares = "distinct_1 distinct_2 repeated_trigrams known_words punctuation"
+    return (_has_numbers(found, "words prompts temperature tokens_per_second")
+            and _has_numbers(found.get("source"), "words")
+            and all(_has_numbers(row, shares, (int, float, type(None)))
+                    for row in (found, found["source"])))  # fmt: skip
+
+
+# What a published run may have beside, and whether it is whole.
+EXTRAS = {"curve": _is_curve, "probes": _is_probes, "diagnostics": _is_diagnostics}
+
+
 def read_result(path):
     """A run's result.json as a dictionary. Raises UserError where no table can be made of it."""
     result = read_json(path, "a result file")
     wrong = [key for key, kind in KINDS.items() if not isinstance(result.get(key), kind)]
+    wrong += [key for key, whole in EXTRAS.items() if key in result and not whole(result[key])]
     if wrong:
         raise UserError(f"{path} is not a whole result file: see its {', '.join(wrong)}")
     return result
@@ -432,6 +463,65 @@ def variants_table(corpus, rows, base):
     return markdown(["", "bits per byte (seeds)", "Δ to the first row [95 %]"], lines)
 
 
+def _measured(key, alike):
+    """What the main versions' runs on the sample hold under a key: {version: [of each seed]}.
+
+    Of measurements that differ in `alike`, a function of one, the commonest alone.
+    """
+    runs = {version: load_results(f"{version}-sample").values() for version in ORDER}
+    found = {version: [r[key] for r in each if key in r] for version, each in runs.items()}
+    kinds = Counter(alike(one) for each in found.values() for one in each)
+    if not kinds:
+        return {}
+    ((most, _),) = kinds.most_common(1)
+    found = {v: [one for one in each if alike(one) == most] for v, each in found.items()}
+    return {version: each for version, each in found.items() if each}
+
+
+def probe_rows():
+    """Head and rows of the probes' table, or None: right answers, mean ± standard deviation.
+
+    A row a kind of question, a column a version; the seeds were asked the same questions.
+    """
+    asked = _measured("probes", lambda one: one["questions_sha256"])
+    if not asked:
+        return None
+    rows = []
+    for kind, about in next(iter(asked.values()))[0]["kinds"].items():
+        row = [kind, f"{about['n']:.0f}", f"{100 * about['chance']:.0f} %"]
+        for seeds in asked.values():
+            shares = [100 * one["kinds"][kind]["accuracy"] for one in seeds if kind in one["kinds"]]
+            mean, deviation = mean_and_deviation(shares or [0])
+            around = "" if deviation is None else f" ± {deviation:.0f}"
+            row.append(f"{mean:.0f} %{around}" if shares else "–")
+        rows.append(row)
+    head = [f"{version} ({len(seeds)})" for version, seeds in asked.items()]
+    return ["question", "asked", "chance", *head], rows
+
+
+def diagnostic_rows():
+    """Head and rows of the diagnostics' table, or None: the text itself, and the seeds' means."""
+    from common.diagnostics import COLUMNS, table_rows
+
+    def alike(one):
+        return json.dumps([one[key] for key in ("source", "prompts", "temperature")])
+
+    found = _measured("diagnostics", alike)
+    if not found:
+        return None
+    lines = {"the text itself": next(iter(found.values()))[0]["source"]}
+    for version, seeds in found.items():
+        values = {key: [one[key] for one in seeds if one[key] is not None] for key in COLUMNS}
+        means = {key: statistics.fmean(each) if each else None for key, each in values.items()}
+        lines[f"{version} ({len(seeds)})"] = means
+    return table_rows(lines)
+
+
+def _if_measured(rows, command):
+    """A table in Markdown, or what makes it where there is none."""
+    return markdown(*rows) if rows else f"Not measured yet: `{command}`."
+
+
 def extrapolation_table(rows):
     """v4's bits per byte at 1, 2, 4 and 8 times the training context, side by side / sliding."""
     lines = []
@@ -543,6 +633,8 @@ TABLES = {
     "extrapolation": lambda: extrapolation_table(POSITIONS),
     "samples": lambda: samples("sample"),
     "glimpses": lambda: glimpses("sample"),
+    "probes": lambda: _if_measured(probe_rows(), "python -m common.probes"),
+    "diagnostics": lambda: _if_measured(diagnostic_rows(), "python -m common.diagnostics"),
 }
 
 

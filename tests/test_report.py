@@ -2,7 +2,9 @@
 
 import html.parser
 import json
+import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from common import report, results
 from common.cli import run_main
 from common.errors import UserError
 
-VOID = {"meta", "br", "img", "input", "link", "hr"}
+VOID = {"meta", "br", "img", "input", "link", "hr", "col"}
 HOSTILE = "<script>alert('1')</script> & <b>"
 
 
@@ -81,16 +83,16 @@ def check_whole(text):
     return page
 
 
+CURVE = [{"step": 9 * i, "tokens": 10**6 * i, "seconds": i, "val_bits_per_byte": 2.0 - i / 2}
+         for i in (0, 1)]  # fmt: skip
+
+
 def leave_runs(folder, name):
-    """What publishing leaves in runs/published: the results, and metrics of two evaluations."""
+    """What publishing leaves in runs/published, as much as is asked of it here."""
     for path in (folder / "results").glob(f"{name}-seed*.json"):
         home = folder / "runs" / "published" / path.stem
         home.mkdir(parents=True)
         (home / "result.json").write_bytes(path.read_bytes())
-        rows = [{"step": 9 * i, "tokens": 10**6 * i, "seconds": i, "val_bits_per_byte": 2.0 - i / 2}
-                for i in (0, 1)]  # fmt: skip
-        text = "\n".join(map(json.dumps, rows))
-        (home / "metrics.jsonl").write_text(text, encoding="utf-8")
 
 
 # ---- the page ----
@@ -115,6 +117,8 @@ def test_the_page_of_the_published_results(tmp_path, monkeypatch, capsys):
             assert results.spread(runs) in words
             assert " ".join(runs[min(runs)]["sample"].split()) in words
     assert len(page.all("details")) == len(page.all("summary")) == len(results.ORDER) - 1
+    looks = {attrs.get("class") for tag in ("span", "del", "ins") for attrs in page.all(tag)}
+    assert looks >= set(report.LOOKS_OF_CODE.values())
 
 
 def test_with_nothing_published_it_says_what_makes_it(folder):
@@ -125,14 +129,12 @@ def test_with_nothing_published_it_says_what_makes_it(folder):
     assert "not published yet" in words and not page.all("img") and not page.all("svg")
 
 
-def test_runs_that_are_present_are_drawn_and_can_be_switched_off(folder):
-    put(folder / "results", "v1-sample", [1.5, 1.6, 1.7])
-    put(folder / "results", "v1_1-sample", [1.2])
-    put(folder / "results", "v2-sample", [1.0])
+def test_curves_of_results_are_drawn_and_can_be_switched_off(folder):
+    put(folder / "results", "v1-sample", [1.5, 1.6, 1.7], curve=CURVE)
+    put(folder / "results", "v1_1-sample", [1.2], curve=CURVE)
+    put(folder / "results", "v2-sample", [1.0])  # as older files are
     wikitext = {"data": {"name": "wikitext-2"}, "val_word_perplexity": 300.0}
-    put(folder / "results", "v1-wikitext-2", [1.0, 2.0], **wikitext)
-    for name in ("v1-sample", "v1_1-sample", "v1-wikitext-2"):
-        leave_runs(folder, name)
+    put(folder / "results", "v1-wikitext-2", [1.0, 2.0], **wikitext, curve=CURVE)
     page = check_whole(report.page())
     boxes = page.all("input", type="checkbox")
     curves = ["sample-v1-", "sample-v1_1-", "wikitext-2-v1-"]
@@ -153,13 +155,11 @@ def test_runs_that_are_present_are_drawn_and_can_be_switched_off(folder):
         }
 
 
-def test_metrics_of_another_run_than_the_published_are_not_drawn(folder):
+def test_a_folder_of_another_run_than_the_published_is_not_drawn(folder):
     put(folder / "results", "v1-sample", [1.5, 1.6])
     leave_runs(folder, "v1-sample")
     put(folder / "results", "v1-sample", [1.5, 1.7])
     assert list(report.folders("v1", "sample")) == [1]
-    (folder / "runs" / "published" / "v1-sample-seed1" / "metrics.jsonl").unlink()
-    assert report.chart("sample") is None
 
 
 def test_samples_and_ideas_are_text_not_markup(folder):
@@ -175,21 +175,19 @@ def test_samples_and_ideas_are_text_not_markup(folder):
         assert part in words
 
 
-def test_answers_to_the_same_questions_stand_in_one_table(folder):
+def test_a_step_shows_its_answers_beside_those_of_the_version_before(folder):
     row = {"n": 9, "right": 3, "accuracy": 1 / 3, "low": 0.12, "high": 0.65, "chance": 0.25}
-    for version, asked in (("v0", "a"), ("v1", "b"), ("v2", "a")):
-        put(folder / "results", f"{version}-sample", [1.5])
-        leave_runs(folder, f"{version}-sample")
-        path = folder / "runs" / "published" / f"{version}-sample-seed1" / "probes.json"
-        content = {"questions_sha256": asked, "kinds": {"copying": row}}
-        path.write_text(json.dumps(content), encoding="utf-8")
-    head, rows = report.probes()
-    assert head == ["question", "asked", "chance", "v0", "v2"]
-    assert rows == [["copying", "9", "25 %", *["33 % [12, 65]"] * 2]]
-    check_whole(report.page())
-    path.write_text('{"kinds": 3}', encoding="utf-8")
-    with pytest.raises(UserError, match=r"probes\.json is damaged"):
-        report.probes()
+    probes = {"questions_sha256": "a", "kinds": {"copying": row}}
+    for version in ("v0", "v1", "v3"):
+        put(folder / "results", f"{version}-sample", [1.5], probes=probes)
+    head, rows = results.probe_rows()
+    assert report.columns(head, rows, [None, "v0"])[0] == ["question", "chance", "v0 (1)"]
+    assert report.columns(head, rows, ["v0", "v1"]) == (
+        ["question", "chance", "v0 (1)", "v1 (1)"], [["copying", "25 %", "33 %", "33 %"]])  # fmt: skip
+    assert report.columns(head, rows, ["v1", "v1_1"]) is None
+    assert report.columns(head, rows, ["v2", "v3"])[0] == ["question", "chance", "v3 (1)"]
+    labels = [attrs.get("aria-label") for attrs in check_whole(report.page()).all("div")]
+    assert [f"Right answers of {v}" in labels for v in results.ORDER] == [1, 1, 0, 0, 1, 0]
 
 
 def test_pictures_have_a_text_that_says_what_they_show(folder):
@@ -263,7 +261,7 @@ def test_both_sides_of_a_diff_are_the_whole_texts(before, after):
     rows = report.diff_rows(before, after)
     for side, text in (("old", before), ("new", after)):
         shown = [row[side] for row in rows if row.get(side) is not None]
-        lines = ["".join(part for part, _ in pieces) for pieces in shown]
+        lines = ["".join(part for part, *_ in pieces) for pieces in shown]
         assert lines == (text.splitlines() if before != after else [])
 
 
@@ -282,35 +280,155 @@ def test_only_the_words_that_differ_are_marked():
     assert report.marked("alone", None) == [("alone", False)] and report.marked(None, "a") is None
 
 
+def test_code_is_coloured_as_what_it_is():
+    """A docstring's second line is a string as its first is: the file is read as a whole."""
+    text = '"""One.\n\nif 2."""\n@cached  # why\ndef f(x):\n    return not len("a") + 3.5\n'
+    lines = [report.coloured([(line, False)], looks)
+             for line, looks in zip(text.splitlines(), report.looks_of_code(text))]  # fmt: skip
+    found = [(text, look) for pieces in lines for text, _, look in pieces if look]
+    assert found == [
+        ('"""One.', "s"), ('if 2."""', "s"), ("@cached", "f"), ("# why", "c"), ("def", "k"),
+        ("f", "f"), ("return", "k"), ("not", "k"), ("len", "b"), ('"a"', "s"), ("3.5", "n"),
+    ]  # fmt: skip
+
+
+def test_colours_of_code_and_marks_of_differing_words_combine():
+    pieces, looks = [("x = ", False), ("1 # b", True)], ["", "", "", "", "n", "", "c", "c", "c"]
+    assert report.coloured(pieces, looks) == [
+        ("x = ", False, ""), ("1", True, "n"), (" ", True, ""), ("# b", True, "c")]  # fmt: skip
+    rows = report.diff_rows('"""A\nif b"""\n', '"""A\nif c"""\n')
+    assert rows[1]["new"] == [("if ", False, "s"), ("c", True, "s"), ('"""', False, "s")]
+
+
+def luminance(colour):
+    """Relative luminance of #rgb or #rrggbb, as WCAG 2 defines it."""
+    digits = colour if len(colour) == 6 else "".join(2 * digit for digit in colour)
+    parts = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+    parts = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), parts))
+
+
+def test_every_text_can_be_read_on_every_ground_in_light_and_in_dark():
+    """A contrast of 4.5 to 1, which WCAG 2 asks for (AA), of code on the marks of a diff too."""
+    style = (Path(report.__file__).parent / "report.html").read_text(encoding="utf-8")
+    schemes = [dict(re.findall(r"--([\w-]+): #(\w+);", block))
+               for block in re.findall(r":root \{(.*?)\}", style, re.S)]  # fmt: skip
+    assert len(schemes) == 2 and schemes[0].keys() == schemes[1].keys()
+    looks = set(report.LOOKS_OF_CODE.values())
+    for look in looks:
+        assert re.search(rf"\.{look} \{{ color: var\(--{look}\);", style)
+    grounds = {text: ["page", "old", "new", "old-word", "new-word"] for text in {"text", *looks}}
+    grounds |= {"faint": ["page", "soft"], "link": ["page"]}
+    grounds["text"] += ["soft"]
+    for scheme in schemes:
+        for text, each in grounds.items():
+            for ground in each:
+                low, high = sorted(luminance(scheme[name]) for name in (text, ground))
+                assert (high + 0.05) / (low + 0.05) >= 4.5, (text, ground)
+
+
 # ---- in a browser ----
 
 
-def test_in_a_browser(folder, tmp_path):
-    """On a phone's screen nothing scrolls sideways, and a curve can be switched off."""
-    try:
-        from playwright.sync_api import Error, sync_playwright
-    except ImportError:
-        pytest.skip("no browser to try the page in: python -m pip install playwright, and"
-                    " python -m playwright install chromium")  # fmt: skip
-    put(folder / "results", "v1-sample", [1.5, 1.6])
-    put(folder / "results", "v2-sample", [1.5], sample="x" * 3000)
-    leave_runs(folder, "v1-sample")
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium without a window: the system's own, or else the one that playwright has fetched."""
+    how = "python -m pip install -r tests/requirements.txt, and Debian's chromium (apt-get install" \
+          " chromium) or python -m playwright install chromium"  # fmt: skip
+    sync_api = pytest.importorskip("playwright.sync_api", reason=f"no playwright: {how}")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    with sync_api.sync_playwright() as playwright:
+        root = hasattr(os, "geteuid") and os.geteuid() == 0
+        try:
+            made = playwright.chromium.launch(
+                executable_path=next(filter(None, map(shutil.which, names)), None),
+                args=["--no-sandbox"] * root,  # which chromium has not as root
+            )
+        except sync_api.Error as error:
+            pytest.skip(f"no browser starts: {how} ({str(error).splitlines()[0]})")
+        yield made
+        made.close()
+
+
+REACHED = """() => {
+  const one = document.activeElement, style = getComputedStyle(one);
+  const all = [...document.querySelectorAll("a, button, input, summary, [tabindex='0']")];
+  const ring = style.outlineStyle != "none" && parseFloat(style.outlineWidth) >= 2;
+  return [all.filter((each) => each.checkVisibility()).indexOf(one), ring];
+}"""
+COUNT = """[...document.querySelectorAll("a, button, input, summary, [tabindex='0']")]
+  .filter((each) => each.checkVisibility()).length"""
+SIDEWAYS = """() => [...document.querySelectorAll("body *")].filter((one) =>
+  one.getBoundingClientRect().right > innerWidth + 1 && !one.closest(".scroll, svg")
+  || one.matches(".change .scroll") && one.scrollWidth > one.clientWidth).map((one) => one.outerHTML)
+"""
+
+
+def try_page(browser, path):
+    """What has to be so of every page on a phone's screen in the dark; the page, unfolded."""
+    page = browser.new_page(viewport={"width": 360, "height": 740}, color_scheme="dark")
+    trouble = []
+    page.on("request", lambda request: trouble.append(request.url))
+    page.on("console", lambda message: trouble.append(message.text))
+    page.on("pageerror", lambda error: trouble.append(str(error)))
+    page.goto(path.as_uri())
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(22, 22, 22)"
+    for box in page.locator("[data-curve]").all():  # a curve is switched off, and on again
+        line = page.locator(f"#{box.get_attribute('data-curve')}line")
+        for shown in (False, True):
+            box.press("Space")
+            assert box.is_checked() == line.is_visible() == shown
+    diffs = page.locator("details.change")
+    diffs.first.locator("summary").press("Enter")
+    assert [diff.get_attribute("open") is not None for diff in diffs.all()] == [
+        True, *[False] * (len(results.ORDER) - 2)]  # fmt: skip
+    page.get_by_role("button", name="Unfold all diffs").press("Enter")
+    assert page.locator("details.change[open]").count() == len(results.ORDER) - 1
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert page.evaluate(SIDEWAYS) == []
+    page.reload()  # the focus starts at the top again
+    page.evaluate("for (const diff of document.querySelectorAll('details')) diff.open = true")
+    for number in range(page.evaluate(COUNT)):  # Tab goes through all, and one sees where it is
+        page.keyboard.press("Tab")
+        assert page.evaluate(REACHED) == [number, True]
+    assert trouble == [path.as_uri()] * 2
+    return page
+
+
+def test_in_a_browser(folder, tmp_path, browser):
+    put(folder / "results", "v1-sample", [1.5, 1.6], curve=CURVE)
+    put(folder / "results", "v2-sample", [1.5], sample="x" * 3000, curve=CURVE)
+    path = tmp_path / "report.html"
+    for version, text in (("v1", "x = 1\n"), ("v2", f"y = {'9' * 300}\n")):
+        (folder / f"{version}.py").write_text(f'"""{version}: an idea."""\n{text}', "utf-8")
+    path.write_text(report.page(), encoding="utf-8")
+    page = try_page(browser, path)
+    shown = [page.locator(f"#sample-{version}-line").is_visible for version in ("v1", "v2")]
+    page.get_by_label("v1", exact=True).press("Space")
+    assert [one() for one in shown] == [False, True]
+    page.get_by_role("link", name="Its curve beside that of v0").press("Enter")
+    assert [one() for one in shown] == [True, False]
+    page.close()
+
+
+def test_the_published_page_in_a_browser(tmp_path, browser):
     path = tmp_path / "report.html"
     path.write_text(report.page(), encoding="utf-8")
-    with sync_playwright() as browsers:
-        try:
-            browser = browsers.chromium.launch()
-        except Error as error:
-            pytest.skip(f"chromium does not start: {str(error).splitlines()[0]}")
-        page = browser.new_page(viewport={"width": 360, "height": 740}, color_scheme="dark")
-        page.goto(path.as_uri())
-        assert page.evaluate("document.documentElement.scrollWidth") <= 360
-        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(22, 22, 22)"
-        line = page.locator("#sample-v1-line")
-        assert line.is_visible()
-        page.get_by_label("v1", exact=True).press("Space")
-        assert not line.is_visible()
-        page.get_by_role("button", name="Unfold all diffs").press("Enter")
-        assert page.locator("details[open]").count() == len(results.ORDER) - 1
-        assert page.evaluate("document.documentElement.scrollWidth") <= 360
-        browser.close()
+    try_page(browser, path).close()
+
+
+def test_without_javascript_nothing_is_missing(folder, tmp_path, browser):
+    put(folder / "results", "v1-sample", [1.5], sample="A tale.", curve=CURVE)
+    path = tmp_path / "report.html"
+    path.write_text(report.page(), encoding="utf-8")
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(path.as_uri())
+    assert page.locator("#sample-v1-line").is_visible()
+    assert all(each.is_visible() for each in page.get_by_text("A tale.").all())
+    for diff in page.locator("details").all():
+        diff.locator("summary").click()
+        assert diff.locator(".code").first.is_visible()
+    controls = page.locator("input, button, [data-only]").all()
+    assert controls and not any(each.is_visible() for each in controls)
+    context.close()

@@ -75,13 +75,14 @@ if (here / "stop").exists():
     sys.exit(130)
 result = json.loads((here / "result.json").read_text())
 result |= {"version": version, "seed": int(config["seed"]), "config": config}
-(out / "metrics.jsonl").write_text('{"step": 0}\\n{"step": 9}\\n')
+rows = [{"step": n, "tokens": n, "seconds": n, "val_bits_per_byte": 1.5} for n in (0, 9)]
+(out / "metrics.jsonl").write_text("".join(json.dumps(row) + chr(10) for row in rows))
 (out / "result.json").write_text(json.dumps(result))
 """
 
 # In place of common.probes and common.diagnostics: the questions stop once where a file says so.
 QUESTIONS = """
-import sys
+import json, sys
 from pathlib import Path
 
 here = Path(__file__).resolve().parent.parent
@@ -90,8 +91,22 @@ with open(here / "calls.txt", "a") as file:
 if (here / "stop_questions").exists():
     (here / "stop_questions").unlink()
     sys.exit(1)
-Path(sys.argv[1], Path(__file__).stem + ".json").write_text('{"kinds": {}}')
+found = json.loads((here / "questions.json").read_text())[Path(__file__).stem]
+Path(sys.argv[1], Path(__file__).stem + ".json").write_text(json.dumps(found))
 """
+SHARES = dict.fromkeys(
+    "distinct_1 distinct_2 repeated_trigrams known_words punctuation".split(), 0.5
+)
+FOUND = {
+    "probes": {
+        "questions_sha256": "a",
+        "kinds": {"copying": {"n": 4, "accuracy": 0.5, "chance": 0.125}},
+    },
+    "diagnostics": {
+        **SHARES, "words": 8, "prompts": 1, "temperature": 0.8, "tokens_per_second": 100.0,
+        "source": {**SHARES, "words": 8},
+    },
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -104,6 +119,7 @@ def project(tmp_path, monkeypatch):
     for name in ("probes", "diagnostics"):
         (tmp_path / "common").mkdir(exist_ok=True)
         (tmp_path / "common" / f"{name}.py").write_text(QUESTIONS, encoding="utf-8")
+    (tmp_path / "questions.json").write_text(json.dumps(FOUND), encoding="utf-8")
     (tmp_path / "result.json").write_text(json.dumps(made_up("", 0, 1.5)), encoding="utf-8")
     (tmp_path / "data").mkdir()
     info = {"splits": {"validation": {"floor_bits_per_byte": 0.25}}}
@@ -312,9 +328,9 @@ def test_publish_makes_what_is_missing_and_only_that(project, monkeypatch, capsy
     assert results.load_results("v0-sample")[1]["val_bits_per_byte"] == 9.0  # was not made again
     for name in ("v0-sample-seed2", "v3-sample-dropout-seed1"):
         published = json.loads((project / "results" / f"{name}.json").read_text(encoding="utf-8"))
-        assert published.pop("curve") == [{"step": 0}, {"step": 9}]
+        assert [row["step"] for row in published.pop("curve")] == [0, 9]
         for key in ("probes", "diagnostics"):  # of versions alone
-            assert published.pop(key, None) == (None if "dropout" in name else {"kinds": {}})
+            assert published.pop(key, None) == (None if "dropout" in name else FOUND[key])
         assert published == json.loads((runs / name / "result.json").read_text(encoding="utf-8"))
     results.publish()
     assert calls(project) == []
@@ -331,7 +347,7 @@ def test_a_run_that_was_stopped_behind_the_training_is_not_trained_again(project
     assert calls(project, questions=True) == [
         "probes v0-sample-seed1", "diagnostics v0-sample-seed1"
     ]
-    assert results.load_results("v0-sample")[1]["probes"] == {"kinds": {}}
+    assert results.load_results("v0-sample")[1]["probes"] == FOUND["probes"]
 
 
 def test_a_published_file_gets_what_it_lacks_from_its_run(project, monkeypatch):
