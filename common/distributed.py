@@ -1,4 +1,4 @@
-"""Several devices: the processes that torchrun starts (without it there is one), copies to a GPU."""
+"""Several devices: the processes that torchrun starts (else there is one), copies to a GPU."""
 
 import atexit
 import os

@@ -53,14 +53,16 @@ class Host:
 
     def lose(self):
         """Kill them all, with no chance to say so."""
-        for pid in self.processes():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                psutil.Process(pid).kill()
-        self.end()
+        while pids := self.processes():  # one may just have started another
+            for pid in pids:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    psutil.Process(pid).kill()
+        for job in self.jobs:
+            job.wait()
 
     def end(self):
         """Wait for the last line's end: its exit status."""
-        return [job.wait() for job in self.jobs][-1]
+        return self.jobs[-1].wait()
 
     def plug(self, state):
         ip("-n", self.namespace, "link", "set", "wire", state)
