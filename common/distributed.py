@@ -1,4 +1,4 @@
-"""Several devices: the processes that torchrun starts (without it there is one), copies to a GPU."""
+"""Several devices: the processes that torchrun starts (else there is one), copies to a GPU."""
 
 import atexit
 import os
@@ -24,6 +24,8 @@ def join_processes(device, config):
     """Join the processes of a torchrun job (gloo on CPUs, nccl on GPUs); returns the own device.
 
     The batch is shared out among them, so it has to divide. Raises UserError where it does not.
+    Where one of them goes on from the checkpoint, all do: torchrun counts a restart only on the
+    host where a process failed, not on those whose processes it stops for that.
     """
     n = int(os.environ.get("WORLD_SIZE", "1"))
     if n == 1:
@@ -38,6 +40,7 @@ def join_processes(device, config):
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     atexit.register(_leave)
+    config.resume = any(gather(config.resume))
     return device
 
 
