@@ -4,6 +4,7 @@
     python -m common.plots curves v2-sample v3-sample    those of the published runs, all seeds
     python -m common.plots context                       v4's loss against the context's length
     python -m common.plots vocabulary                    bits per byte against vocabulary size
+    python -m common.plots readme                        the README's three pictures, in results/
     python -m common.plots attention runs/v2             what each head looks at in a prompt
     python -m common.plots predictions runs/v2           the likeliest next tokens in a prompt
     python -m common.plots embeddings runs/v2            the tokens' embeddings on a plane
@@ -21,7 +22,7 @@ from common.cli import SAFE_TO_CHANGE, run_command, run_main
 from common.data import load_corpus
 from common.errors import UserError
 from common.files import atomic_write
-from common.results import POSITIONS, ROOT, load_results, read_result
+from common.results import ORDER, POSITIONS, ROOT, load_results, read_result
 
 # Line and marker; the colours (Okabe and Ito's) differ for the colour-blind and in brightness.
 LOOKS = [
@@ -185,7 +186,7 @@ def run_folders(name):
             found[path.parent.name] = path.parent
     if not found:
         raise UserError(
-            f"no run in {name}, and none of that name in runs/published, or with a curve in results/"
+            f"no run in {name}, and none of that name in runs/published or results/"
         )
     return [found[stem] for stem in sorted(found)]
 
@@ -375,10 +376,19 @@ def vocabulary(out: str = "vocabulary.png"):
     save(vocabulary_figure(rows), out)
 
 
+def readme():
+    """Draw the README's pictures again: curves.svg, context.svg and vocabulary.svg in results/."""
+    versions = [v for v in ORDER if v != "v1_1"]  # its curve is v1's
+    folder = ROOT / "results"
+    curves([f"{version}-sample" for version in versions], "seconds", folder / "curves.svg")
+    context(folder / "context.svg")
+    vocabulary(folder / "vocabulary.svg")
+
+
 def main():
     from common.inside import attention, embeddings, predictions
 
-    commands = {"curves": curves, "context": context, "vocabulary": vocabulary,
+    commands = {"curves": curves, "context": context, "vocabulary": vocabulary, "readme": readme,
                 "attention": attention, "predictions": predictions,
                 "embeddings": embeddings}  # fmt: skip
     run_command(commands, __doc__)

@@ -308,11 +308,26 @@ def table(results):
     return markdown(["", "questions", "chance", *results], rows)
 
 
-def refuse_other_worlds(folder):
-    """Raise UserError where a run was not trained on the bundled sample: it knows another world."""
+def refuse_other_worlds(folder, seed):
+    """Raise UserError where a run was not trained on stories of this world, or on the questions'.
+
+    More stories of the world are known by the file that make_input.py writes beside them.
+    """
     data = read_settings(folder)[1].get("data")
-    if data != "sample":
-        raise UserError(f"{folder} was trained on {data}: these questions are about --data sample")
+    if data == "sample":
+        return
+    try:
+        about = json.loads(Path(data).with_suffix(".json").read_text(encoding="utf-8"))
+        made = about["seed"] if about["format"] == world.FORMAT else None
+    except (OSError, ValueError, KeyError, TypeError):
+        made = None
+    if made is None:
+        raise UserError(
+            f"{folder} was trained on {data}: these questions are about --data sample, or about"
+            " more of it, as data/make_input.py writes it"
+        )
+    if made == seed:
+        raise UserError(f"--seed {seed} tells the stories that {folder} was trained on")
 
 
 def probe(runs: tuple[str, ...], each: int = 200, seed: int = 2024, device: str = "auto"):
@@ -329,7 +344,7 @@ def probe(runs: tuple[str, ...], each: int = 200, seed: int = 2024, device: str 
     if each < 1:
         raise UserError(f"--each {each}: it has to be at least 1")
     for folder in runs:
-        refuse_other_worlds(folder)
+        refuse_other_worlds(folder, seed)
     opened = [open_run(folder, device) for folder in runs]
     questions = make_questions(seed, each)
     asked = hashlib.sha256(json.dumps([vars(q) for q in questions]).encode()).hexdigest()

@@ -4,10 +4,12 @@ import json
 import math
 import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
-from lineage import edit_json, finished_run, model_of
+from lineage import ROOT, edit_json, finished_run, model_of
 from lineage import load as load_version
 from torch import nn
 
@@ -279,6 +281,20 @@ def test_the_table_and_the_file_in_the_run_s_folder(run_folder, capsys):
         cell = f"{100 * row['accuracy']:.0f} % [{100 * row['low']:.0f}, {100 * row['high']:.0f}]"
         assert f"| {kind} | 4 | {100 * row['chance']:.0f} % | {cell} |" in table
     assert not list(run_folder.glob("*.tmp"))
+
+
+def test_more_stories_of_the_world_can_be_asked_about(run_folder, tmp_path, monkeypatch):
+    copy, text = tmp_path / "copy", tmp_path / "more.txt"
+    shutil.copytree(run_folder, copy)
+    edit_json(copy / "config.json", config={"data": str(text)})
+    with pytest.raises(UserError, match="was trained on .*more.txt: these questions"):
+        probes.probe((str(copy),), each=1)
+    make_input = [sys.executable, str(ROOT / "data" / "make_input.py"), "--bytes", "1000"]
+    subprocess.run([*make_input, "--seed", "2", "--out", str(text)], check=True)
+    with pytest.raises(UserError, match="--seed 2 tells the stories that .*copy was trained on"):
+        probes.probe((str(copy),), each=1, seed=2)
+    probes.probe((str(copy),), each=1)
+    assert (copy / "probes.json").exists()
 
 
 def test_errors_are_one_line(run_folder, tmp_path, monkeypatch, capsys):
