@@ -14,6 +14,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 def cache_folder(cache_dir=None) -> Path:
     """The cache: the argument, or the environment's LINEAGE_CACHE, or data/cache."""
     folder = Path(cache_dir or os.environ.get("LINEAGE_CACHE") or REPOSITORY / "data" / "cache")
+    folder = Path(os.path.expanduser(folder))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

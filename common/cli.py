@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import difflib
 import functools
 import io
 import math
@@ -51,6 +52,7 @@ RANGES = {  # field: (test, what is wanted); one table, because a field means th
 # No size in a laptop's run comes near; larger ones are slips of the keyboard.
 LARGEST = {"n_layer": 1000, "n_head": 2**16, "n_embd": 2**16, "batch_size": 2**16}
 LARGEST_OTHER = 2**31
+PATHS = "data data_dir tokenizer out_dir".split()  # a shell leaves --out-dir=~/runs as it is
 
 
 def parse(config_class, description, args=None):
@@ -94,7 +96,15 @@ def check(name, value):
 def _parse(config_class, description, args, default):
     import tyro
 
-    return _quietly(tyro.cli, config_class, description=description, args=args, default=default)
+    config = _quietly(tyro.cli, config_class, description=description, args=args, default=default)
+    return dataclasses.replace(config, **{name: at_home(getattr(config, name)) for name in PATHS})
+
+
+def at_home(value):
+    """A path with the user's folder in place of ~; or a tuple of them; anything else as it is."""
+    if isinstance(value, tuple):
+        return tuple(map(at_home, value))
+    return os.path.expanduser(value) if isinstance(value, str) else value
 
 
 def run_command(what, description, args=None):
@@ -105,14 +115,23 @@ def run_command(what, description, args=None):
 
     def later(function):  # first the command line alone, then the function, which may print
         @functools.wraps(function)
-        def call(*args, **kwargs):
-            return functools.partial(function, *args, **kwargs)
+        def call(**given):
+            paths = {name: at_home(value) for name, value in given.items() if name != "prompt"}
+            return functools.partial(function, **{**given, **paths})
 
         return call
 
     args = sys.argv[1:] if args is None else args
     settings = {"description": description, "config": (tyro.conf.PositionalRequiredArgs,)}
+    settings["prog"] = f"python -m common.{Path(sys.argv[0]).stem}"
     if isinstance(what, dict):
+        if args and args[0] not in what and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], what, n=1)
+            guess = f"did you mean {near[0]}? There are" if near else "there are"
+            raise UserError(
+                f"no command is called {args[0]!r}; {guess} {', '.join(what)}; a run's folder or"
+                f" name stands behind one of them ({settings['prog']} COMMAND --help tells where)"
+            )
         commands = {name: later(function) for name, function in what.items()}
         chosen = _quietly(
             tyro.extras.subcommand_cli_from_dict, commands, args=args or ["--help"], **settings
@@ -132,21 +151,24 @@ def _quietly(cli, *args, **kwargs):
         if not stop.code:  # --help
             print(out.getvalue(), end="")
             raise
-        raise UserError(_one_line(err.getvalue())) from None
+        raise UserError(_one_line(err.getvalue(), kwargs["args"])) from None
 
 
 class _Captured(io.StringIO):
     encoding = "utf-8"  # tyro asks, and draws its frames accordingly
 
 
-def _one_line(box):
+def _one_line(box, args):
     """tyro's framed message as one line: its first paragraph, and a suggestion if there is one."""
     lines = [line for line in box.splitlines() if line[:1] == "│"]
     texts = [line.strip("│─ ") for line in lines]  # a rule leaves nothing
     first = " ".join(texts[: texts.index("")] if "" in texts else texts)
     first = re.sub(r"^Error parsing (\S+): (.*)", _plainly, first)
-    if re.match("Unrecognized options: (?!-)", first):
+    stray = re.match("Unrecognized options: (?!-)([^,]*)", first)
+    if stray and any(flag[:2] == "--" and word == stray[1] for flag, word in zip(args, args[1:])):
         first += "; a switch stands alone, --resume or --no-resume, and takes no value"
+    elif stray:
+        first += "; nothing is expected there without a flag before it"
     guesses = [text for text in texts if text.startswith("--")]
     hint = f"; did you mean {guesses[0].split()[0]}?" if guesses and "Unrecognized" in box else ""
     return f"{first}{hint} (--help lists the flags)"

@@ -211,10 +211,10 @@ def _wikitext(name, data_dir) -> Corpus:
     back, so that lengths and word counts are those of the published tables.
     """
     config = name + "-v1"
-    if data_dir is None and os.environ.get("WIKITEXT_DIR"):
-        # A default, not an order: a folder without this configuration leaves it to the hub.
-        if Path(os.environ["WIKITEXT_DIR"], config).is_dir():
-            data_dir = os.environ["WIKITEXT_DIR"]
+    default = os.path.expanduser(os.environ.get("WIKITEXT_DIR", ""))
+    # A default, not an order: a folder without this configuration leaves it to the hub.
+    if data_dir is None and default and Path(default, config).is_dir():
+        data_dir = default
     splits = load_dataset("Salesforce/wikitext", config, data_dir)
     for split in SPLITS:
         if split not in splits or "text" not in splits[split].column_names:

@@ -202,6 +202,15 @@ def test_wikitext_from_a_folder_without_a_readme(tmp_path):
     assert corpus.readable(" a , b ") == "a, b"
 
 
+def test_wikitext_s_folder_may_begin_with_a_tilde(tmp_path, monkeypatch, no_hub):
+    for split in SPLITS:
+        write_parquet(tmp_path / "wikitext-103-v1" / f"{split}-0.parquet", {"text": ROWS})
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setenv("WIKITEXT_DIR", "~")
+    assert load_corpus("wikitext-103").words("test") == sum(len(row.split()) + 1 for row in ROWS)
+
+
 def test_wikitext_that_is_not_there(tmp_path, monkeypatch, no_hub):
     assert "no such folder" in one_line_error("wikitext-2", data_dir=tmp_path / "none")
     assert "--data-dir" in one_line_error("wikitext-2", data_dir=tmp_path)

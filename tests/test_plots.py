@@ -363,7 +363,7 @@ def test_errors_are_one_line(run_folder, tmp_path, monkeypatch, capsys):
     fails("has 2 layers of 2 heads", "attention", run_folder, "--prompt", "the", "--head", 3)
     fails("between 1 and 20", "predictions", run_folder, "--top", 0)
     fails("no token is the word 'xyzzy'", "embeddings", run_folder, "--neighbours", "xyzzy")
-    fails("Unrecognized options: colours", "colours")
+    fails("no command is called 'colours'; did you mean curves?", "colours")
     bigram = finished_run("v0", tmp_path / "v0")
     capsys.readouterr()
     fails("v0 has no attention", "attention", bigram, "--prompt", "the")

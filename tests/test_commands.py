@@ -1,0 +1,131 @@
+"""The command line of the scripts and of the commands beside them: a name that is none, ~, Ctrl-C
+before anything has begun, and how little is imported until it is needed."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from lineage import ROOT, VERSIONS, flags, load, run, story_file
+
+from common import plots, results
+from common.cli import parse, run_command, run_main
+
+# Slow to import, and wanted only once a picture is drawn, a dataset read, an interval computed.
+HEAVY = "matplotlib scipy datasets pandas pyarrow transformers jinja2 safetensors".split()
+
+
+def refusal(monkeypatch, capsys, main, *args):
+    monkeypatch.setattr(sys, "argv", ["results.py", *args])
+    with pytest.raises(SystemExit) as stop:
+        run_main(main)
+    out, err = capsys.readouterr()
+    assert (stop.value.code, out, err.count("\n")) == (2, "", 1), err
+    return err
+
+
+@pytest.mark.parametrize(
+    ("main", "args", "said"),
+    [
+        (results.main, ["publsh"], "no command is called 'publsh'; did you mean publish?"),
+        (results.main, ["runs/v2"], "there are local, publish, readme, compare, check, references"),
+        (results.main, ["zzz"], "a run's folder or name stands behind one of them"),
+        (results.main, ["local", "runs"], "runs; nothing is expected there without a flag"),
+        (results.main, ["check"], "Missing from python -m common.results check"),
+        (plots.main, ["curve"], "did you mean curves?"),
+    ],
+)
+def test_a_command_that_is_none_is_told_with_those_there_are(
+    monkeypatch, capsys, main, args, said
+):
+    message = refusal(monkeypatch, capsys, main, *args)
+    assert said in message and "switch" not in message
+
+
+@pytest.fixture
+def home(cache, monkeypatch):
+    """A home for ~, on Windows too, and another folder to be in."""
+    (cache / "home").mkdir()
+    (cache / "here").mkdir()
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(cache / "home"))
+    monkeypatch.chdir(cache / "here")
+    return cache / "home"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_quoted_tilde_is_the_home_in_every_path(version, home):
+    args = ["--data", "~/a.jsonl:story", "--data-dir=~", "--tokenizer", "~/t.json"]
+    config = parse(load(version).Config, "", [*args, "--out-dir=~/r", "--prompt", "~/no path"])
+    wanted = f"{home}/a.jsonl:story", str(home), f"{home}/t.json", f"{home}/r"
+    assert (config.data, config.data_dir, config.tokenizer, config.out_dir) == wanted
+    assert config.prompt == "~/no path"
+    assert parse(load(version).Config, "", ["--data", "x~", "--out-dir", "a/~"]).out_dir == "a/~"
+
+
+def test_a_run_in_the_home(home, monkeypatch, capsys):
+    module = load("v0")
+    story_file(home)
+    monkeypatch.setenv("LINEAGE_CACHE", "~/cache")
+    run(module, monkeypatch, flags(module, data="~/story.txt", out_dir="~/runs/v0", steps=2))
+    assert (home / "runs" / "v0" / "result.json").exists() and (home / "cache").is_dir()
+    run(module, monkeypatch, ["--sample-only", "--out-dir", "~/runs/v0"])
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "argv", ["results.py", "local", "--folder", "~/runs"])
+    results.main()
+    assert f"| {home / 'runs' / 'v0'} | v0 |" in capsys.readouterr().out
+    assert os.listdir() == []  # nothing in a folder called ~
+
+
+def test_commands_find_the_home_too(home):
+    called = []
+
+    def command(runs: tuple[str, ...], out: str = "~/a.png", prompt: str = ""):
+        called.append((runs, out, prompt))
+
+    run_command(command, "", ["~/x", "y", "--out=~/b.png", "--prompt", "~"])
+    assert called == [((f"{home}/x", "y"), f"{home}/b.png", "~")]
+
+
+@pytest.mark.parametrize("module", ["results", "plots", "report", "probes", "diagnostics"])
+def test_ctrl_c_while_modules_are_imported_is_one_line(module, tmp_path):
+    """numpy here is a file in which Ctrl-C comes."""
+    (tmp_path / "numpy.py").write_text("raise KeyboardInterrupt\n", encoding="utf-8")
+    command = [sys.executable, "-m", f"common.{module}"]
+    settings = {"capture_output": True, "encoding": "utf-8", "cwd": ROOT}
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(tmp_path)}, **settings)
+    assert done.returncode != 0 and (done.stdout, done.stderr) == ("", "stopped\n")
+
+
+def test_other_errors_while_importing_keep_their_traceback(tmp_path):
+    (tmp_path / "numpy.py").write_text("1 / 0\n", encoding="utf-8")
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", "common.results"]
+    done = subprocess.run(command, env=env, capture_output=True, encoding="utf-8", cwd=ROOT)
+    assert "Traceback" in done.stderr and "ZeroDivisionError" in done.stderr
+
+
+def imported(program):
+    """The names of HEAVY, and torch, that are imported when a program has run."""
+    program += "\nprint('|', *set(sys.modules) & {*sys.argv[1:]})"
+    command = [sys.executable, "-c", "import runpy, sys\n" + program, *HEAVY, "torch"]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.rpartition("|")[2].split()
+
+
+HELP = """
+names, sys.argv = sys.argv, ["x", "--help"]
+try:
+    runpy.run_{}({!r}, run_name="__main__")
+except SystemExit:
+    sys.argv = names
+"""
+
+
+def test_nothing_slow_is_imported_at_the_start():
+    assert imported(HELP.format("path", VERSIONS[-1] + ".py")) == ["torch"]
+    for module in ("results", "report"):  # not even torch
+        assert imported(HELP.format("module", f"common.{module}")) == []
+    modules = "bpe_tokenizer, common.plots, common.inside, common.probes, common.diagnostics"
+    assert imported(f"import {modules}, {', '.join(VERSIONS)}") == ["torch"]
