@@ -38,6 +38,10 @@ BLOCK = WIKITEXT | {"n-head": 4, "batch-size": 8, "steps": 2000, "eval-every": 1
 STACK = BLOCK | {"learning-rate": 0.003, "dtype": "bfloat16"}
 SHORT = STACK | {"steps": 500, "eval-every": 500}
 LONG = STACK | {"n-layer": 4, "steps": 3600, "eval-every": 600}
+MORE = {"data": "more.txt", "n-layer": 4, "dtype": "bfloat16"}
+MORE |= {"steps": 6000, "eval-every": 3000}
+# What makes that text: stories enough that none is read twice.
+MAKE_MORE = "data/make_input.py --bytes 15000000 --seed 2 --out more.txt".split()
 VOCABULARIES = (512, 1024, 4096, 16384)
 
 
@@ -68,6 +72,7 @@ PUBLISHED = {
         for size in VOCABULARIES
     },
     "v4-wikitext-2-long": (flags(LONG), (1,)),
+    "v4-sample-long": (flags(MORE), (1,)),
 }
 
 # Word perplexities of others on WikiText-2's test split, each from the paper's own table.
@@ -171,6 +176,9 @@ def publish(only: str = "", seeds: tuple[int, ...] = ()):
         if _is_finished(folder, script, args):  # it was stopped behind the training
             _complete(name, seed)
             continue
+        if "more.txt" in args and not (ROOT / "more.txt").exists():
+            if subprocess.run([sys.executable, *MAKE_MORE], cwd=ROOT).returncode:
+                raise UserError("more.txt could not be written")
         home = folder.relative_to(ROOT).as_posix()  # the result names it: no path of this machine
         command = [sys.executable, str(script), "--out-dir", home]
         resume = _is_unfinished(folder, script)
@@ -199,8 +207,9 @@ def _complete(name, seed):
 
 def _questions(name):
     """What is asked of a published run: of the versions themselves, not of their variants."""
-    version, _, corpus = name.partition("-")
-    return {"sample": ["probes", "diagnostics"], "wikitext-2": ["diagnostics"]}.get(corpus, [])
+    kinds = {"sample": ["probes", "diagnostics"], "sample-long": ["probes"]}
+    kinds["wikitext-2"] = ["diagnostics"]
+    return kinds.get(name.partition("-")[2], [])
 
 
 def _folder(name, seed):
@@ -463,12 +472,14 @@ def variants_table(corpus, rows, base):
     return markdown(["", "bits per byte (seeds)", "Δ to the first row [95 %]"], lines)
 
 
-def _measured(key, alike):
-    """What the main versions' runs on the sample hold under a key: {version: [of each seed]}.
+def _measured(key, alike, names=None):
+    """What the runs of {label: name} hold under a key: {label: [of each seed]}.
 
-    Of measurements that differ in `alike`, a function of one, the commonest alone.
+    Of measurements that differ in `alike`, a function of one, the commonest alone. Without names:
+    the versions' own runs on the sample.
     """
-    runs = {version: load_results(f"{version}-sample").values() for version in ORDER}
+    names = names or {version: f"{version}-sample" for version in ORDER}
+    runs = {label: load_results(name).values() for label, name in names.items()}
     found = {version: [r[key] for r in each if key in r] for version, each in runs.items()}
     kinds = Counter(alike(one) for each in found.values() for one in each)
     if not kinds:
@@ -478,12 +489,13 @@ def _measured(key, alike):
     return {version: each for version, each in found.items() if each}
 
 
-def probe_rows():
+def probe_rows(names=None):
     """Head and rows of the probes' table, or None: right answers, mean ± standard deviation.
 
-    A row a kind of question, a column a version; the seeds were asked the same questions.
+    A row a kind of question, a column a version, or a label of {label: name}; the seeds were asked
+    the same questions.
     """
-    asked = _measured("probes", lambda one: one["questions_sha256"])
+    asked = _measured("probes", lambda one: one["questions_sha256"], names)
     if not asked:
         return None
     rows = []
@@ -615,6 +627,7 @@ def _footnote(corpus):
     ) + f"\n\n{ELSEWHERE}" * (corpus == "wikitext-2")
 
 
+TEN_MINUTES = {"v4": "v4-sample", "v4, ten minutes": "v4-sample-long"}
 POSITIONS = [("ALiBi", "v4-sample"), ("RoPE", "v4-sample-rope")]
 POSITIONS += [(kind, f"v4-sample-{kind}") for kind in ("learned", "sinusoidal", "none")]
 ATTENTION = [
@@ -634,6 +647,7 @@ TABLES = {
     "samples": lambda: samples("sample"),
     "glimpses": lambda: glimpses("sample"),
     "probes": lambda: _if_measured(probe_rows(), "python -m common.probes"),
+    "ten-minutes": lambda: _if_measured(probe_rows(TEN_MINUTES), "python -m common.probes"),
     "diagnostics": lambda: _if_measured(diagnostic_rows(), "python -m common.diagnostics"),
 }
 

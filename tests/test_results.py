@@ -365,6 +365,16 @@ def test_a_published_file_gets_what_it_lacks_from_its_run(project, monkeypatch):
     assert "curve" not in results.load_results("v0-sample")[1] and not calls(project)
 
 
+def test_what_a_long_run_reads_is_made_for_it_once(project, monkeypatch):
+    args = ["--data", "more.txt"]
+    monkeypatch.setattr(results, "PUBLISHED", {"v3-sample-long": (args, (1, 2))})
+    text = "import sys; open(sys.argv[-1], 'x').close()"  # fails where the file is there
+    (project / "data" / "make_input.py").write_text(text, encoding="utf-8")
+    results.publish()
+    assert (project / "more.txt").exists() and len(calls(project)) == 2
+    assert results.load_results("v3-sample-long")[2]["probes"] == FOUND["probes"]
+
+
 def test_publish_makes_again_what_was_made_with_other_arguments(project, monkeypatch):
     monkeypatch.setattr(results, "PUBLISHED", {"v3-sample-dropout": (["--dropout", "0.1"], (1,))})
     put(project / "results", "v3-sample-dropout", [9.0])  # with dropout 0
