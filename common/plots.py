@@ -185,7 +185,7 @@ def run_folders(name):
             found[path.parent.name] = path.parent
     if not found:
         raise UserError(
-            f"no run in {name}, and none of that name in runs/published, or with a curve in results/"
+            f"no run in {name}, and none of that name in runs/published, nor its curve in results/"
         )
     return [found[stem] for stem in sorted(found)]
 

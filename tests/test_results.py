@@ -461,8 +461,8 @@ POINT = {"step": 0, "tokens": 0, "seconds": 0.0, "val_bits_per_byte": 2.5}
     [
         ("curve", []), ("curve", {}), ("curve", [3]), ("curve", [POINT, {"step": 1}]),
         ("curve", [{**POINT, "tokens": "1"}]), ("curve", [{**POINT, "seconds": math.inf}]),
-        ("probes", 3), ("probes", {"kinds": {}}), ("probes", probes("a")), ("probes", probes(3, a=1)),
-        ("probes", probes("a", copying=None)), ("diagnostics", []), ("diagnostics", {"source": 3}),
+        ("probes", 3), ("probes", {"kinds": {}}), ("probes", probes("a")),
+        ("probes", probes(3, a=1)), ("probes", probes("a", copying=None)), ("diagnostics", []), ("diagnostics", {"source": 3}),
         ("diagnostics", diagnostics("0.5")), ("diagnostics", {**diagnostics(0.5), "source": {}}),
         ("diagnostics", {**diagnostics(0.5), "words": None}),
     ],
