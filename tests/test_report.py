@@ -402,7 +402,8 @@ def test_in_a_browser(folder, tmp_path, browser):
     put(folder / "results", "v2-sample", [1.5], sample="x" * 3000, curve=CURVE)
     path = tmp_path / "report.html"
     for version, text in (("v1", "x = 1\n"), ("v2", f"y = {'9' * 300}\n")):
-        (folder / f"{version}.py").write_text(f'"""{version}: an idea."""\n{text}', "utf-8")
+        text = f'"""{version}: an idea."""\n{text}'
+        (folder / f"{version}.py").write_text(text, encoding="utf-8")
     path.write_text(report.page(), encoding="utf-8")
     page = try_page(browser, path)
     shown = [page.locator(f"#sample-{version}-line").is_visible for version in ("v1", "v2")]
