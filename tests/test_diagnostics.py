@@ -12,6 +12,8 @@ from common import diagnostics
 from common.cli import run_main
 from common.data import load_corpus
 from common.diagnostics import continuations, cut_after, diagnose, measure, passages, words_of
+from common.plots import read_metrics
+from common.results import EXTRAS
 from common.tokenizers import WordTokenizer
 
 
@@ -117,6 +119,7 @@ def test_the_table_and_the_file_in_the_run_s_folder(run_folder, capsys):
         assert cell == ("–" if saved[key] is None else f"{saved[key]:.3f}")
     assert saved["prompts"] == 2 and saved["seed"] == 3 and saved["version"] == "v2"
     assert saved["source"]["words"] == 12 and saved["tokens_per_second"] > 0
+    assert EXTRAS["diagnostics"](saved) and EXTRAS["curve"](read_metrics(run_folder))
     diagnose((str(run_folder),), prompts=2, words=6, seed=3)
     again = json.loads((run_folder / "diagnostics.json").read_text(encoding="utf-8"))
     assert {**again, "tokens_per_second": 0} == {**saved, "tokens_per_second": 0}

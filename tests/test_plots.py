@@ -110,6 +110,35 @@ def test_a_name_stands_for_all_seeds_of_a_published_run(tmp_path, monkeypatch):
         "v2-sample": 2, "v2-sample-mean": 1}  # fmt: skip
 
 
+def test_where_a_published_run_has_no_folder_here_its_curve_in_results_is_drawn(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(plots, "ROOT", tmp_path)
+    config = {"data": "sample", "n_embd": 128, "steps": 100}
+    put(tmp_path / "results", "v2-sample", [1.5, 1.6, 1.7], config=config, curve=metrics([2, 1.7]))
+    put(tmp_path / "results", "v2-sample-mean", [1.5], config={**config, "attention": "mean"})
+    home = tmp_path / "runs" / "published" / "v2-sample-seed2"
+    put_run(home, seed=2, steps=100, bits=(2.0, 1.1))
+    assert [path.name for path in plots.run_folders("v2-sample")] == [
+        "v2-sample-seed1.json", "v2-sample-seed2", "v2-sample-seed3.json"]  # fmt: skip
+    lines, data = plots.line_groups(["v2-sample"])
+    assert data == "sample" and list(lines) == ["v2"]
+    assert [run[-1]["val_bits_per_byte"] for run in lines["v2"]] == [1.7, 1.1, 1.7]
+    other = put_run(tmp_path / "other", steps=50)
+    assert list(plots.line_groups(["v2-sample", other])[0]) == ["v2-sample", "other"]
+    for name in ("v2-sample-mean", str(tmp_path / "v2-sample")):  # no curve; a path is no name
+        with pytest.raises(UserError, match="no run in .*, and none of that name"):
+            plots.run_folders(name)
+
+
+def test_labels_can_be_read_on_white():
+    """4.5 to 1, as WCAG 2 asks for of text: a luminance of at most 0.183."""
+    for colour, *_ in plots.LOOKS:
+        parts = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
+                 for c in plots.darker(colour)]  # fmt: skip
+        assert sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), parts)) <= 0.183, colour
+
+
 def test_the_command_draws_the_floor_of_the_sample(tmp_path, monkeypatch):
     figures = []
     monkeypatch.setattr(plots, "save", lambda figure, out: figures.append(figure))
@@ -354,7 +383,7 @@ def test_errors_are_one_line(run_folder, tmp_path, monkeypatch, capsys):
         told = capsys.readouterr().err
         assert stop.value.code == 2 and len(told.splitlines()) == 1 and says in told, told
 
-    fails("no run in nothing, and none of that name in runs/published or results/", "curves", "nothing")
+    fails("no run in nothing, and none of that name in runs/published or", "curves", "nothing")
     fails("give the folders or names", "curves")
     fails("ends in .png or .svg", "curves", run_folder, "--out", "x.pdf")
     fails("can't write", "curves", run_folder, "--out", "no/such/folder/x.png")

@@ -17,6 +17,7 @@ from common import probes
 from common.cli import run_main
 from common.errors import UserError
 from common.probes import KINDS, Question, answer, encode, log_probabilities, make_questions, wilson
+from common.results import EXTRAS
 from common.tokenizers import CharTokenizer, WordTokenizer
 
 EACH = 60
@@ -274,6 +275,7 @@ def test_the_table_and_the_file_in_the_run_s_folder(run_folder, capsys):
     probes.probe((str(run_folder),), each=4)
     table = capsys.readouterr().out
     saved = json.loads((run_folder / "probes.json").read_text(encoding="utf-8"))
+    assert EXTRAS["probes"](saved)
     assert list(saved["kinds"]) == KINDS and saved["version"] == "v3" and saved["seed"] == 2024
     for kind, row in saved["kinds"].items():
         assert row["n"] == 4 and row["accuracy"] == row["right"] / 4

@@ -2,7 +2,6 @@
 
 import html.parser
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -182,8 +181,9 @@ def test_a_step_shows_its_answers_beside_those_of_the_version_before(folder):
         put(folder / "results", f"{version}-sample", [1.5], probes=probes)
     head, rows = results.probe_rows()
     assert report.columns(head, rows, [None, "v0"])[0] == ["question", "chance", "v0 (1)"]
-    assert report.columns(head, rows, ["v0", "v1"]) == (
-        ["question", "chance", "v0 (1)", "v1 (1)"], [["copying", "25 %", "33 %", "33 %"]])  # fmt: skip
+    head_of_two, rows_of_two = report.columns(head, rows, ["v0", "v1"])
+    assert head_of_two == ["question", "chance", "v0 (1)", "v1 (1)"]
+    assert rows_of_two == [["copying", "25 %", "33 %", "33 %"]]
     assert report.columns(head, rows, ["v1", "v1_1"]) is None
     assert report.columns(head, rows, ["v2", "v3"])[0] == ["question", "chance", "v3 (1)"]
     labels = [attrs.get("aria-label") for attrs in check_whole(report.page()).all("div")]
@@ -333,17 +333,14 @@ def test_every_text_can_be_read_on_every_ground_in_light_and_in_dark():
 @pytest.fixture(scope="module")
 def browser():
     """Chromium without a window: the system's own, or else the one that playwright has fetched."""
-    how = "python -m pip install -r tests/requirements.txt, and Debian's chromium (apt-get install" \
-          " chromium) or python -m playwright install chromium"  # fmt: skip
+    how = ("python -m pip install -r tests/requirements.txt, and Debian's chromium (apt-get install"
+           " chromium) or python -m playwright install chromium")  # fmt: skip
     sync_api = pytest.importorskip("playwright.sync_api", reason=f"no playwright: {how}")
     names = ("chromium", "chromium-browser", "google-chrome")
     with sync_api.sync_playwright() as playwright:
-        root = hasattr(os, "geteuid") and os.geteuid() == 0
+        own = next(filter(None, map(shutil.which, names)), None)
         try:
-            made = playwright.chromium.launch(
-                executable_path=next(filter(None, map(shutil.which, names)), None),
-                args=["--no-sandbox"] * root,  # which chromium has not as root
-            )
+            made = playwright.chromium.launch(executable_path=own)  # without sandbox: as root too
         except sync_api.Error as error:
             pytest.skip(f"no browser starts: {how} ({str(error).splitlines()[0]})")
         yield made
@@ -360,7 +357,8 @@ COUNT = """[...document.querySelectorAll("a, button, input, summary, [tabindex='
   .filter((each) => each.checkVisibility()).length"""
 SIDEWAYS = """() => [...document.querySelectorAll("body *")].filter((one) =>
   one.getBoundingClientRect().right > innerWidth + 1 && !one.closest(".scroll, svg")
-  || one.matches(".change .scroll") && one.scrollWidth > one.clientWidth).map((one) => one.outerHTML)
+  || one.matches(".change .scroll") && one.scrollWidth > one.clientWidth)
+  .map((one) => one.outerHTML)
 """
 
 
@@ -400,7 +398,8 @@ def test_in_a_browser(folder, tmp_path, browser):
     put(folder / "results", "v2-sample", [1.5], sample="x" * 3000, curve=CURVE)
     path = tmp_path / "report.html"
     for version, text in (("v1", "x = 1\n"), ("v2", f"y = {'9' * 300}\n")):
-        (folder / f"{version}.py").write_text(f'"""{version}: an idea."""\n{text}', "utf-8")
+        text = f'"""{version}: an idea."""\n{text}'
+        (folder / f"{version}.py").write_text(text, encoding="utf-8")
     path.write_text(report.page(), encoding="utf-8")
     page = try_page(browser, path)
     shown = [page.locator(f"#sample-{version}-line").is_visible for version in ("v1", "v2")]

@@ -554,6 +554,82 @@ def test_damaged_runs_are_named_and_the_others_shown(tmp_path, capsys):
     assert str(tmp_path / "a") in err and str(tmp_path / "c") in str(last.value)
 
 
+# ---- what a published run holds beside ----
+
+
+def probes(asked, **shares):
+    kinds = {kind: {"n": 8, "right": 1, "accuracy": share, "low": 0.0, "high": 1.0, "chance": 0.25}
+             for kind, share in shares.items()}  # fmt: skip
+    return {"version": "v", "seed": 1, "questions_sha256": asked, "seconds": 1.0, "kinds": kinds}
+
+
+def diagnostics(distinct, punctuation=0.5, temperature=0.8):
+    row = {"words": 640, "distinct_1": distinct, "distinct_2": 0.5, "repeated_trigrams": 0.25,
+           "known_words": 1.0, "punctuation": punctuation}  # fmt: skip
+    return {"version": "v", "prompts": 8, "seed": 1, "temperature": temperature, **row,
+            "tokens_per_second": 1234.5,
+            "source": {**row, "distinct_1": 0.9, "punctuation": 0.5}}  # fmt: skip
+
+
+def put_each(project, name, key, contents):
+    """A result file for each of some contents of a key; None for a file without it."""
+    put(project / "results", name, [1.5] * len(contents))
+    for seed, content in enumerate(contents, 1):
+        path = project / "results" / f"{name}-seed{seed}.json"
+        result = json.loads(path.read_text(encoding="utf-8"))
+        result |= {key: content} if content is not None else {}
+        path.write_text(json.dumps(result), encoding="utf-8")
+
+
+def test_answers_are_pooled_over_seeds_that_were_asked_the_same(project):
+    assert results.probe_rows() is None and "Not measured yet" in results.TABLES["probes"]()
+    put_each(project, "v0-sample", "probes", [probes("a", recall=0.5, copying=0.25)])
+    put_each(project, "v1-sample", "probes", [probes("b", recall=1.0)])
+    three = [probes("a", recall=share, copying=1.0) for share in (0.81, 0.83, 0.85)]
+    put_each(project, "v2-sample", "probes", [*three, probes("b", recall=0.0), None])
+    put_each(project, "v3-sample", "probes", [probes("a", recall=1.0)])
+    assert results.probe_rows() == (
+        ["question", "asked", "chance", "v0 (1)", "v2 (3)", "v3 (1)"],
+        [["recall", "8", "25 %", "50 %", "83 % ± 2", "100 %"],
+         ["copying", "8", "25 %", "25 %", "100 % ± 0", "–"]],
+    )  # fmt: skip
+    assert "| recall | 8 | 25 % | 50 % | 83 % ± 2 |" in results.TABLES["probes"]()
+
+
+def test_diagnostics_are_means_beside_the_text_itself(project):
+    assert results.diagnostic_rows() is None
+    put_each(project, "v0-sample", "diagnostics", [diagnostics(0.2), diagnostics(0.3, None), None])
+    put_each(project, "v1-sample", "diagnostics", [diagnostics(0.7, temperature=0.0)])
+    head, rows = results.diagnostic_rows()
+    assert head[:3] == ["text", "words", "distinct-1"] and head[-1] == "tokens/s"
+    assert rows == [
+        ["the text itself", "640", "0.900", "0.500", "0.250", "1.000", "0.500", ""],
+        ["v0 (2)", "640", "0.250", "0.500", "0.250", "1.000", "0.500", "1,234"],
+    ]
+
+
+POINT = {"step": 0, "tokens": 0, "seconds": 0.0, "val_bits_per_byte": 2.5}
+
+
+@pytest.mark.parametrize(
+    ("key", "content"),
+    [
+        ("curve", []), ("curve", {}), ("curve", [3]), ("curve", [POINT, {"step": 1}]),
+        ("curve", [{**POINT, "tokens": "1"}]), ("curve", [{**POINT, "seconds": math.inf}]),
+        ("probes", 3), ("probes", {"kinds": {}}), ("probes", probes("a")),
+        ("probes", probes(3, a=1)), ("probes", probes("a", copying=None)), ("diagnostics", []),
+        ("diagnostics", {"source": 3}),
+        ("diagnostics", diagnostics("0.5")), ("diagnostics", {**diagnostics(0.5), "source": {}}),
+        ("diagnostics", {**diagnostics(0.5), "words": None}),
+    ],
+)  # fmt: skip
+def test_a_damaged_part_of_a_result_is_named(project, key, content):
+    put_each(project, "v0-sample", key, [content])
+    with pytest.raises(UserError, match=f"v0-sample-seed1.json is not a whole .* its {key}$") as it:
+        results.load_results("v0-sample")
+    assert "\n" not in str(it.value)
+
+
 def test_the_readmes_tables_are_those_of_the_published_results():
     """No number in them is typed by hand: `python -m common.results readme` changes nothing."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
