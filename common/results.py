@@ -585,6 +585,13 @@ def samples(corpus):
     return "\n\n".join(blocks)
 
 
+def benchmark(name):
+    """What a benchmark in tests/ printed, as results/bench-NAME.txt keeps it."""
+    path = ROOT / "results" / f"bench-{name}.txt"
+    text = path.read_text(encoding="utf-8").rstrip() if path.exists() else "not measured yet"
+    return f"```\n{text}\n```"
+
+
 def _first_text(result):
     """The first document of a run's sample."""
     return result["sample"].split("\n\n")[0].strip()
@@ -610,6 +617,13 @@ def floor():
     return info["splits"]["validation"]["floor_bits_per_byte"]
 
 
+def _machine(found):
+    """What the newest of some results were made on: the GPU, or the CPU's name and threads."""
+    e = found[-1]["environment"]
+    on = e.get("processor", e["device"]) if e["device"] == "cpu" else e["device"]
+    return f"{on} with {e['threads']} threads"
+
+
 def _footnote(corpus):
     names = [f"{version}-{corpus}" for version in ORDER]
     found = [result for name in names for result in load_results(name).values()]
@@ -621,12 +635,13 @@ def _footnote(corpus):
     return (
         f"\n\nMean ± standard deviation, number of seeds in brackets; Δ is the mean difference of"
         f" the same seeds with its 95 % confidence interval, n.s. where that holds zero. Speed,"
-        f" memory and time are medians on {e['device']} with {e['threads']} threads, torch"
+        f" memory and time are medians on {_machine(found)}, torch"
         f" {e['torch']}, {dtypes}. Made by `python -m common.results publish`"
         f"{' and `references`' if counted else ''}."
     ) + f"\n\n{ELSEWHERE}" * (corpus == "wikitext-2")
 
 
+BENCHMARKS = ("training", "training-compiled", "time-to-loss", "sampling", "memory", "scaleout")
 TEN_MINUTES = {"v4": "v4-sample", "v4, ten minutes": "v4-sample-long"}
 POSITIONS = [("ALiBi", "v4-sample"), ("RoPE", "v4-sample-rope")]
 POSITIONS += [(kind, f"v4-sample-{kind}") for kind in ("learned", "sinusoidal", "none")]
@@ -645,6 +660,7 @@ TABLES = {
     "vocabulary": vocabulary_table,
     "extrapolation": lambda: extrapolation_table(POSITIONS),
     "samples": lambda: samples("sample"),
+    **{f"bench-{name}": lambda name=name: benchmark(name) for name in BENCHMARKS},
     "glimpses": lambda: glimpses("sample"),
     "probes": lambda: _if_measured(probe_rows(), "python -m common.probes"),
     "ten-minutes": lambda: _if_measured(probe_rows(TEN_MINUTES), "python -m common.probes"),

@@ -474,6 +474,7 @@ class Run:
                 "python": platform.python_version(),
                 "torch": torch.__version__,
                 "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
+                "processor": processor(),
                 "threads": torch.get_num_threads(),
                 "dtype": self.config.dtype,
                 "commit": _commit(),
@@ -762,6 +763,16 @@ def peak_rss_mb():
 
         return psutil.Process().memory_info().peak_wset / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def processor():
+    """The CPU's name, as far as the system tells it."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():  # Linux; on ARM it has no names
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def _commit():

@@ -19,7 +19,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lineage import ORDER, ROOT, load  # noqa: E402
+from lineage import ORDER, ROOT, load, machine  # noqa: E402
 
 from common.memory import estimate_memory  # noqa: E402
 
@@ -33,7 +33,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="wikitext-2")
     options = parser.parse_args()
-    print(f"torch {torch.__version__}, MB (10^6 bytes)\n")
+    print(f"{machine()}, MB (10^6 bytes)\n")
     print("version   estimate: parameters + gradients + optimizer + activations   measured   ratio")
     for version in ORDER:
         module = load(version)

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench_training import spread  # noqa: E402
-from lineage import load  # noqa: E402
+from lineage import load, machine  # noqa: E402
 
 torch.set_num_threads(os.cpu_count())  # the tests make do with one
 V = 2048
@@ -34,7 +34,7 @@ def main():
     parser.add_argument("--tokens", type=int, default=200)
     options = parser.parse_args()
     n = options.tokens
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {n} tokens\n")
+    print(f"{machine()}, {n} tokens\n")
     for version in ("v2", "v3", "v4"):
         runs = {version: ours(version, n), **gpt2(version, n)}
         for run in runs.values():

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench_training import spread  # noqa: E402
-from lineage import ROOT  # noqa: E402
+from lineage import ROOT, machine  # noqa: E402
 
 
 def main():
@@ -36,7 +36,7 @@ def main():
     if options.all_reduce:
         return all_reduce(options.all_reduce)
     runs = {n: [train(n, options.steps) for _ in range(options.rounds)] for n in (1, 2)}
-    print(f"v3, {options.steps} steps, torch {torch.__version__}, one thread a process")
+    print(f"v3, {options.steps} steps, one thread a process, {machine()}")
     for n, results in runs.items():
         speed = statistics.median(result["tokens_per_second"] for result in results)
         loss = results[0]["val_loss"]

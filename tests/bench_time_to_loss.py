@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench_training import B, SIZES, gpt2  # noqa: E402
-from lineage import ROOT  # noqa: E402
+from lineage import ROOT, machine  # noqa: E402
 
 from common.data import load_corpus, token_file  # noqa: E402
 from common.judge import judge  # noqa: E402
@@ -48,7 +48,7 @@ def main():
     tokens, validation = (
         token_file(corpus, split, tokenizer).memmap() for split in ("train", "validation")
     )
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads", flush=True)
+    print(machine(), flush=True)
     model, steps = reference(tokens, options.seconds)
     scores = judge(Logits(model), validation, SIZES["small"][3], corpus)
     goal = scores["bits_per_byte"]

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lineage import load  # noqa: E402
+from lineage import load, machine  # noqa: E402
 
 torch.set_num_threads(os.cpu_count())  # the tests make do with one
 B = 8
@@ -39,7 +39,7 @@ def main():
     parser.add_argument("--compile", action="store_true", help="compiled models in place of eager")
     parser.add_argument("--size", choices=SIZES, help="one of the sizes alone")
     options = parser.parse_args()
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, batch {B}")
+    print(f"{machine()}, batch {B}")
     print("compiled" if options.compile else "eager", end="\n\n")
     for name in [options.size] if options.size else SIZES:
         for dtype in DTYPES:

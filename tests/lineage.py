@@ -30,6 +30,13 @@ SMALL = {
 }
 
 
+def machine():
+    """What a benchmark's numbers belong to."""
+    from common.run import processor
+
+    return f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
 def load(version):
     """The script as a module, read afresh."""
     spec = importlib.util.spec_from_file_location(version, ROOT / f"{version}.py")

@@ -225,6 +225,16 @@ def test_the_readme_s_tables(project):
     ]
 
 
+def test_a_benchmark_is_shown_as_it_was_printed(project):
+    (project / "results").mkdir()
+    (project / "results" / "bench-memory.txt").write_text("a  b\n 1  2\n", encoding="utf-8")
+    results.readme()
+    text = (project / "README.md").read_text(encoding="utf-8")
+    marker = MARKER.format("bench-memory")
+    assert f"{marker}\n```\na  b\n 1  2\n```\n<!-- /bench-memory -->" in text
+    assert text.count("```\nnot measured yet\n```") == len(results.BENCHMARKS) - 1
+
+
 def test_a_first_look_shows_a_sample_once_and_not_at_length(project):
     put(project / "results", "v0-sample", [1.3], sample="Salt | salt. " * 40)
     put(project / "results", "v1-sample", [1.2], sample="A story.")
