@@ -33,7 +33,7 @@ class Config:
     context_length: int = 256  # tokens the model may look at, T
     batch_size: Literal[1] = 1  # sequences a step, B
     steps: int = 5000  # updates of the parameters
-    learning_rate: float = 0.01  # AdamW's
+    learning_rate: float = 0.01  # AdamW's step size
     seed: int = 1  # of the initial parameters and of the batches
     device: str = "auto"  # auto, cpu, cuda or mps
     dtype: Literal["float32"] = "float32"  # the numbers' type while training

@@ -1,6 +1,6 @@
 """v1: batches of sequences, and a better tokenizer.
 
-The same bigram table. Many sequences a step keep the machine busy and make the gradient less noisy.
+The same bigram table. Many sequences a step make the gradient less noisy, and cost less each.
 The vocabulary grows and is cut by GPT-4's pattern, so that a token is often a word, and a token
 <|endoftext|> says where a document ends. The step from the version before: `diff v0.py v1.py`.
 
@@ -34,7 +34,7 @@ class Config:
     context_length: int = 256  # tokens the model may look at, T
     batch_size: int = 16  # sequences a step, B
     steps: int = 800  # updates of the parameters
-    learning_rate: float = 0.05  # AdamW's
+    learning_rate: float = 0.05  # AdamW's step size
     seed: int = 1  # of the initial parameters and of the batches
     device: str = "auto"  # auto, cpu, cuda or mps
     dtype: Literal["float32"] = "float32"  # the numbers' type while training
@@ -60,9 +60,8 @@ def get_batch(tokens, config, generator):
     """Random stretches of the tokens: inputs x (B, T), and targets y (B, T), the tokens after."""
     B, T = config.batch_size, config.context_length
     starts = torch.randint(len(tokens) - T, (B,), generator=generator)
-    x = torch.stack([tokens[i : i + T] for i in starts])
-    y = torch.stack([tokens[i + 1 : i + T + 1] for i in starts])
-    return x, y
+    rows = torch.stack([tokens[i : i + T + 1] for i in starts])
+    return rows[:, :-1], rows[:, 1:]
 
 
 # ---- Model ---------------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 The same bigram table, learned from the same batches. The tokens stay on disk as uint16, and only
 the stretches that a batch needs are read. A batch is taken in pieces, micro-batches, whose
-gradients add up before the one update. The step from the version before: `diff v1.py v1_1.py`.
+gradients add up before the one update. (Counting needs all tokens at once: only v0 and v1 do it.)
+The step from the version before: `diff v1.py v1_1.py`.
 
 Expect the same loss, to rounding, in less memory, however long the corpus is.
 """
@@ -34,7 +35,7 @@ class Config:
     batch_size: int = 4  # sequences in a micro-batch, B
     grad_accum: int = 4  # micro-batches a step
     steps: int = 800  # updates of the parameters
-    learning_rate: float = 0.05  # AdamW's
+    learning_rate: float = 0.05  # AdamW's step size
     seed: int = 1  # of the initial parameters and of the batches
     device: str = "auto"  # auto, cpu, cuda or mps
     dtype: Literal["float32"] = "float32"  # the numbers' type while training

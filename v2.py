@@ -4,7 +4,7 @@ The table is replaced by a transformer block between an embedding and a head: ea
 back at all positions before it, takes what it needs from them (attention), works on it (MLP), and
 adds both to the residual stream. The step from the version before: `diff v1_1.py v2.py`.
 
-Expect sentences, from smaller and more steps. `--attention mean` and `--attention dot` take the
+Expect sentences, from more and smaller steps. `--attention mean` and `--attention dot` take the
 idea apart: the plain mean of what came before, and a weighted mean with nothing to learn.
 """
 
@@ -39,9 +39,9 @@ class Config:
     n_head: int = 8  # attention heads, H
     n_embd: int = 128  # width of the residual stream, C
     attention: Literal["full", "dot", "mean"] = "full"  # full, or taken apart: see the module
-    qkv_bias: bool = False  # biases for queries, keys and values
+    qkv_bias: bool = False  # biases for queries, keys and values, as in GPT-2
     steps: int = 1500  # updates of the parameters
-    learning_rate: float = 0.002  # AdamW's
+    learning_rate: float = 0.002  # AdamW's step size
     seed: int = 1  # of the initial parameters and of the batches
     device: str = "auto"  # auto, cpu, cuda or mps
     dtype: Literal["float32"] = "float32"  # the numbers' type while training

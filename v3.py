@@ -42,12 +42,12 @@ class Config:
     n_embd: int = 128  # width of the residual stream, C
     n_layer: int = 2  # blocks in the stack
     dropout: float = 0.0  # share of activations set to zero while training
-    qkv_bias: bool = False  # biases for queries, keys and values
+    qkv_bias: bool = False  # biases for queries, keys and values, as in GPT-2
     steps: int = 1500  # updates of the parameters
-    learning_rate: float = 0.002  # AdamW's
+    learning_rate: float = 0.002  # AdamW's step size
     warmup_steps: int = 100  # steps in which the learning rate rises to that
     weight_decay: float = 0.1  # of the matrices, per unit of learning rate
-    clip_norm: float = 1.0  # longest gradient, as a whole, that is followed
+    clip_norm: float = 1.0  # a longer gradient is scaled down to this
     seed: int = 1  # of the initial parameters and of the batches
     device: str = "auto"  # auto, cpu, cuda or mps
     dtype: Literal["float32", "bfloat16"] = "float32"  # the numbers' type while training

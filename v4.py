@@ -4,7 +4,7 @@ What matters is how far back something stands, not where in the window. ALiBi lo
 distance, each head at its own rate; RoPE turns queries and keys by an angle that grows with the
 position, so that their product depends on the distance alone. The step to here: `diff v3.py v4.py`.
 
-Expect the same stories from fewer tokens, losses that hold beyond the context, quicker sampling.
+Expect a lower loss from the same tokens, which holds beyond the context, and quicker sampling.
 """
 
 import math
@@ -41,14 +41,14 @@ class Config:
     n_embd: int = 128  # width of the residual stream, C
     n_layer: int = 2  # blocks in the stack
     dropout: float = 0.0  # share of activations set to zero while training
-    qkv_bias: bool = False  # biases for queries, keys and values
-    position: Literal["alibi", "rope", "sinusoidal", "learned", "none"] = "alibi"  # order, told by
-    rope_base: float = 10000.0  # the larger, the farther RoPE's slow angles tell apart
+    qkv_bias: bool = False  # biases for queries, keys and values, as in GPT-2
+    position: Literal["alibi", "rope", "sinusoidal", "learned", "none"] = "alibi"  # source of order
+    rope_base: float = 10000.0  # RoPE's: a larger one tells farther positions apart
     steps: int = 1500  # updates of the parameters
-    learning_rate: float = 0.002  # AdamW's
+    learning_rate: float = 0.002  # AdamW's step size
     warmup_steps: int = 100  # steps in which the learning rate rises to that
     weight_decay: float = 0.1  # of the matrices, per unit of learning rate
-    clip_norm: float = 1.0  # longest gradient, as a whole, that is followed
+    clip_norm: float = 1.0  # a longer gradient is scaled down to this
     seed: int = 1  # of the initial parameters and of the batches
     device: str = "auto"  # auto, cpu, cuda or mps
     dtype: Literal["float32", "bfloat16"] = "float32"  # the numbers' type while training
@@ -97,12 +97,11 @@ def alibi_slopes(n_head):
     return torch.tensor(slopes)
 
 
-def alibi_bias(n_head, T, device):
-    """What is added to the scores: -slope * distance, and minus infinity ahead: (H, T, T)."""
-    positions = torch.arange(T, device=device, dtype=torch.float32)
+def alibi_bias(slopes, T):
+    """What is added to the scores: -slope * distance, and minus infinity ahead: (1, H, T, T)."""
+    positions = torch.arange(T, device=slopes.device, dtype=torch.float32)
     distance = positions[:, None] - positions  # (T, T): query's position minus key's
-    distance = distance.masked_fill(distance < 0, math.inf)
-    return -alibi_slopes(n_head).to(device)[:, None, None] * distance
+    return -slopes[None, :, None, None] * distance.masked_fill(distance < 0, math.inf)
 
 
 def rotate(x, base, start):
@@ -130,7 +129,7 @@ class CausalSelfAttention(nn.Module):
         self.qkv = nn.Linear(C, 3 * C, bias=config.qkv_bias)  # three maps side by side
         self.proj = nn.Linear(C, C)
 
-    def forward(self, x, bias, cache):  # (B, T, C), and None or (H, T, T)
+    def forward(self, x, bias, cache):  # (B, T, C), and None or (1, H, T, T)
         B, T, C = x.shape
         # What do I look for, what do I offer, what do I hand over: (B, T, C) each.
         q, k, v = self.qkv(x).split(C, dim=-1)
@@ -145,7 +144,7 @@ class CausalSelfAttention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         if q.dtype == torch.bfloat16 and x.device.type == "cpu":  # float32 is quicker here
             q, k, v = q.float(), k.float(), v.float()
-        bias = None if bias is None else bias[:, -T:, -S:].type_as(q)
+        bias = None if bias is None else bias[..., -T:, -S:].type_as(q)
         causal = bias is None and S == T  # a single new token may look at all that is kept
         with torch.autocast(x.device.type, enabled=False):  # takes q, k, v as they are
             y = F.scaled_dot_product_attention(q, k, v, bias, dropout, causal)
@@ -186,7 +185,8 @@ class LanguageModel(nn.Module):
     def __init__(self, config, vocab_size):
         super().__init__()
         self.token_embedding = nn.Embedding(vocab_size, config.n_embd)
-        self.position, self.n_head = config.position, config.n_head
+        self.position = config.position
+        self.register_buffer("slopes", alibi_slopes(config.n_head), persistent=False)
         self.context_length = config.context_length
         if config.position == "learned":
             self.position_embedding = nn.Embedding(config.context_length, config.n_embd)
@@ -215,7 +215,7 @@ class LanguageModel(nn.Module):
         bias = None  # what attention adds to the scores; without one it masks the future itself
         if self.position == "alibi":
             longest = x.shape[1] if cache is None else self.context_length
-            bias = alibi_bias(self.n_head, longest, x.device)  # the same in every block
+            bias = alibi_bias(self.slopes, longest)  # the same in every block
         x = self.dropout(x)
         for block in self.blocks:
             x = block(x, bias, cache)
@@ -240,7 +240,7 @@ def generate(model, config, tokenizer, device):
     generator = torch.Generator().manual_seed(config.seed)
     idx = torch.tensor(tokenizer.encode(config.prompt), device=device)  # (T,)
     model.eval()
-    cache = None if config.position in ("sinusoidal", "learned") else {}  # keys that know no place
+    cache = None if config.position in ("sinusoidal", "learned") else {}  # keys hold no position
     for _ in range(config.max_new_tokens):
         new = idx[-1:] if cache else idx[-config.context_length :]  # all of it the first time
         logits = model(new[None], cache)[0, -1]  # (V,): the last position's

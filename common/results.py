@@ -31,6 +31,7 @@ from common.files import atomic_write, read_json
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = ["v0", "v1", "v1_1", "v2", "v3", "v4"]
 
+PLAIN = {"vocab-size": 512, "split-pattern": "whitespace"}  # v0's tokenizer
 # Real text needs more of everything than the sample.
 WIKITEXT = {"data": "wikitext-2", "vocab-size": 4096}
 TABLE = WIKITEXT | {"steps": 250, "eval-every": 125}
@@ -54,6 +55,7 @@ def flags(settings):
 THREE, FIVE = (1, 2, 3), (1, 2, 3, 4, 5)
 PUBLISHED = {
     **{f"{version}-sample": ([], FIVE) for version in ORDER},
+    "v1-sample-control": (flags(PLAIN) + ["--no-end-of-text"], THREE),
     "v1_1-sample-control": (flags({"batch-size": 4, "grad-accum": 1, "steps": 1500}), THREE),
     **{f"v2-sample-{kind}": (["--attention", kind], THREE) for kind in ("dot", "mean")},
     "v3-sample-dropout": (["--dropout", "0.1"], THREE),
@@ -276,9 +278,11 @@ def _is_published(name, seed, args):
 
 
 def _has_settings(result, args):
-    wanted = zip(args[::2], args[1::2], strict=True)  # flag, value, flag, value, ...
+    off = {"--" + arg.removeprefix("--no-"): "False" for arg in args if arg.startswith("--no-")}
+    args = [arg for arg in args if not arg.startswith("--no-")]
+    wanted = dict(zip(args[::2], args[1::2], strict=True)) | off  # flag, value, flag, value, ...
     made = {"--" + key.replace("_", "-"): str(value) for key, value in result["config"].items()}
-    return all(made.get(flag) == value for flag, value in wanted)
+    return all(made.get(flag) == value for flag, value in wanted.items())
 
 
 def _can_be_completed(name, seed, args):
@@ -391,7 +395,7 @@ def lineage_rows(corpus):
     """The table's head and a row a version: what it is, what it cost, what it reached, and by how
     much it is better. Beneath them what counting reaches.
 
-    A control is a version with the batches and steps of the next one, which had to change them.
+    A control is a version with a part of its step, or with settings that the next one had to change.
     """
     rows, before = [], {}
     for version in ORDER:
@@ -403,12 +407,18 @@ def lineage_rows(corpus):
             before = results
         control = load_results(f"{version}-{corpus}-control")
         if control:
-            idea = "control: the next one's batches and steps"
+            idea = f"control: {CONTROLS[version]}"
             rows.append(_row(version, idea, "", control, results, corpus))
     head = ["version", "the one idea", "diff", "parameters", "tokens", "bits per byte (seeds)"]
     head += ["above the floor" if corpus == "sample" else "word perplexity"]
     head += ["Δ to the one before [95 %]", "tokens/s", "peak MB", "training"]
     return head, rows + _reference_rows(corpus)
+
+
+CONTROLS = {
+    "v1": "with v0's tokenizer, so that batches alone are new",
+    "v1_1": "with the next one's batches and steps",
+}
 
 
 def _reference_rows(corpus):

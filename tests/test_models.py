@@ -174,7 +174,8 @@ def test_alibi_slopes_are_the_papers():
 
 
 def test_alibis_bias_against_a_table_worked_by_hand():
-    bias = load("v4").alibi_bias(2, 4, torch.device("cpu"))
+    v4 = load("v4")
+    (bias,) = v4.alibi_bias(v4.alibi_slopes(2), 4)
     no = -math.inf
     distances = torch.tensor([[0, no, no, no], [1, 0, no, no], [2, 1, 0, no], [3, 2, 1, 0.0]])
     for head, slope in enumerate((1 / 16, 1 / 256)):
@@ -191,7 +192,8 @@ def test_alibi_adds_the_bias_to_the_scores():
             for j in range(16):
                 scores[:, head, i, j] += -slope * (i - j) if j <= i else -math.inf
     y = (scores.softmax(-1) @ v).transpose(1, 2).reshape(x.shape)
-    bias = load("v4").alibi_bias(2, 16, x.device)
+    v4 = load("v4")
+    bias = v4.alibi_bias(v4.alibi_slopes(2), 16)
     assert torch.allclose(attention(x, bias, None), attention.proj(y), atol=1e-4)
 
 
@@ -269,7 +271,8 @@ def test_shifting_a_window_changes_nothing_where_only_distance_counts(position):
         own = None
         bias = torch.zeros(16, 16).masked_fill(torch.ones(16, 16).triu(1) > 0, -math.inf)
     else:
-        own, bias = (load("v4").alibi_bias(2, T, x.device) for T in (8, 16))
+        v4 = load("v4")
+        own, bias = (v4.alibi_bias(v4.alibi_slopes(2), T) for T in (8, 16))
     late = F.scaled_dot_product_attention(
         q[:, :, 8:], k[:, :, 8:], v[:, :, 8:], bias[..., 8:, 8:])
     late = attention.proj(late.transpose(1, 2).reshape(2, 8, -1))
