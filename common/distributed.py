@@ -35,8 +35,16 @@ def join_processes(device, config):
             f"--batch-size {config.batch_size} can't be shared evenly by {n} processes:"
             f" give a multiple of {n}"
         )
+    if device.type == "mps":
+        device = torch.device("cpu")  # gloo exchanges no tensors that lie on MPS
     if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        local, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if local >= there:
+            raise UserError(
+                f"{local + 1} processes or more for {there} GPUs: lower --nproc-per-node, or give"
+                " --device cpu"
+            )
+        device = torch.device("cuda", local)
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     atexit.register(_leave)

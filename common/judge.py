@@ -83,6 +83,7 @@ def beyond_the_context(model, tokens, config, corpus, run):
     Learned positions end with the context, so they have the first row alone. Long windows cost a
     lot, so of a long split only the first LONG_WINDOWS tokens are judged, the same in each row.
     """
+    run.note_peak()  # eight times the context is another matter
     for times in (1,) if config.position == "learned" else (1, 2, 4, 8):
         T = times * config.context_length
         strides = (T, max(1, T // 2))

@@ -1,6 +1,9 @@
 """What a model weighs: its parameters by module, and the memory that a training step needs."""
 
 import torch
+import torch.nn.functional as F
+
+from common.distributed import world_size
 
 
 def describe_model(model, estimate):
@@ -21,13 +24,26 @@ def estimate_memory(model, config, device):
     """MB (10^6 bytes) by purpose: parameters, gradients, optimizer (AdamW keeps two of each), and
     activations.
 
-    These are measured, not guessed: one forward pass of a single sequence, in which autograd
-    reports what it keeps for the backward pass; a micro-batch keeps batch_size times as much.
-    The random numbers that dropout draws in it are put back: a resumed run, which measures once
+    These are measured, not guessed: forward passes of one sequence and of two, in which autograd
+    reports what it keeps for the backward pass. What the second adds, each sequence of a
+    micro-batch takes, of which a process has its share of batch_size.
+    The random numbers that dropout draws in them are put back: a resumed run, which measures once
     more, must go on with those it was stopped at.
     """
     parameters = sum(p.numel() * p.element_size() for p in model.parameters())
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    one, two = (_kept(model, config, device, own, B) for B in (1, 2))
+    activations = one + (config.batch_size // world_size() - 1) * (two - one)
+    return {
+        "parameters": parameters / 1e6,
+        "gradients": parameters / 1e6,
+        "optimizer": 2 * parameters / 1e6,
+        "activations": activations / 1e6,
+    }
+
+
+def _kept(model, config, device, own, B):
+    """Bytes that a pass of B sequences keeps beside the parameters, whose storages are `own`."""
     kept = {}
 
     def note(tensor):
@@ -36,18 +52,13 @@ def estimate_memory(model, config, device):
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    idx = torch.zeros(1, config.context_length, dtype=torch.long, device=device)
+    idx = torch.zeros(B, config.context_length, dtype=torch.long, device=device)
     drawn_on = [device] if idx.device.type == "cuda" else []  # besides the CPU
     hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
-    with torch.random.fork_rng(devices=drawn_on), hooks:
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.dtype == "bfloat16")
+    with torch.random.fork_rng(devices=drawn_on), hooks, autocast:
         logits = model(idx)
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, -2), idx.flatten())
+        loss = F.cross_entropy(logits.flatten(0, -2), idx.flatten())
     logits_bytes = logits.numel() * logits.element_size()  # their gradient is as large
     del loss
-    activations = config.batch_size * (sum(kept.values()) + 2 * logits_bytes)
-    return {
-        "parameters": parameters / 1e6,
-        "gradients": parameters / 1e6,
-        "optimizer": 2 * parameters / 1e6,
-        "activations": activations / 1e6,
-    }
+    return sum(kept.values()) + 2 * logits_bytes

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import pickle
 import platform
@@ -49,6 +50,8 @@ def pick_device(name):
     except (RuntimeError, AssertionError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"--device {name} can't be used here: {reason}; try --device cpu") from None
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # what is asked of "the" GPU is asked of this one
     return device
 
 
@@ -58,8 +61,11 @@ def compile_if_asked(model, config, device):
         return
     try:
         model.compile()
-        idx = torch.zeros(2, config.context_length, dtype=torch.long, device=device)
-        model(idx).sum().backward()
+        B = config.batch_size // world_size()
+        idx = torch.zeros(B, config.context_length, dtype=torch.long, device=device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.dtype == "bfloat16"):
+            loss = model(idx).float().sum()
+        loss.backward()
         model.zero_grad()
     except Exception as error:  # whatever the compiler raises, the model itself still works
         model._compiled_call_impl = None
@@ -93,6 +99,7 @@ class Run:
         self.metrics, self.bar, self.extra, self.notes = [], None, {}, []
         self.samples, self.sample, self.state, self.old_handlers = "", "", {}, {}
         self.step, self.last_loss, self.whole = 0, None, True
+        self.device, self.peak = torch.device("cpu"), None
         # WikiText spaces its punctuation: people get to see it as it is usually written.
         self.readable = detokenize if config.data.startswith("wikitext") else str
         self.writes = rank() == 0 and not config.sample_only  # of several processes, the first
@@ -203,7 +210,7 @@ class Run:
             )
         for note in self.notes:
             self._say(note)
-        self.state = state
+        self.state, self.device = state, next(state["model"].parameters()).device
         if self.config.resume:
             self.step = self._restore(state)
             self._leave_if_finished()
@@ -311,7 +318,7 @@ class Run:
             self._refuse_nan(self.last_loss)
 
     def _refuse_nan(self, loss):
-        if loss - loss != 0:  # true for NaN and for both infinities
+        if not math.isfinite(loss):
             raise UserError(self._not_finite(f"the loss became {loss}"))
 
     def _refuse_weights(self):
@@ -339,6 +346,10 @@ class Run:
         """Note what a simpler method reaches on the same tokens, beside this run's number."""
         self.extra.setdefault("references", {})[name] = bits_per_byte
         self._say(f"{name}: {bits_per_byte:.3f} bits per byte")
+
+    def note_peak(self):
+        """The peak memory is what the run needed up to here."""
+        self.peak = peak_rss_mb()
 
     def extrapolation(self, times, T, side_by_side, sliding):
         """Note bits per byte of windows of T tokens, so many times the training context.
@@ -406,7 +417,8 @@ class Run:
         self._show_progress(step)
         stopping = self.interrupted is not None
         if world_size() > 1:  # a signal may reach some processes a step before the others
-            stopping = mean_over_processes(stopping) > 0
+            asked = step == self.recorded or step % 10 == 0  # to ask each other takes time
+            stopping = asked and mean_over_processes(stopping) > 0
         if step == self.recorded or stopping:
             self._stop_clock()
             self._save(step, state)
@@ -469,7 +481,7 @@ class Run:
             "best_step": self.best["step"],
             "seconds": round(self.seconds, 3),
             "tokens_per_second": round(self.tokens / max(self.seconds, 1e-9), 1),
-            "peak_rss_mb": peak_rss_mb(),
+            "peak_rss_mb": self.peak or peak_rss_mb(),
             "environment": {
                 "python": platform.python_version(),
                 "torch": torch.__version__,
@@ -511,8 +523,8 @@ class Run:
         """checkpoint.pt, whole or not at all; the one before is kept as checkpoint.previous.pt."""
         self._refuse_weights()
         own = {"torch": torch.get_rng_state(), "loss_sum": float(self.loss_sum)}
-        if torch.cuda.is_available():
-            own["cuda"] = torch.cuda.get_rng_state()
+        if self.device.type != "cpu":
+            own[self.device.type] = torch.get_device_module(self.device).get_rng_state()
         own_of_each = gather(own)  # a list: dropout draws differently in each process
         if not self.writes:
             return
@@ -620,8 +632,8 @@ class Run:
                 own = processes[rank()]
                 self.loss_sum = own["loss_sum"]
                 torch.set_rng_state(own["torch"])
-                if "cuda" in own and torch.cuda.is_available():
-                    torch.cuda.set_rng_state(own["cuda"])
+                if self.device.type in own:
+                    torch.get_device_module(self.device).set_rng_state(own[self.device.type])
             else:
                 self._say(f"trained by {len(processes)} processes so far, now by {world_size()}:")
                 self._say("the batches stay the same, what dropout drops does not")
@@ -642,8 +654,8 @@ class Run:
 
     def _stop_clock(self):
         if self.clock is not None:
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()  # what was asked of the GPU so far counts too
+            if self.device.type != "cpu":  # what was asked of the GPU so far counts too
+                torch.get_device_module(self.device).synchronize()
             self.seconds, self.clock = self._seconds(), None
 
     def _stop(self, number, frame):

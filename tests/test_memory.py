@@ -57,9 +57,22 @@ def test_activations_of_a_table_by_hand():
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_activations_grow_with_the_batch_and_weights_do_not(version):
-    small_batch, large_batch = (estimate(version, batch_size=B)[0] for B in (1, 6))
-    assert large_batch.pop("activations") == pytest.approx(6 * small_batch.pop("activations"))
-    assert large_batch == small_batch
+    tables = [estimate(version, batch_size=B)[0] for B in (1, 2, 6)]
+    one, two, six = (table.pop("activations") for table in tables)
+    assert two > 1.5 * one and six - one == pytest.approx(5 * (two - one))
+    assert tables[0] == tables[1] == tables[2]
+
+
+def test_activations_are_fewer_bytes_in_bfloat16():
+    whole, half = (estimate("v4", dtype=d)[0]["activations"] for d in ("float32", "bfloat16"))
+    assert 0.4 * whole < half < 0.9 * whole
+
+
+def test_what_all_sequences_share_counts_once():
+    """ALiBi's bias: H * T * T floats, however many sequences a batch has."""
+    tables = [estimate("v4", context_length=64, batch_size=B, position=position)[0]["activations"]
+              for B in (1, 50) for position in ("none", "alibi")]  # fmt: skip
+    assert tables[3] - tables[2] == pytest.approx(tables[1] - tables[0], rel=0.05)
 
 
 @pytest.mark.parametrize("version", STACKS)
