@@ -179,9 +179,12 @@ def verdict(result):
         return False, f"{said} on another text of the name {data}: they don't compare"
     interval = prediction_interval(results.bits_by_seed(found).values())
     if interval is None:
-        return False, f"{said}: one published run says nothing of how much they vary"
+        return False, f"{said}: fewer than three published runs say too little of how they vary"
     low, high = interval
     expected = f"one more run is expected from {low:.3f} to {high:.3f}, 19 times out of 20"
+    if result["seed"] in found:
+        same = found[result["seed"]]["val_bits_per_byte"]
+        expected += f"; the published run of seed {result['seed']} had {same:.3f}"
     if low <= result["val_bits_per_byte"] <= high:
         return True, f"{said}: as expected ({expected})"
     side = "higher" if result["val_bits_per_byte"] > high else "lower"
@@ -192,14 +195,14 @@ def verdict(result):
 def prediction_interval(values):
     """Where one more value of the same normal distribution lies with 95 % probability.
 
-    mean ± t s √(1 + 1/n), Student's t with n - 1 degrees of freedom; None for a single value.
+    mean ± t s √(1 + 1/n), Student's t with n - 1 degrees of freedom; None for fewer than three.
     """
     from scipy.stats import t
 
     values = list(values)
-    mean, deviation = mean_and_deviation(values)
-    if deviation is None:
+    if len(values) < 3:
         return None
+    mean, deviation = mean_and_deviation(values)
     half = t.ppf(0.975, len(values) - 1) * deviation * math.sqrt(1 + 1 / len(values))
     return mean - half, mean + half
 

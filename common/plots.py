@@ -103,7 +103,7 @@ def draw_line(axes, x, rows, label, number):
     return line
 
 
-def spread(places, gap):
+def moved_apart(places, gap):
     """Rising numbers, moved apart to at least `gap` with as little movement as possible.
 
     Neighbours that are too close become a block around their mean, and so do blocks.
@@ -129,7 +129,8 @@ def label_ends(axes, lines):
         ends.append((to_axes.transform((x, y))[1], x, y, line))
     ends.sort(key=lambda end: end[0])
     a_line = 13 * axes.figure.dpi / 72 / axes.get_window_extent().height
-    for place, (_, x, y, line) in zip(spread([end[0] for end in ends], a_line), ends):
+    places = moved_apart([end[0] for end in ends], a_line)
+    for place, (_, x, y, line) in zip(places, ends):
         axes.annotate(
             f"{line.get_label()}: {y:.3f}", (x, y), xytext=(1.03, place),
             textcoords="axes fraction", va="center", color=darker(line.get_color()), fontsize=9,

@@ -1,7 +1,7 @@
 """The lineage as one page to read: python -m common.report
 
-One HTML file that needs no network: the versions' ideas and diffs; their numbers, curves, answers and
-samples from results/; and pictures of what is inside the published runs that lie in runs/published/.
+One HTML file that needs no network: the versions' ideas and diffs; their numbers, curves, answers
+and samples from results/; and pictures of what is inside the runs that lie in runs/published/.
 """
 
 import ast

@@ -7,13 +7,15 @@
     python -m common.results check runs/v2       does a run of your own agree with the published?
     python -m common.results references          count the tables' reference rows again
 
-A published run is one JSON file in results/: the run's result.json, and beside its keys `curve`, the
-rows of metrics.jsonl; of the versions themselves also `probes` and `diagnostics`, what
+A published run is one JSON file in results/: the run's result.json, and beside its keys `curve`,
+the rows of metrics.jsonl; of the versions themselves also `probes` and `diagnostics`, what
 common.probes and common.diagnostics found.
 """
 
+import ast
 import contextlib
 import difflib
+import hashlib
 import json
 import math
 import statistics
@@ -40,9 +42,9 @@ STACK = BLOCK | {"learning-rate": 0.003, "dtype": "bfloat16"}
 SHORT = STACK | {"steps": 500, "eval-every": 500}
 LONG = STACK | {"n-layer": 4, "steps": 3600, "eval-every": 600}
 MORE = {"data": "more.txt", "n-layer": 4, "dtype": "bfloat16"}
-MORE |= {"steps": 6000, "eval-every": 3000}
-# What makes that text: stories enough that none is read twice.
-MAKE_MORE = "data/make_input.py --bytes 15000000 --seed 2 --out more.txt".split()
+MORE |= {"steps": 9000, "eval-every": 4500}
+# What makes that text, of whose stories none is read more than once or twice.
+MAKE_MORE = "data/make_input.py --bytes 30000000 --seed 2 --out more.txt".split()
 VOCABULARIES = (512, 1024, 4096, 16384)
 
 
@@ -85,7 +87,7 @@ ELSEWHERE = (
     " ([Merity et al. 2017](https://arxiv.org/abs/1708.02182)); AWD-LSTM with a mixture of"
     " softmaxes 61.45 ([Yang et al. 2017](https://arxiv.org/abs/1711.03953)). Theirs are models of"
     " words, 33,278 of them; ours are of byte pairs, a word's probability being the product of its"
-    " tokens', and measured on the validation split."
+    " tokens'. What we look at when we choose settings is the validation split."
 )
 
 
@@ -128,6 +130,7 @@ def _is_diagnostics(found):
 
 # What a published run may have beside, and whether it is whole.
 EXTRAS = {"curve": _is_curve, "probes": _is_probes, "diagnostics": _is_diagnostics}
+EXTRAS["heldout"] = lambda found: _has_numbers(found, "bits_per_byte")
 
 
 def read_result(path):
@@ -160,7 +163,9 @@ def _refuse_misnamed(path, name, result):
 def publish(only: str = "", seeds: tuple[int, ...] = ()):
     """Make the published runs that are missing, one after the other; a stopped run is resumed.
 
-    only: names that contain this alone. seeds: these seeds alone.
+    Args:
+        only: names that contain this alone
+        seeds: these seeds alone
     """
     jobs = [
         (name, seed, args)
@@ -170,6 +175,9 @@ def publish(only: str = "", seeds: tuple[int, ...] = ()):
     ]
     todo = [job for job in jobs if not _is_published(*job) or _can_be_completed(*job)]
     print(f"{len(jobs) - len(todo)} of {len(jobs)} runs are there; {len(todo)} to make")
+    if older := outdated(jobs):
+        print(f"made by earlier code of their scripts, all or in part: {', '.join(older)}")
+        print("to make such a run again, remove its file from results/")
     times, began = expected(todo), time.monotonic()
     for number, (name, seed, args) in enumerate(todo):
         print(time_left(times, number, time.monotonic() - began), flush=True)
@@ -196,6 +204,7 @@ def _complete(name, seed):
     result = read_result(folder / "result.json")
     rows = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     result["curve"] = [json.loads(row) for row in rows]
+    result["environment"]["code_sha256"] = code_sha256(folder / "script.py")
     for key in _questions(name):
         if not (folder / f"{key}.json").exists():
             command = [sys.executable, "-m", f"common.{key}", str(folder)]
@@ -207,10 +216,32 @@ def _complete(name, seed):
         file.write(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
 
 
+def code_sha256(script):
+    """Of a script's code: the same whatever its comments and docstrings say."""
+    parts, documented = [], (ast.Module, ast.ClassDef, ast.FunctionDef)
+    for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
+        if isinstance(node, documented) and ast.get_docstring(node):
+            del node.body[0]
+        values = [value for _, value in ast.iter_fields(node)]
+        values = [repr(value) for value in values if not isinstance(value, (list, ast.AST))]
+        parts.append([type(node).__name__, *values])
+    return hashlib.sha256(json.dumps(parts).encode("ascii")).hexdigest()
+
+
+def outdated(jobs):
+    """The names among published runs whose script has other code by now."""
+    made = {name: load_results(name).values() for name, _, _ in jobs}
+    return [
+        name
+        for name, found in made.items()
+        if any(r["environment"].get("code_sha256") != code_sha256(_script(name)) for r in found)
+    ]
+
+
 def _questions(name):
     """What is asked of a published run: of the versions themselves, not of their variants."""
     kinds = {"sample": ["probes", "diagnostics"], "sample-long": ["probes"]}
-    kinds["wikitext-2"] = ["diagnostics"]
+    kinds["wikitext-2"] = ["diagnostics", "heldout"]
     return kinds.get(name.partition("-")[2], [])
 
 
@@ -395,7 +426,7 @@ def lineage_rows(corpus):
     """The table's head and a row a version: what it is, what it cost, what it reached, and by how
     much it is better. Beneath them what counting reaches.
 
-    A control is a version with a part of its step, or with settings that the next one had to change.
+    A control is a version with part of its step, or with settings that the next had to change.
     """
     rows, before = [], {}
     for version in ORDER:
@@ -410,7 +441,7 @@ def lineage_rows(corpus):
             idea = f"control: {CONTROLS[version]}"
             rows.append(_row(version, idea, "", control, results, corpus))
     head = ["version", "the one idea", "diff", "parameters", "tokens", "bits per byte (seeds)"]
-    head += ["above the floor" if corpus == "sample" else "word perplexity"]
+    head += ["above the floor" if corpus == "sample" else "word perplexity, validation / test"]
     head += ["Δ to the one before [95 %]", "tokens/s", "peak MB", "training"]
     return head, rows + _reference_rows(corpus)
 
@@ -429,7 +460,7 @@ def _reference_rows(corpus):
             bits, words = r["val_bits_per_byte"], r["val_word_perplexity"]
             against = f"{words:.1f}" if words else ""
             against = f"{bits - floor():.3f}" if corpus == "sample" else against
-            idea = f"{r['name']}, with Kneser-Ney smoothing"
+            idea = f"{r['name']} of v1's tokens, with Kneser-Ney smoothing"
             took = f"{r['seconds']:.1f} s"
             rows.append(["", idea, "", "", "", f"{bits:.3f}", against, "", "", "", took])
     return rows
@@ -456,6 +487,8 @@ def _row(version, idea, diff, results, before, corpus):
         against = f"{statistics.fmean(bits_by_seed(results).values()) - floor():.3f}"
     else:
         against = f"{_median(results, 'val_word_perplexity'):.1f}"
+        tested = [r["heldout"]["word_perplexity"] for r in results.values() if "heldout" in r]
+        against += f" / {statistics.median(tested):.1f}" if tested else ""
     return [
         f"`{version}`",
         idea,
@@ -627,11 +660,13 @@ def floor():
     return info["splits"]["validation"]["floor_bits_per_byte"]
 
 
-def _machine(found):
-    """What the newest of some results were made on: the GPU, or the CPU's name and threads."""
-    e = found[-1]["environment"]
-    on = e.get("processor", e["device"]) if e["device"] == "cpu" else e["device"]
-    return f"{on} with {e['threads']} threads"
+def _machines(found):
+    """What some results were made on: GPUs, or the CPU's name and threads."""
+    names = set()
+    for e in (result["environment"] for result in found):
+        on = e.get("processor", e["device"]) if e["device"] == "cpu" else e["device"]
+        names.add(f"{on} with {e['threads']} threads")
+    return " and ".join(sorted(names))
 
 
 def _footnote(corpus):
@@ -639,14 +674,17 @@ def _footnote(corpus):
     found = [result for name in names for result in load_results(name).values()]
     if not found:
         return "\n\nNo run is published yet."
-    e = found[0]["environment"]
     counted = (ROOT / "results" / f"reference-{corpus}.json").exists()
-    dtypes = " and ".join(sorted({r["environment"]["dtype"] for r in found}, reverse=True))
+    torches, dtypes = (
+        " and ".join(sorted({r["environment"][key] for r in found}, reverse=True))
+        for key in ("torch", "dtype")
+    )
     return (
         f"\n\nMean ± standard deviation, number of seeds in brackets; Δ is the mean difference of"
         f" the same seeds with its 95 % confidence interval, n.s. where that holds zero. Speed,"
-        f" memory and time are medians on {_machine(found)}, torch"
-        f" {e['torch']}, {dtypes}. Made by `python -m common.results publish`"
+        f" memory and time are medians on {_machines(found)}, torch {torches}, {dtypes}; memory is"
+        f" the whole run's, with reading the text and making the vocabulary."
+        f" Made by `python -m common.results publish`"
         f"{' and `references`' if counted else ''}."
     ) + f"\n\n{ELSEWHERE}" * (corpus == "wikitext-2")
 

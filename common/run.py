@@ -35,7 +35,8 @@ from common.tokenizers import END_OF_TEXT, load_tokenizer, load_tokenizer_file
 CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")  # the newest first
 FILES = (  # in the order in which an old run is moved aside: while config.json stands, it is a run
     "checkpoint.previous.pt checkpoint.pt best.pt model.safetensors metrics.jsonl samples.txt"
-    " loss.png script.py tokenizer.json result.json probes.json diagnostics.json config.json"
+    " loss.png script.py tokenizer.json result.json probes.json diagnostics.json heldout.json"
+    " config.json"
 ).split()
 
 

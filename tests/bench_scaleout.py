@@ -35,7 +35,10 @@ def main():
     options = parser.parse_args()
     if options.all_reduce:
         return all_reduce(options.all_reduce)
-    runs = {n: [train(n, options.steps) for _ in range(options.rounds)] for n in (1, 2)}
+    runs = {1: [], 2: []}
+    for _ in range(options.rounds):
+        for n in runs:
+            runs[n].append(train(n, options.steps))
     print(f"v3, {options.steps} steps, one thread a process, {machine()}")
     for n, results in runs.items():
         speed = statistics.median(result["tokens_per_second"] for result in results)

@@ -10,7 +10,10 @@ import torch
 
 torch.set_num_threads(1)  # the models here are tiny: a second thread only gets in the way
 ROOT = Path(__file__).resolve().parent.parent
-ORDER = ["v0", "v1", "v1_1", "v2", "v3", "v4"]
+sys.path.insert(0, str(ROOT))
+
+from common.results import ORDER  # noqa: E402
+
 VERSIONS = [name for name in ORDER if (ROOT / f"{name}.py").exists()]
 
 SMALL = {

@@ -14,6 +14,7 @@ from lineage import ROOT, flags, load, story_file
 from test_parallel import metrics, weights
 
 SETTINGS = {"steps": 160, "eval_every": 10, "max_new_tokens": 1, "dropout": 0.1}
+PATIENCE = 600  # seconds after which a test that hangs ends
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 ENVIRONMENT = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "OMP_NUM_THREADS": "1"}  # see the README
 NAMES = {"first": "10.77.0.1", "second": "10.77.0.2"}
@@ -62,7 +63,7 @@ class Host:
 
     def end(self):
         """Wait for the last line's end: its exit status."""
-        return self.jobs[-1].wait()
+        return self.jobs[-1].wait(timeout=PATIENCE)
 
     def plug(self, state):
         ip("-n", self.namespace, "link", "set", "wire", state)
@@ -109,7 +110,8 @@ def test_a_run_on_two_hosts_survives_the_loss_of_a_process_and_of_each_host(host
     text, out = story_file(cache), cache / "lost"
     whole = flags(load("v3"), data=text, out_dir=cache / "whole", **SETTINGS)
     command = [*TORCHRUN, "--standalone", "--nproc-per-node=2", ROOT / "v3.py", *whole]
-    subprocess.run(command, env={**os.environ, **ENVIRONMENT}, check=True, capture_output=True)
+    subprocess.run(command, env={**os.environ, **ENVIRONMENT}, check=True, capture_output=True,
+                   timeout=PATIENCE)  # fmt: skip
     for host in hosts:
         host.start(*flags(load("v3"), data=text, out_dir=out, **SETTINGS))
     resumed = ["--resume", "--out-dir", out]
@@ -144,6 +146,8 @@ def train_on(folder, hosts):
     """Wait until the run has made two more evaluations than it has now."""
     lines = folder / "metrics.jsonl"
     count = lines.read_bytes().count(b"\n") if lines.exists() else 0
+    began = time.monotonic()
     while not lines.exists() or lines.read_bytes().count(b"\n") < count + 2:
+        assert time.monotonic() < began + PATIENCE, [host.said() for host in hosts]
         assert all(host.jobs[-1].poll() is None for host in hosts), [host.said() for host in hosts]
         time.sleep(0.005)

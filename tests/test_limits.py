@@ -194,7 +194,7 @@ def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
     assert f"resuming {tmp_path / 'run'}" in first.said()
 
 
-# ---- what a reader found -------------------------------------------------------------------------
+# ---- files and signals -------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")

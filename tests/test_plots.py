@@ -67,10 +67,10 @@ def test_lines_differ_without_colour():
 
 
 def test_labels_are_moved_apart_by_as_little_as_possible():
-    assert plots.spread([0.1, 0.5, 0.9], 0.1) == pytest.approx([0.1, 0.5, 0.9])
-    assert plots.spread([0.1, 0.5, 0.52], 0.1) == pytest.approx([0.1, 0.46, 0.56])
-    assert plots.spread([0.5, 0.5, 0.5], 0.1) == pytest.approx([0.4, 0.5, 0.6])
-    close = plots.spread([0.1, 0.11, 0.25], 0.1)
+    assert plots.moved_apart([0.1, 0.5, 0.9], 0.1) == pytest.approx([0.1, 0.5, 0.9])
+    assert plots.moved_apart([0.1, 0.5, 0.52], 0.1) == pytest.approx([0.1, 0.46, 0.56])
+    assert plots.moved_apart([0.5, 0.5, 0.5], 0.1) == pytest.approx([0.4, 0.5, 0.6])
+    close = plots.moved_apart([0.1, 0.11, 0.25], 0.1)
     assert close == pytest.approx([0.153333 - 0.1, 0.153333, 0.153333 + 0.1], abs=1e-5)
 
 

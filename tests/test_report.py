@@ -424,7 +424,9 @@ def test_without_javascript_nothing_is_missing(folder, tmp_path, browser):
     page = context.new_page()
     page.goto(path.as_uri())
     assert page.locator("#sample-v1-line").is_visible()
-    assert all(each.is_visible() for each in page.get_by_text("A tale.").all())
+    tales = page.get_by_text("A tale.").all()
+    assert tales and all(each.is_visible() for each in tales)
+    assert page.locator("details.change").count() == len(results.ORDER) - 1
     for diff in page.locator("details").all():
         diff.locator("summary").click()
         assert diff.locator(".code").first.is_visible()

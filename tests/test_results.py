@@ -265,7 +265,7 @@ def test_wikitext_shows_perplexity_per_word_and_what_types_were_used(project):
     put(project / "results", "v3-wikitext-2", [1.6, 1.7, 1.8], **args)
     text = results.lineage_table("wikitext-2")
     rows = [line for line in text.splitlines() if line.startswith("|")]
-    assert "| word perplexity |" in rows[0] and "floor" not in rows[0]
+    assert "| word perplexity, validation / test |" in rows[0] and "floor" not in rows[0]
     assert "| 987.6 |" in rows[2] or "| 987.7 |" in rows[2]
     assert "| 123.5 |" in rows[3] or "| 123.4 |" in rows[3]
     assert "float32 and bfloat16. Made by" in text
@@ -341,6 +341,7 @@ def test_publish_makes_what_is_missing_and_only_that(project, monkeypatch, capsy
         assert [row["step"] for row in published.pop("curve")] == [0, 9]
         for key in ("probes", "diagnostics"):  # of versions alone
             assert published.pop(key, None) == (None if "dropout" in name else FOUND[key])
+        assert len(published["environment"].pop("code_sha256")) == 64
         assert published == json.loads((runs / name / "result.json").read_text(encoding="utf-8"))
     results.publish()
     assert calls(project) == []
@@ -358,6 +359,19 @@ def test_a_run_that_was_stopped_behind_the_training_is_not_trained_again(project
         "probes v0-sample-seed1", "diagnostics v0-sample-seed1"
     ]
     assert results.load_results("v0-sample")[1]["probes"] == FOUND["probes"]
+
+
+def test_runs_of_earlier_code_are_named(project, monkeypatch, capsys):
+    monkeypatch.setattr(results, "PUBLISHED", {"v0-sample": ([], (1,)), "v1-sample": ([], (1,))})
+    results.publish()
+    script = project / "v0.py"
+    text = script.read_text(encoding="utf-8")
+    script.write_text(f'"""Says something."""\n# as this does\n{text}', encoding="utf-8")
+    results.publish()
+    assert "earlier code" not in capsys.readouterr().out
+    script.write_text(text + "x = 1\n", encoding="utf-8")
+    results.publish()
+    assert "earlier code of their scripts, all or in part: v0-sample\n" in capsys.readouterr().out
 
 
 def test_a_published_file_gets_what_it_lacks_from_its_run(project, monkeypatch):
