@@ -288,7 +288,7 @@ def time_left(times, done, elapsed):
     """
     if None in times and not done:
         return "how long that takes is known after the first"
-    times = [1 if None in times else time for time in times]
+    times = [1] * len(times) if None in times else times
     left = sum(times[done:]) * (elapsed / sum(times[:done]) if done else 1)
     minutes = max(1, round(left / 60))
     return f"about {minutes} min left" if done else f"about {minutes} min, by those in results/"

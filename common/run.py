@@ -460,7 +460,7 @@ class Run:
             return
         from common.plots import loss_curve
 
-        last = self.metrics[-1]
+        last, on_gpu = self.metrics[-1], device.type == "cuda"
         n_bytes = corpus.n_bytes
         result = {
             "version": self.version,
@@ -483,10 +483,11 @@ class Run:
             "seconds": round(self.seconds, 3),
             "tokens_per_second": round(self.tokens / max(self.seconds, 1e-9), 1),
             "peak_rss_mb": self.peak or peak_rss_mb(),
+            "peak_gpu_mb": torch.cuda.max_memory_allocated() / 1e6 if on_gpu else None,
             "environment": {
                 "python": platform.python_version(),
                 "torch": torch.__version__,
-                "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
+                "device": torch.cuda.get_device_name() if on_gpu else device.type,
                 "processor": processor(),
                 "threads": torch.get_num_threads(),
                 "dtype": self.config.dtype,
