@@ -218,10 +218,12 @@ def _complete(name, seed):
 
 def code_sha256(script):
     """Of a script's code: the same whatever its comments and docstrings say."""
-    parts, documented = [], (ast.Module, ast.ClassDef, ast.FunctionDef)
-    for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
+    tree, parts = ast.parse(script.read_text(encoding="utf-8")), []
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    for node in list(ast.walk(tree)):
         if isinstance(node, documented) and ast.get_docstring(node):
             del node.body[0]
+    for node in ast.walk(tree):
         values = [value for _, value in ast.iter_fields(node)]
         values = [repr(value) for value in values if not isinstance(value, (list, ast.AST))]
         parts.append([type(node).__name__, *values])

@@ -96,7 +96,8 @@ def test_samples_stand_below_each_other_where_it_is_narrow():
 
 
 def test_more_in_the_files_than_is_needed_changes_nothing(folder, monkeypatch, capsys):
-    more = {"curve": [[0, 8.0], [500, 1.4]], "probes": {"who": 0.5}, "diagnostics": None}
+    point = {"step": 0, "tokens": 0, "seconds": 0.0, "val_bits_per_byte": 2.5}
+    more = {"curve": [point], "heldout": {"bits_per_byte": 2.5, "word_perplexity": None}}
     printed = []
     for extra in ({}, more):
         published(folder, "v2-sample", [1.30, 1.31, 1.32], **extra)

@@ -268,7 +268,7 @@ def test_wikitext_shows_perplexity_per_word_and_what_types_were_used(project):
     assert "| word perplexity, validation / test |" in rows[0] and "floor" not in rows[0]
     assert "| 987.6 |" in rows[2] or "| 987.7 |" in rows[2]
     assert "| 123.5 |" in rows[3] or "| 123.4 |" in rows[3]
-    assert "float32 and bfloat16. Made by" in text
+    assert "torch 2.13.0, float32 and bfloat16; memory" in text
 
 
 def test_the_table_of_longer_contexts(project):
@@ -451,7 +451,10 @@ def test_what_is_left_follows_what_it_took_so_far(times, done, elapsed, wanted):
 
 def test_publish_says_how_long_it_takes_before_it_starts(project, monkeypatch, capsys):
     monkeypatch.setattr(results, "PUBLISHED", {"v0-sample": ([], (1, 2, 3))})
-    put(project / "results", "v0-sample", [1.0], seconds=476)  # 600 s in all, so 20 min for two
+    environment = made_up("v0", 1, 1.0)["environment"]
+    environment["code_sha256"] = results.code_sha256(project / "v0.py")
+    more = {"seconds": 476, "environment": environment}
+    put(project / "results", "v0-sample", [1.0], **more)  # 600 s in all, so 20 min for two
     results.publish()
     said = [line for line in capsys.readouterr().out.splitlines() if line[0] != "["]
     assert said == [
