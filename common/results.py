@@ -428,19 +428,22 @@ def lineage_rows(corpus):
     """The table's head and a row a version: what it is, what it cost, what it reached, and by how
     much it is better. Beneath them what counting reaches.
 
-    A control is a version with part of its step, or with settings that the next had to change.
+    A control is a version with half of its step, before it, or with settings that the next had to
+    change, behind it.
     """
     rows, before = [], {}
     for version in ORDER:
         results = load_results(f"{version}-{corpus}")
+        control = load_results(f"{version}-{corpus}-control")
+        idea = f"control: {CONTROLS.get(version)}"
+        if control and version in HALVES:
+            rows.append(_row(version, idea, "", control, before, corpus))
         if results:
             previous = ORDER[ORDER.index(version) - 1] if version != ORDER[0] else None
             diff = diff_size(previous, version) if previous else ""
             rows.append(_row(version, results[min(results)]["idea"], diff, results, before, corpus))
             before = results
-        control = load_results(f"{version}-{corpus}-control")
-        if control:
-            idea = f"control: {CONTROLS[version]}"
+        if control and version not in HALVES:
             rows.append(_row(version, idea, "", control, results, corpus))
     head = ["version", "the one idea", "diff", "parameters", "tokens", "bits per byte (seeds)"]
     head += ["above the floor" if corpus == "sample" else "word perplexity, validation / test"]
@@ -448,6 +451,7 @@ def lineage_rows(corpus):
     return head, rows + _reference_rows(corpus)
 
 
+HALVES = ("v1",)
 CONTROLS = {
     "v1": "with v0's tokenizer, so that batches alone are new",
     "v1_1": "with the next one's batches and steps",

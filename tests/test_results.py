@@ -258,6 +258,17 @@ def test_a_control_has_a_row_behind_its_version(project):
     assert rows[1][delta].startswith("-0.030") and rows[2][delta].startswith("-0.100")
 
 
+def test_half_of_a_step_has_a_row_before_it(project):
+    put(project / "results", "v0-sample", [1.30, 1.32, 1.31])
+    put(project / "results", "v1-sample-control", [1.27, 1.30, 1.27])
+    put(project / "results", "v1-sample", [1.20, 1.22, 1.21])
+    head, rows = results.lineage_rows("sample")
+    rows = [dict(zip(head, row, strict=True)) for row in rows]
+    assert [row["the one idea"][:7] for row in rows] == ["the ide", "control", "the ide"]
+    delta = "Δ to the one before [95 %]"  # both to v0
+    assert rows[1][delta].startswith("-0.030") and rows[2][delta].startswith("-0.100")
+
+
 def test_wikitext_shows_perplexity_per_word_and_what_types_were_used(project):
     put(project / "results", "v0-wikitext-2", [2.4, 2.5, 2.6], val_word_perplexity=987.65)
     bf16 = made_up("v3", 1, 1.0)["environment"] | {"dtype": "bfloat16"}
