@@ -173,18 +173,18 @@ def log_ticks(axis, values, text):
 def run_folders(name):
     """A run's folder itself, or those of all seeds of a published run's name.
 
-    In the place of a published run's folder that is not here, its file in results/, which holds
-    the same curve.
+    Of a published run its file in results/, where that holds the curve: a folder of its name may
+    be another run's by now.
     """
     if (Path(name) / "config.json").exists():
         return [Path(name)]
     found = {}
     if re.fullmatch(r"[\w-]+", name):
+        for path in (ROOT / "runs" / "published").glob(f"{name}-seed*/config.json"):
+            found[path.parent.name] = path.parent
         for path in (ROOT / "results").glob(f"{name}-seed*.json"):
             if "curve" in read_result(path):
                 found[path.stem] = path
-        for path in (ROOT / "runs" / "published").glob(f"{name}-seed*/config.json"):
-            found[path.parent.name] = path.parent
     if not found:
         raise UserError(
             f"no run in {name}, and none of that name in runs/published or results/"

@@ -110,20 +110,20 @@ def test_a_name_stands_for_all_seeds_of_a_published_run(tmp_path, monkeypatch):
         "v2-sample": 2, "v2-sample-mean": 1}  # fmt: skip
 
 
-def test_where_a_published_run_has_no_folder_here_its_curve_in_results_is_drawn(
-    tmp_path, monkeypatch
-):
+def test_a_published_run_s_curve_is_that_in_results(tmp_path, monkeypatch):
+    """A folder of its name is drawn only where the file has no curve: it may be another run's."""
     monkeypatch.setattr(plots, "ROOT", tmp_path)
     config = {"data": "sample", "n_embd": 128, "steps": 100}
     put(tmp_path / "results", "v2-sample", [1.5, 1.6, 1.7], config=config, curve=metrics([2, 1.7]))
     put(tmp_path / "results", "v2-sample-mean", [1.5], config={**config, "attention": "mean"})
     home = tmp_path / "runs" / "published" / "v2-sample-seed2"
     put_run(home, seed=2, steps=100, bits=(2.0, 1.1))
+    put_run(tmp_path / "runs" / "published" / "v2-sample-seed9", seed=9, steps=100, bits=(2, 1.1))
     assert [path.name for path in plots.run_folders("v2-sample")] == [
-        "v2-sample-seed1.json", "v2-sample-seed2", "v2-sample-seed3.json"]  # fmt: skip
+        *(f"v2-sample-seed{seed}.json" for seed in (1, 2, 3)), "v2-sample-seed9"]  # fmt: skip
     lines, data = plots.line_groups(["v2-sample"])
     assert data == "sample" and list(lines) == ["v2"]
-    assert [run[-1]["val_bits_per_byte"] for run in lines["v2"]] == [1.7, 1.1, 1.7]
+    assert [run[-1]["val_bits_per_byte"] for run in lines["v2"]] == [1.7, 1.7, 1.7, 1.1]
     other = put_run(tmp_path / "other", steps=50)
     assert list(plots.line_groups(["v2-sample", other])[0]) == ["v2-sample", "other"]
     for name in ("v2-sample-mean", str(tmp_path / "v2-sample")):  # no curve; a path is no name
