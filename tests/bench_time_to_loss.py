@@ -1,6 +1,6 @@
 """How long v4 takes to the loss at which transformers' GPT-2 ends, on WikiText-2, in one run.
 
-    python tests/bench_time_to_loss.py [--seconds 240] [--steps 1200]
+    python tests/bench_time_to_loss.py [--seconds 240] [--steps 700]
 
 The reference: 4 layers x 128 wide, 4 heads, context 128, batch 8, AdamW at 2e-3 (betas 0.9 and
 0.95, weight decay 0.1 on matrices) with warm-up and cosine decay, clipped, bfloat16, for so many
@@ -41,7 +41,7 @@ torch.set_num_threads(os.cpu_count())  # the tests make do with one
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=240, help="the reference's training")
-    parser.add_argument("--steps", type=int, default=1200, help="v4's")
+    parser.add_argument("--steps", type=int, default=700, help="v4's")
     options = parser.parse_args()
     corpus = load_corpus("wikitext-2", os.environ.get("WIKITEXT_DIR"))
     tokenizer = load_tokenizer("bpe", corpus, SIZES["small"][-1], "gpt4", (END_OF_TEXT,))
