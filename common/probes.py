@@ -11,8 +11,8 @@ grammar: article    a or an, before the word that decides
 grammar: number     was or were, after the word that decides; half of each, as with a and an
 recall N            the role, the name, the owner, the look or material that belongs to somebody or
                     something, last told N sentences ago
-tracking, N moves   who has it, where is it, where is she now: the answer has changed N times since
-                    the story began, and no summary stands between the last change and the question
+tracking, N moves   where she is and what he has when the day ends: the answer has changed N times
+                    since the story began, and the ending says it for the first time
 copying             a thing's full description, against ones with words that the story doesn't have
 
 The alternatives of recall and tracking all stand in the same story, so that knowing its words is
@@ -43,7 +43,6 @@ world = load_script(ROOT / "data" / "make_input.py")
 
 DISTANCES = {1: "1", 2: "2", 4: "3-4", 8: "5-8", 16: "9-16"}  # sentences, the most of each row
 MOVES = ["no move", "1 move", "2 moves and more"]
-TRACKED = ("place", "who", "held")  # the generator's questions whose answers change
 KINDS = [
     *(f"grammar: {what}" for what in ("pronoun", "article", "number")),
     *(f"recall {n}" for n in DISTANCES.values()),
@@ -67,13 +66,13 @@ class Question:
 
 
 class Asker(world.Teller):
-    """A teller that notes what it can ask for; its stories end without a summary, in a question."""
+    """A teller that notes what it can ask for; its stories end where everybody is in the end."""
 
     def __init__(self, choose):
         super().__init__(choose)
         self.moves = Counter()  # person or thing -> how often it went elsewhere
         self.found = []  # (kind, offset, answer, alternatives)
-        self.asking = False
+        self.ending = False
 
     def move(self, who, place):
         self.moves[who] += who.place not in ("", place)
@@ -90,9 +89,8 @@ class Asker(world.Teller):
         row = None
         if kind == "pronoun":
             row = "grammar: pronoun"
-        elif kind in ("holder", "place", "holder_place"):
-            if self.asking:
-                row = "tracking, " + MOVES[min(self.moves[about], len(MOVES) - 1)]
+        elif self.ending:
+            row = self.tracked(about) if kind == "place" else None
         elif fact != "place" and kind in ("attribute", "role", "owner", "name"):
             far = next((n for n in DISTANCES if recall.distance <= n), None)
             row = f"recall {DISTANCES[far]}" if recall.distance and far else None
@@ -104,6 +102,12 @@ class Asker(world.Teller):
         super().thing(thing, form)
         if form in ("sure", "own"):  # decided by the story so far, all three words of it
             self.found.append(("copying", start, *self.described_wrongly(thing)))
+        if form == "sure" and self.ending:  # what he has there is told by its look
+            looks = dict.fromkeys(each.look for each in self.things)
+            self.found.append((self.tracked(thing), start, thing.look, list(looks)))
+
+    def tracked(self, about):
+        return "tracking, " + MOVES[min(self.moves[about], len(MOVES) - 1)]
 
     def described_wrongly(self, thing):
         """A thing's description, and it among seven with words that the story doesn't have.
@@ -128,24 +132,11 @@ class Asker(world.Teller):
         return " ".join(right), answers
 
     def closing(self):
-        self.body = self.length
-        self.paragraph()
-        self.tell("moral")
+        self.body, self.ending = self.length, True
+        super().closing()
 
     def questions(self):
-        """One question, so that no answer gives away the next; mostly of what has moved a lot."""
-        asked = [(kind, who) for who in self.people for kind in ("role", "trade", "place")]
-        for thing in self.things:
-            asked += [(kind, thing) for kind in ("colour", "made")
-                      if (kind == "colour") == (thing.noun in world.SOFT)]  # fmt: skip
-            asked += [("owner", thing)]
-            asked += [(kind, thing) for kind in ("who", "held")
-                      if isinstance(thing.keeper, world.Person)]  # fmt: skip
-        weights = [1 + 9 * self.moves[about] ** 2 * (kind in TRACKED) for kind, about in asked]
-        kind, about = self.pick(asked, weights)
-        self.paragraph()
-        self.asking = True
-        self.tell("question " + kind, A=about, t=about)
+        """None: they ask for what the ending has told."""
 
 
 def agreements(text):
