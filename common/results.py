@@ -621,16 +621,16 @@ def vocabulary_table():
     return markdown([*head, "text seen"], rows)
 
 
-def samples(corpus):
-    """Each version's sample of its first seed, as a quotation."""
+def samples(names):
+    """The sample of each of {label: name}, of its first seed, as a quotation."""
     blocks = []
-    for version in ORDER:
-        results = load_results(f"{version}-{corpus}")
+    for label, name in names.items():
+        results = load_results(name)
         if results:
             result = results[min(results)]
             quote = "\n".join(f"> {line}" for line in _first_text(result).splitlines())
             bits = f"{result['val_bits_per_byte']:.3f} bits per byte"
-            blocks.append(f"**`{version}`**, {bits}, seed {result['seed']}:\n\n{quote}")
+            blocks.append(f"**{label}**, {bits}, seed {result['seed']}:\n\n{quote}")
     return "\n\n".join(blocks)
 
 
@@ -713,7 +713,8 @@ TABLES = {
     "position": lambda: variants_table("sample", POSITIONS, "v4-sample"),
     "vocabulary": vocabulary_table,
     "extrapolation": lambda: extrapolation_table(POSITIONS),
-    "samples": lambda: samples("sample"),
+    "samples": lambda: samples({f"`{version}`": f"{version}-sample" for version in ORDER}),
+    "ten-minutes-sample": lambda: samples({"`v4`, ten minutes": "v4-sample-long"}),
     **{f"bench-{name}": lambda name=name: benchmark(name) for name in BENCHMARKS},
     "glimpses": lambda: glimpses("sample"),
     "probes": lambda: _if_measured(probe_rows(), "python -m common.probes"),
