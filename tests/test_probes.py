@@ -82,15 +82,6 @@ def test_recall_is_told_before_and_so_are_its_alternatives():
         for q in of(kind):
             for alternative in q.alternatives:  # roles, names, looks, materials of the story
                 assert re.search(rf"\b{alternative.strip()}\b", q.prefix), (q, alternative)
-    n = 0
-    for q in QUESTIONS:
-        asked, role = re.search(r"(\w+) the$", q.prefix), q.alternatives[q.right].strip()
-        if asked and q.kind.startswith("recall") and role in probes.world.ROLES:
-            name = asked[1]
-            told = rf"{name}( the|, a) {role}|[Aa] {role} (called|whose name was) {name}"
-            assert re.search(told, q.prefix)
-            n += 1
-    assert n > 5
 
 
 def test_recall_stands_as_many_sentences_back_as_its_row_says():
