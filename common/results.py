@@ -696,7 +696,7 @@ def _footnote(corpus):
 
 
 BENCHMARKS = ("training", "training-compiled", "time-to-loss", "sampling", "memory", "scaleout")
-TEN_MINUTES = {"v4": "v4-sample", "v4, ten minutes": "v4-sample-long"}
+LONGER = {"v4": "v4-sample", "v4, longer": "v4-sample-long"}
 POSITIONS = [("ALiBi", "v4-sample"), ("RoPE", "v4-sample-rope")]
 POSITIONS += [(kind, f"v4-sample-{kind}") for kind in ("learned", "sinusoidal", "none")]
 ATTENTION = [
@@ -714,11 +714,11 @@ TABLES = {
     "vocabulary": vocabulary_table,
     "extrapolation": lambda: extrapolation_table(POSITIONS),
     "samples": lambda: samples({f"`{version}`": f"{version}-sample" for version in ORDER}),
-    "ten-minutes-sample": lambda: samples({"`v4`, ten minutes": "v4-sample-long"}),
+    "longer-sample": lambda: samples({"`v4`, trained longer": "v4-sample-long"}),
     **{f"bench-{name}": lambda name=name: benchmark(name) for name in BENCHMARKS},
     "glimpses": lambda: glimpses("sample"),
     "probes": lambda: _if_measured(probe_rows(), "python -m common.probes"),
-    "ten-minutes": lambda: _if_measured(probe_rows(TEN_MINUTES), "python -m common.probes"),
+    "longer": lambda: _if_measured(probe_rows(LONGER), "python -m common.probes"),
     "diagnostics": lambda: _if_measured(diagnostic_rows(), "python -m common.diagnostics"),
 }
 
