@@ -29,7 +29,7 @@ from common.data import detokenize
 from common.distributed import gather, mean_over_processes, rank, world_size
 from common.errors import NotFinite, UserError
 from common.files import atomic_write, failures_told, write_json
-from common.memory import describe_model, estimate_memory
+from common.memory import describe_model, estimate_memory, keep_freed_memory
 from common.tokenizers import END_OF_TEXT, load_tokenizer, load_tokenizer_file
 
 CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")  # the newest first
@@ -209,6 +209,7 @@ class Run:
                 f"the training text has {len(tokens)} tokens, too few for a context of"
                 f" {self.config.context_length}: give a longer text or a smaller --context-length"
             )
+        keep_freed_memory()
         for note in self.notes:
             self._say(note)
         self.state, self.device = state, next(state["model"].parameters()).device
