@@ -76,6 +76,7 @@ def _kept(model, config, device, own, B):
     with torch.random.fork_rng(devices=drawn_on), hooks, autocast:
         logits = model(idx)
         loss = F.cross_entropy(logits.flatten(0, -2), idx.flatten())
-    logits_bytes = logits.numel() * logits.element_size()  # their gradient is as large
+    # When the backward pass begins there are the logits, and in float32 the gradients of their
+    # probabilities' logarithms and of the logits themselves.
     del loss
-    return sum(kept.values()) + 2 * logits_bytes
+    return sum(kept.values()) + logits.nbytes + 2 * 4 * logits.numel()

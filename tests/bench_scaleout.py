@@ -39,7 +39,8 @@ def main():
     for _ in range(options.rounds):
         for n in runs:
             runs[n].append(train(n, options.steps))
-    print(f"v3, {options.steps} steps, one thread a process, {machine()}")
+    torch.set_num_threads(1)
+    print(f"v3, {options.steps} steps, {machine()} a process")
     for n, results in runs.items():
         speed = statistics.median(result["tokens_per_second"] for result in results)
         loss = results[0]["val_loss"]

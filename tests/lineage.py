@@ -37,7 +37,8 @@ def machine():
     """What a benchmark's numbers belong to."""
     from common.run import processor
 
-    return f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    n = torch.get_num_threads()
+    return f"{processor()}, {n} thread{'s' * (n > 1)}, torch {torch.__version__}"
 
 
 def load(version):

@@ -60,11 +60,11 @@ def test_parameters_gradients_and_optimizer_are_what_a_step_of_adamw_holds(versi
 
 
 def test_activations_of_a_table_by_hand():
-    """For each position its id (8 bytes), and V floats three times: the logits, the logarithms of
-    their probabilities, which the backward pass needs, and their gradient."""
+    """For each position its id (8 bytes), and V floats four times: the logits, the logarithms of
+    their probabilities, which the backward pass needs, and the gradients of both."""
     V, T, B = 500, 16, 4
     table, _ = estimate("v1", V)
-    assert table["activations"] == pytest.approx(B * T * (8 + 3 * 4 * V) / 1e6, rel=0.001)
+    assert table["activations"] == pytest.approx(B * T * (8 + 4 * 4 * V) / 1e6, rel=0.001)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -142,7 +142,8 @@ def test_what_is_freed_is_kept_for_the_next_step():
     faults = {}
     for first in ("", "keep_freed_memory()"):
         code = COUNT_FAULTS.format(first=first)
-        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=True)
         faults[first] = int(done.stdout)
     assert faults[""] > 30
     assert faults["keep_freed_memory()"] < faults[""] / 10
