@@ -199,7 +199,7 @@ def diagnose(
             content = {"version": run.version, **about, **row, "source": rows["the text itself"]}
             file.write(json.dumps(content, indent=2) + "\n")
         rows[run.label if run.label not in rows else str(Path(run.folder))] = row
-    print(markdown(*table_rows(rows)))
+    print(markdown(*table_rows(rows), aligned=True))
 
 
 if __name__ == "__main__":

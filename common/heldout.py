@@ -40,7 +40,8 @@ def held_out(runs: tuple[str, ...], data_dir: str = "", device: str = "auto"):
         words = scores["word_perplexity"]
         bits, words = f"{scores['bits_per_byte']:.3f}", "" if words is None else f"{words:.1f}"
         rows.append([run.label, corpus.name, bits, words])
-    print(markdown(["run", "data", "test, bits per byte", "test, word perplexity"], rows))
+    head = ["run", "data", "test, bits per byte", "test, word perplexity"]
+    print(markdown(head, rows, aligned=True))
 
 
 if __name__ == "__main__":

@@ -11,12 +11,13 @@ grammar: article    a or an, before the word that decides
 grammar: number     was or were, after the word that decides; half of each, as with a and an
 recall N            the role, the name, the owner, the look or material that belongs to somebody or
                     something, last told N sentences ago
-tracking, N moves   where she is and what he has when the day ends: the answer has changed N times
-                    since the story began, and the ending says it for the first time
+tracking a thing    what he has when the day ends, among things that others have: one that was his
+                    all day, that has moved to him, or that he gave away and has back again
+tracking a person   where she is when the day ends, among the places of the story
 copying             a thing's full description, against ones with words that the story doesn't have
 
 The alternatives of recall and tracking all stand in the same story, so that knowing its words is
-not enough. Guessing is right as often as the column `chance` says; a model that takes what was
+not enough, and what is tracked is asked where the story's ending says it for the first time. Guessing is right as often as the column `chance` says; a model that takes what was
 told last, whoever it was about, is right less often than that where the answer lies far back.
 """
 
@@ -42,11 +43,11 @@ from common.saved import evaluating, load_script, open_run, read_settings
 world = load_script(ROOT / "data" / "make_input.py")
 
 DISTANCES = {1: "1", 2: "2", 4: "3-4", 8: "5-8", 16: "9-16"}  # sentences, the most of each row
-MOVES = ["no move", "1 move", "2 moves and more"]
+MOVES = {"thing": ["no move", "moved", "back again"], "person": ["no move", "moved"]}
 KINDS = [
     *(f"grammar: {what}" for what in ("pronoun", "article", "number")),
     *(f"recall {n}" for n in DISTANCES.values()),
-    *(f"tracking, {n}" for n in MOVES),
+    *(f"tracking a {what}, {n}" for what, moves in MOVES.items() for n in moves),
     "copying",
 ]
 WORDS = 200  # of a question at most: within 256 tokens, if words are mostly one token
@@ -70,16 +71,18 @@ class Asker(world.Teller):
 
     def __init__(self, choose):
         super().__init__(choose)
-        self.moves = Counter()  # person or thing -> how often it went elsewhere
+        self.first = {}  # person or thing that has moved -> where it was before
         self.found = []  # (kind, offset, answer, alternatives)
         self.ending = False
 
     def move(self, who, place):
-        self.moves[who] += who.place not in ("", place)
+        if who.place not in ("", place):
+            self.first.setdefault(who, who.place)
         super().move(who, place)
 
     def give(self, thing, keeper):
-        self.moves[thing] += keeper is not thing.keeper
+        if keeper is not thing.keeper:
+            self.first.setdefault(thing, thing.keeper)
         super().give(thing, keeper)
 
     def recall(self, kind, answer, alternatives, *facts):
@@ -90,7 +93,7 @@ class Asker(world.Teller):
         if kind == "pronoun":
             row = "grammar: pronoun"
         elif self.ending:
-            row = self.tracked(about) if kind == "place" else None
+            row = tracked("person", about, about.place, self.first) if kind == "place" else None
         elif fact != "place" and kind in ("attribute", "role", "owner", "name"):
             far = next((n for n in DISTANCES if recall.distance <= n), None)
             row = f"recall {DISTANCES[far]}" if recall.distance and far else None
@@ -103,11 +106,10 @@ class Asker(world.Teller):
         if form in ("sure", "own"):  # decided by the story so far, all three words of it
             self.found.append(("copying", start, *self.described_wrongly(thing)))
         if form == "sure" and self.ending:  # what he has there is told by its look
-            looks = dict.fromkeys(each.look for each in self.things)
-            self.found.append((self.tracked(thing), start, thing.look, list(looks)))
-
-    def tracked(self, about):
-        return "tracking, " + MOVES[min(self.moves[about], len(MOVES) - 1)]
+            others = [each.look for each in self.things if who_has(each) is not who_has(thing)]
+            looks = dict.fromkeys([thing.look, *others])
+            row = tracked("thing", thing, thing.keeper, self.first)
+            self.found.append((row, start, thing.look, list(looks)))
 
     def described_wrongly(self, thing):
         """A thing's description, and it among seven with words that the story doesn't have.
@@ -137,6 +139,18 @@ class Asker(world.Teller):
 
     def questions(self):
         """None: they ask for what the ending has told."""
+
+
+def tracked(what, about, now, first):
+    """The row of a person or thing that is `now` there, and was first[about] before it moved."""
+    if about not in first:
+        return f"tracking a {what}, no move"
+    return f"tracking a {what}, {'back again' if first[about] == now else 'moved'}"
+
+
+def who_has(thing):
+    """The person, or None for what lies in a box: endings tell of such things in a row."""
+    return thing.keeper if isinstance(thing.keeper, world.Person) else None
 
 
 def agreements(text):
@@ -296,7 +310,7 @@ def table(results):
             for r in results.values()
         ]
         rows.append([kind, row["n"], f"{100 * row['chance']:.0f} %", *cells])
-    return markdown(["", "questions", "chance", *results], rows)
+    return markdown(["", "questions", "chance", *results], rows, aligned=True)
 
 
 def refuse_other_worlds(folder, seed):

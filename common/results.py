@@ -413,10 +413,13 @@ def diff_size(before, after):
     return f"+{added} −{removed}"
 
 
-def markdown(head, rows):
-    """A table in Markdown."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+def markdown(head, rows, aligned=False):
+    """A table in Markdown; `aligned` for a terminal: every column as wide as its widest cell."""
+    lines = [[str(cell) for cell in line] for line in (head, ["---"] * len(head), *rows)]
+    if aligned:
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        lines = [[cell.ljust(w) for cell, w in zip(line, widths, strict=True)] for line in lines]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def lineage_table(corpus):
@@ -779,7 +782,7 @@ def local(folder: str = "runs"):
         *damaged, last = damaged or [no_run]
     head = ["run", "version", "data", "seed", "steps", "bits per byte", "parameters"]
     if rows:
-        print(markdown([*head, "tokens/s", "training"], rows), flush=True)
+        print(markdown([*head, "tokens/s", "training"], rows, aligned=True), flush=True)
     for error in damaged:
         print(f"left out: {error}", file=sys.stderr)
     if not rows:
