@@ -5,7 +5,7 @@ The vocabulary grows and is cut by GPT-4's pattern, so that a token is often a w
 <|endoftext|> says where a document ends. The step from the version before: `diff v0.py v1.py`.
 
 Expect whole words, and pairs of words that go together. Still salad: a token sees one token back.
-Compare bits per byte, not the loss per token: a longer token is harder to guess and says more.
+Compare bits per byte, not the loss per token: a longer token says more, and is harder to guess.
 """
 
 from dataclasses import dataclass

@@ -4,7 +4,7 @@ What matters is how far back something stands, not where in the window. ALiBi lo
 distance, each head at its own rate; RoPE turns queries and keys by an angle that grows with the
 position, so that their product depends on the distance alone. The step to here: `diff v3.py v4.py`.
 
-Expect a lower loss from the same tokens, which holds beyond the context, and quicker sampling.
+Expect a lower loss, and quicker sampling: keys that hold no position can be kept, in `cache`.
 """
 
 import math
@@ -174,7 +174,7 @@ class Block(nn.Module):
         self.mlp = MLP(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x, bias, cache):  # (B, T, C), and None or (H, T, T)
+    def forward(self, x, bias, cache):  # (B, T, C), and None or (1, H, T, T)
         x = x + self.dropout(self.attention(self.norm1(x), bias, cache))
         return x + self.dropout(self.mlp(self.norm2(x)))
 

@@ -19,8 +19,9 @@ def keep_freed_memory():
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
-        libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD: blocks up to 1 GB come from the heap,
-        libc.mallopt(-1, -1)  # M_TRIM_THRESHOLD: which keeps its size
+        if not libc.mallopt(-3, 1 << 30):  # M_MMAP_THRESHOLD: blocks up to 1 GB are of the heap
+            libc.mallopt(-4, 0)  # M_MMAP_MAX: all are; for older versions, which refuse the other
+        libc.mallopt(-1, -1)  # M_TRIM_THRESHOLD: the heap keeps its size
 
 
 def describe_model(model, estimate):
@@ -74,7 +75,7 @@ def _kept(model, config, device, own, B):
     hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.dtype == "bfloat16")
     with torch.random.fork_rng(devices=drawn_on), hooks, autocast:
-        logits = model(idx)
+        logits = model.forward(idx)  # not compiled: for such a batch it never will be needed
         loss = F.cross_entropy(logits.flatten(0, -2), idx.flatten())
     # When the backward pass begins there are the logits, and in float32 the gradients of their
     # probabilities' logarithms and of the logits themselves.

@@ -369,7 +369,7 @@ def vocabulary(out: str = "vocabulary.png"):
     rows = {}
     for path in sorted((ROOT / "results").glob("*-vocab-*-seed*.json")):
         result = read_result(path)
-        sizes = rows.setdefault(path.name.partition("-vocab-")[0].replace("-", " on "), {})
+        sizes = rows.setdefault(path.name.partition("-vocab-")[0].replace("-", " on ", 1), {})
         size = result["tokenizer"]["vocab_size"]  # what it has: BPE may stop before what was asked
         sizes.setdefault(size, []).append(result["val_bits_per_byte"])
     if not rows:

@@ -11,8 +11,8 @@ grammar: article    a or an, before the word that decides
 grammar: number     was or were, after the word that decides; half of each, as with a and an
 recall N            the role, the name, the owner, the look or material that belongs to somebody or
                     something, last told N sentences ago
-tracking a thing    what he has when the day ends, among things that others have: one that was his
-                    all day, that has moved to him, or that he gave away and has back again
+tracking a thing    what he has when the day ends, among things that others have or that lie in a
+                    box: one that was his all day, that has moved to him, or that he has back again
 tracking a person   where she is when the day ends, among the places of the story
 copying             a thing's full description, against ones with words that the story doesn't have
 

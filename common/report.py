@@ -287,7 +287,8 @@ def page(pictures=None):
     for corpus, where in CORPORA.items():
         head, rows = lineage_rows(corpus)
         if rows:
-            tables[where] = (head, [[cell.strip("`") for cell in row] for row in rows])
+            rows = [[cell.strip("`") for cell in row] for row in rows]
+            tables[where] = (head, rows, results.machines(corpus))
     asked = probe_rows()
     found = steps(pictures or {}, asked)
     means = [step["mean"] for step in found if step["mean"]]

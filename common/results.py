@@ -8,8 +8,8 @@
     python -m common.results references          count the tables' reference rows again
 
 A published run is one JSON file in results/: the run's result.json, and beside its keys `curve`,
-the rows of metrics.jsonl; of the versions themselves also `probes` and `diagnostics`, what
-common.probes and common.diagnostics found.
+the rows of metrics.jsonl; of the versions themselves also `probes`, `diagnostics` and `heldout`,
+what the commands of these names found.
 """
 
 import ast
@@ -60,6 +60,7 @@ PUBLISHED = {
     "v1-sample-control": (flags(PLAIN) + ["--no-end-of-text"], THREE),
     "v1_1-sample-control": (flags({"batch-size": 4, "grad-accum": 1, "steps": 1500}), THREE),
     **{f"v2-sample-{kind}": (["--attention", kind], THREE) for kind in ("dot", "mean")},
+    "v3-sample-control": (["--n-layer", "1"], THREE),
     "v3-sample-dropout": (["--dropout", "0.1"], THREE),
     **{
         f"v4-sample-{kind}": (["--position", kind], THREE)
@@ -243,7 +244,7 @@ def outdated(jobs):
 def _questions(name):
     """What is asked of a published run: of the versions themselves, not of their variants."""
     kinds = {"sample": ["probes", "diagnostics"], "sample-long": ["probes"]}
-    kinds["wikitext-2"] = ["diagnostics", "heldout"]
+    kinds |= {"wikitext-2": ["diagnostics", "heldout"], "wikitext-2-long": ["heldout"]}
     return kinds.get(name.partition("-")[2], [])
 
 
@@ -432,7 +433,7 @@ def lineage_rows(corpus):
     much it is better. Beneath them what counting reaches.
 
     A control is a version with half of its step, before it, or with settings that the next had to
-    change, behind it.
+    change, behind it. The longer run on WikiText-2 comes last.
     """
     rows, before = [], {}
     for version in ORDER:
@@ -448,16 +449,20 @@ def lineage_rows(corpus):
             before = results
         if control and version not in HALVES:
             rows.append(_row(version, idea, "", control, results, corpus))
+    if corpus == "wikitext-2" and (longer := load_results("v4-wikitext-2-long")):
+        idea = f"the same with {LONG['n-layer']} blocks and {LONG['steps']:,} steps"
+        rows.append(_row("v4", idea, "", longer, before, corpus))
     head = ["version", "the one idea", "diff", "parameters", "tokens", "bits per byte (seeds)"]
     head += ["above the floor" if corpus == "sample" else "word perplexity, validation / test"]
     head += ["Δ to the one before [95 %]", "tokens/s", "peak MB", "training"]
     return head, rows + _reference_rows(corpus)
 
 
-HALVES = ("v1",)
+HALVES = ("v1", "v3")
 CONTROLS = {
-    "v1": "with v0's tokenizer, so that batches alone are new",
+    "v1": "with v0's tokenizer: batches, and the steps and learning rate that suit them",
     "v1_1": "with the next one's batches and steps",
+    "v3": "with one block: what it takes to train a stack, without the stack",
 }
 
 
@@ -521,7 +526,8 @@ def variants_table(corpus, rows, base):
         if results:
             change = "" if name == base else delta(reference, results)
             lines.append([label, spread(results), change])
-    return markdown(["", "bits per byte (seeds)", "Δ to the first row [95 %]"], lines)
+    table = markdown(["", "bits per byte (seeds)", "Δ to the first row [95 %]"], lines)
+    return f"{table}\n\nΔ is the mean difference of the seeds that both rows have."
 
 
 def _measured(key, alike, names=None):
@@ -536,7 +542,9 @@ def _measured(key, alike, names=None):
     kinds = Counter(alike(one) for each in found.values() for one in each)
     if not kinds:
         return {}
-    ((most, _),) = kinds.most_common(1)
+    ((most, n),) = kinds.most_common(1)
+    if n < kinds.total():
+        print(f"{key}: {kinds.total() - n} runs were asked otherwise, left out", file=sys.stderr)
     found = {v: [one for one in each if alike(one) == most] for v, each in found.items()}
     return {version: each for version, each in found.items() if each}
 
@@ -669,18 +677,21 @@ def floor():
     return info["splits"]["validation"]["floor_bits_per_byte"]
 
 
-def _machines(found):
-    """What some results were made on: GPUs, or the CPU's name and threads."""
+def machines(corpus):
+    """What the versions' results were made on: GPUs, or the CPU's name and threads."""
     names = set()
-    for e in (result["environment"] for result in found):
+    for e in (result["environment"] for result in _of_versions(corpus)):
         on = e.get("processor", e["device"]) if e["device"] == "cpu" else e["device"]
         names.add(f"{on} with {e['threads']} threads")
     return " and ".join(sorted(names))
 
 
+def _of_versions(corpus):
+    return [r for version in ORDER for r in load_results(f"{version}-{corpus}").values()]
+
+
 def _footnote(corpus):
-    names = [f"{version}-{corpus}" for version in ORDER]
-    found = [result for name in names for result in load_results(name).values()]
+    found = _of_versions(corpus)
     if not found:
         return "\n\nNo run is published yet."
     counted = (ROOT / "results" / f"reference-{corpus}.json").exists()
@@ -691,7 +702,7 @@ def _footnote(corpus):
     return (
         f"\n\nMean ± standard deviation, number of seeds in brackets; Δ is the mean difference of"
         f" the same seeds with its 95 % confidence interval, n.s. where that holds zero. Speed,"
-        f" memory and time are medians on {_machines(found)}, torch {torches}, {dtypes}; memory is"
+        f" memory and time are medians on {machines(corpus)}, torch {torches}, {dtypes}; memory is"
         f" the whole run's, with reading the text and making the vocabulary."
         f" Made by `python -m common.results publish`"
         f"{' and `references`' if counted else ''}."

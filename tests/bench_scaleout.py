@@ -40,7 +40,7 @@ def main():
         for n in runs:
             runs[n].append(train(n, options.steps))
     torch.set_num_threads(1)
-    print(f"v3, {options.steps} steps, {machine()} a process")
+    print(f"v3, {options.steps} steps; each process: {machine()}")
     for n, results in runs.items():
         speed = statistics.median(result["tokens_per_second"] for result in results)
         loss = results[0]["val_loss"]
