@@ -191,17 +191,20 @@ def test_one_that_breaks_down_far_out_does_not_flatten_the_others():
     assert axes.get_ylim()[0] < 0.125 and axes.get_ylim()[1] > 4
 
 
-def test_vocabulary_goes_along_the_size_that_was_reached(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("corpus", ["sample", "wikitext-2"])
+def test_vocabulary_goes_along_the_size_that_was_reached(corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(plots, "ROOT", tmp_path)
     with pytest.raises(UserError, match="no run with another vocabulary"):
         plots.vocabulary()
     for asked, has, bits in ((512, 512, [0.9, 0.92]), (2048, 1793, [0.7, 0.74])):
-        put(tmp_path / "results", f"v1-sample-vocab-{asked}", bits, tokenizer={"vocab_size": has})
-    put(tmp_path / "results", "v1-sample", [9.0])
+        name = f"v1-{corpus}-vocab-{asked}"
+        put(tmp_path / "results", name, bits, tokenizer={"vocab_size": has})
+    put(tmp_path / "results", f"v1-{corpus}", [9.0])
     figures = []
     monkeypatch.setattr(plots, "save", lambda figure, out: figures.append(figure))
     plots.vocabulary()
     (line,) = figures[0].axes[0].lines
+    assert line.get_label() == f"v1 on {corpus} (2 seeds)"
     assert list(line.get_xdata()) == [512, 1793]
     assert list(line.get_ydata()) == pytest.approx([0.91, 0.72])
 

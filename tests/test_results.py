@@ -258,6 +258,33 @@ def test_a_control_has_a_row_behind_its_version(project):
     assert rows[1][delta].startswith("-0.030") and rows[2][delta].startswith("-0.100")
 
 
+def test_vocabularies_are_compared_by_bits_and_by_how_much_text_their_tokens_are(project):
+    """A million tokens at 2 ln 2 nats are 2 million bits: at half a bit a byte, 4 MB of text."""
+    for size, nats, bits in ((512, 2 * math.log(2), 0.5), (16384, 4 * math.log(2), 0.25)):
+        name = f"v3-wikitext-2-vocab-{size}"
+        more = {"val_loss": nats, "tokens_seen": 1_000_000}
+        put(project / "results", name, [bits] * 3, **more)
+    head, _, small, large = [
+        [cell.strip() for cell in row.strip("|").split("|")]
+        for row in results.vocabulary_table().splitlines()
+    ]
+    small, large = (dict(zip(head, row, strict=True)) for row in (small, large))
+    assert small["vocabulary"] == "512" and large["vocabulary"] == "16,384"
+    assert small["text seen"] == "4.0 MB" and large["text seen"] == "16.0 MB"
+    assert small["bits per byte (seeds)"] == "0.500 ± 0.000 (3)" and small["training"] == "99 s"
+
+
+def test_the_longer_run_on_wikitext_has_a_row_behind_the_versions(project):
+    more = {"data": {"name": "wikitext-2"}, "val_word_perplexity": 300.0}
+    put(project / "results", "v4-wikitext-2", [1.60, 1.62, 1.61], **more)
+    put(project / "results", "v4-wikitext-2-long", [1.53], **more)
+    head, rows = results.lineage_rows("wikitext-2")
+    rows = [dict(zip(head, row, strict=True)) for row in rows]
+    assert [row["version"] for row in rows] == ["`v4`", "`v4`"]
+    assert rows[1]["the one idea"] == "the same with 4 blocks and 3,600 steps"
+    assert rows[1]["bits per byte (seeds)"].startswith("1.530") and rows[1]["diff"] == ""
+
+
 def test_half_of_a_step_has_a_row_before_it(project):
     put(project / "results", "v0-sample", [1.30, 1.32, 1.31])
     put(project / "results", "v1-sample-control", [1.27, 1.30, 1.27])
@@ -619,7 +646,7 @@ def put_each(project, name, key, contents):
         path.write_text(json.dumps(result), encoding="utf-8")
 
 
-def test_answers_are_pooled_over_seeds_that_were_asked_the_same(project):
+def test_answers_are_pooled_over_seeds_that_were_asked_the_same(project, capsys):
     assert results.probe_rows() is None and "Not measured yet" in results.TABLES["probes"]()
     put_each(project, "v0-sample", "probes", [probes("a", recall=0.5, copying=0.25)])
     put_each(project, "v1-sample", "probes", [probes("b", recall=1.0)])
@@ -631,6 +658,7 @@ def test_answers_are_pooled_over_seeds_that_were_asked_the_same(project):
         [["recall", "8", "25 %", "50 %", "83 % ± 2", "100 %"],
          ["copying", "8", "25 %", "25 %", "100 % ± 0", "–"]],
     )  # fmt: skip
+    assert "probes: 2 runs were asked otherwise, left out" in capsys.readouterr().err
     assert "| recall | 8 | 25 % | 50 % | 83 % ± 2 |" in results.TABLES["probes"]()
 
 
