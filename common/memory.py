@@ -14,14 +14,14 @@ def keep_freed_memory():
 
     glibc takes blocks above 32 MB from the system each time and gives them back when they are
     freed. Logits are such blocks: every step would get fresh pages for them, which the system
-    clears first, and on WikiText-2 that took more than a third of a step. Other C libraries are
-    left as they are.
+    clears first, and on WikiText-2 that took more than a third of a step. The price is memory: holes
+    in the heap, the more the larger its blocks are, so the largest are left as they were. Versions
+    before 2.35 refuse to change that and are left alone, as other C libraries are.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
-        if not libc.mallopt(-3, 1 << 30):  # M_MMAP_THRESHOLD: blocks up to 1 GB are of the heap
-            libc.mallopt(-4, 0)  # M_MMAP_MAX: all are; for older versions, which refuse the other
-        libc.mallopt(-1, -1)  # M_TRIM_THRESHOLD: the heap keeps its size
+        if libc.mallopt(-3, 1 << 27):  # M_MMAP_THRESHOLD: blocks up to 128 MB are of the heap
+            libc.mallopt(-1, -1)  # M_TRIM_THRESHOLD: which keeps its size
 
 
 def describe_model(model, estimate):

@@ -626,10 +626,10 @@ def vocabulary_table():
             bits, nats = (_median(results, key) for key in ("val_bits_per_byte", "val_loss"))
             read = _median(results, "tokens_seen") * nats / (bits * math.log(2)) / 1e6
             row = [f"{size:,}", f"{_median(results, 'params'):,.0f}", f"{nats:.3f}"]
-            row += [spread(results), f"{read:.1f} MB", f"{_median(results, 'seconds'):.0f} s"]
+            row += [spread(results), f"{read:.1f} MB"]
             rows.append(row)
     head = ["vocabulary", "parameters", "nats per token", "bits per byte (seeds)"]
-    return markdown([*head, "text seen", "training"], rows)
+    return markdown([*head, "text seen"], rows)
 
 
 def samples(names):

@@ -9,6 +9,7 @@ the difference is set against `estimate_memory`: parameters, gradients, optimize
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -33,6 +34,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="wikitext-2")
     options = parser.parse_args()
+    torch.set_num_threads(os.cpu_count())  # the tests make do with one
     print(f"{machine()}, MB (10^6 bytes)\n")
     print("version   estimate: parameters + gradients + optimizer + activations   measured   ratio")
     for version in ORDER:

@@ -271,7 +271,7 @@ def test_vocabularies_are_compared_by_bits_and_by_how_much_text_their_tokens_are
     small, large = (dict(zip(head, row, strict=True)) for row in (small, large))
     assert small["vocabulary"] == "512" and large["vocabulary"] == "16,384"
     assert small["text seen"] == "4.0 MB" and large["text seen"] == "16.0 MB"
-    assert small["bits per byte (seeds)"] == "0.500 ± 0.000 (3)" and small["training"] == "99 s"
+    assert small["bits per byte (seeds)"] == "0.500 ± 0.000 (3)"
 
 
 def test_the_longer_run_on_wikitext_has_a_row_behind_the_versions(project):
