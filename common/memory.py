@@ -14,9 +14,9 @@ def keep_freed_memory():
 
     glibc takes blocks above 32 MB from the system each time and gives them back when they are
     freed. Logits are such blocks: every step would get fresh pages for them, which the system
-    clears first, and on WikiText-2 that took more than a third of a step. The price is memory: holes
-    in the heap, the more the larger its blocks are, so the largest are left as they were. Versions
-    before 2.35 refuse to change that and are left alone, as other C libraries are.
+    clears first, and on WikiText-2 that took more than a third of a step. The price is memory:
+    holes in the heap, the larger its blocks the more, so the largest are left as they were.
+    Versions before 2.35 refuse to change that, and stay as they are, like other C libraries.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)

@@ -147,7 +147,8 @@ def test_a_thing_that_moved_is_not_where_the_opening_says(kind):
     first = 0
     for q in of(kind):
         look = q.alternatives[q.right].strip()
-        holder = re.search(r"(\w+) (?:was|sat) at the \w+(?: with| and had| beside)[^.]*$", q.prefix)
+        held = r"(\w+) (?:was|sat) at the \w+(?: with| and had| beside)[^.]*$"
+        holder = re.search(held, q.prefix)
         opening = q.prefix.split("\n")[0]
         if holder and (told := re.search(rf"[^.]*\b{look}\b", opening)):
             first += holder[1] in told[0]
