@@ -607,7 +607,7 @@ def test_damaged_runs_are_named_and_the_others_shown(tmp_path, capsys):
         (tmp_path / name / "result.json").write_text(text, encoding="utf-8")
     results.local(str(tmp_path))
     out, err = capsys.readouterr()
-    assert [line.split(" | ")[1] for line in out.splitlines()[2:]] == ["v2", "v2"]
+    assert [line.split("|")[2].strip() for line in out.splitlines()[2:]] == ["v2", "v2"]
     assert err.count("\n") == err.count("left out: ") == 2
     assert all(str(tmp_path / name / "result.json") in err for name in "ac")
     for name in "bd":
