@@ -60,7 +60,6 @@ PUBLISHED = {
     "v1-sample-control": (flags(PLAIN) + ["--no-end-of-text"], THREE),
     "v1_1-sample-control": (flags({"batch-size": 4, "grad-accum": 1, "steps": 1500}), THREE),
     **{f"v2-sample-{kind}": (["--attention", kind], THREE) for kind in ("dot", "mean")},
-    "v3-sample-control": (["--n-layer", "1"], THREE),
     "v3-sample-dropout": (["--dropout", "0.1"], THREE),
     **{
         f"v4-sample-{kind}": (["--position", kind], THREE)
@@ -458,11 +457,10 @@ def lineage_rows(corpus):
     return head, rows + _reference_rows(corpus)
 
 
-HALVES = ("v1", "v3")
+HALVES = ("v1",)
 CONTROLS = {
     "v1": "with v0's tokenizer: batches, and the steps and learning rate that suit them",
     "v1_1": "with the next one's batches and steps",
-    "v3": "with one block: what it takes to train a stack, without the stack",
 }
 
 
