@@ -75,7 +75,7 @@ def _kept(model, config, device, own, B):
     hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.dtype == "bfloat16")
     with torch.random.fork_rng(devices=drawn_on), hooks, autocast:
-        logits = model.forward(idx)  # not compiled: for such a batch it never will be needed
+        logits = model.forward(idx)  # past --compile, which would compile these batches
         loss = F.cross_entropy(logits.flatten(0, -2), idx.flatten())
     # When the backward pass begins there are the logits, and in float32 the gradients of their
     # probabilities' logarithms and of the logits themselves.

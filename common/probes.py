@@ -17,8 +17,9 @@ tracking a person   where she is when the day ends, among the places of the stor
 copying             a thing's full description, against ones with words that the story doesn't have
 
 The alternatives of recall and tracking all stand in the same story, so that knowing its words is
-not enough, and what is tracked is asked where the story's ending says it for the first time. Guessing is right as often as the column `chance` says; a model that takes what was
-told last, whoever it was about, is right less often than that where the answer lies far back.
+not enough, and what is tracked is asked where the story's ending says it for the first time.
+Guessing is right as often as the column `chance` says; a model that takes what was told last,
+whoever it was about, is right less often than that where the answer lies far back.
 """
 
 import hashlib
