@@ -2,6 +2,7 @@
 
     python data/make_input.py                                   # input.txt and input.json again
     python data/make_input.py --bytes 20000000 --seed 2 --out more.txt    # more of the same
+    python data/make_input.py --questions 12 --seed 2 --out asked.txt     # with more to answer
 
 Every story happens in a little world of people, things, boxes and places. The program keeps the
 state of that world (who is where, who holds what) and only ever writes what is true in it, so
@@ -502,8 +503,9 @@ class Story:
 class Teller:
     """Tells one story: the state of its world, its text so far, and what its choices cost."""
 
-    def __init__(self, choose):
+    def __init__(self, choose, n_questions=None):
         self.choose = choose      # weights -> index: the only source of chance
+        self.n_questions = n_questions  # behind each story; None: two to four, or none
         self.bits = 0.0
         self.pieces = []
         self.length = 0           # characters so far
@@ -958,7 +960,7 @@ class Teller:
             self.tell("moral")
 
     def questions(self):
-        """Two to four lines, each a question and its answer; no question twice."""
+        """Two to four lines, or n_questions, each a question and its answer; none twice."""
         asked = [(kind, who) for who in self.people for kind in ("role", "trade", "place")]
         for thing in self.things:
             held = isinstance(thing.keeper, Person)
@@ -966,8 +968,8 @@ class Teller:
             asked += [("who", thing)] if held else []
         weights = {"role": 1, "trade": 1, "made": 1, "owner": 1, "who": 4, "place": 3, "held": 3,
                    "boxed": 4}
-        for number in range(4):
-            if number >= 2 and not self.pick([True, False], [2, 1]):
+        for number in range(min(self.n_questions or 4, len(asked))):
+            if not self.n_questions and number >= 2 and not self.pick([True, False], [2, 1]):
                 break
             kind, about = question = self.pick(asked, [weights[kind] for kind, _ in asked])
             asked.remove(question)
@@ -995,7 +997,7 @@ class Teller:
             self.aside()
             more = self.pick([True, False], [4, 5])
         self.closing()
-        if self.pick([True, False], [4, 1]):
+        if self.n_questions or self.pick([True, False], [4, 1]):
             self.questions()
         return Story("".join(self.pieces), self.bits, self.recalls)
 
@@ -1022,16 +1024,16 @@ def dice(rng):
     return choose
 
 
-def tell_story(rng):
+def tell_story(rng, n_questions=None):
     """One story, told with the chances that rng.random() gives."""
-    return Teller(dice(rng)).story()
+    return Teller(dice(rng), n_questions).story()
 
 
 # ---------------------------------------------------------------------------------------------
 # The file
 # ---------------------------------------------------------------------------------------------
 
-def make(n_bytes, seed):
+def make(n_bytes, seed, n_questions=None):
     """The text of the three splits as bytes, and what input.json says of it.
 
     Each split ends with the first story that fills it. A blank line follows every story. A
@@ -1045,7 +1047,7 @@ def make(n_bytes, seed):
     for split, size in sizes.items():
         part, length, n_stories, n_words, bits = [], 0, 0, 0, 0.0
         while length < size:
-            story = tell_story(rng)
+            story = tell_story(rng, n_questions)
             if story.text in seen:
                 raise ValueError(f"seed {seed} tells one story twice: use another seed")
             seen.add(story.text)
@@ -1097,6 +1099,9 @@ def main(arguments=None):
                              f"each a {HELD_OUT}th of it")
     parser.add_argument("--seed", type=int, default=SEED, help="other seed, other stories "
                         "(%(default)s is the bundled file)")
+    parser.add_argument("--questions", type=int, metavar="N",
+                        help="behind every story, as far as there is so much to ask; without it "
+                             "behind most, two to four")
     parser.add_argument("--out", type=Path, default=here, metavar="FILE",
                         help="where the text goes (%(default)s)")
     options = parser.parse_args(arguments)
@@ -1105,15 +1110,19 @@ def main(arguments=None):
         parser.error(f"--bytes {options.bytes}: at least 1000, or a split would have no story")
     if options.seed < 0:
         parser.error(f"--seed {options.seed}: seeds are whole numbers from 0 on")
+    if options.questions is not None and options.questions < 1:
+        parser.error(f"--questions {options.questions}: at least 1, or leave it out")
     if out.suffix == ".json":
         parser.error(f"--out {out}: the text needs another name, FILE.json is written beside it")
     if out.is_dir() or not out.parent.is_dir():
         parser.error(f"--out {out}: give the name of a file in a folder that is there")
     try:
-        text, info = make(options.bytes, options.seed)
+        text, info = make(options.bytes, options.seed, options.questions)
         command = "python data/make_input.py"
-        if options.bytes != TRAIN_BYTES or options.seed != SEED:
-            command += f" --bytes {options.bytes} --seed {options.seed} --out {out.name}"
+        if (options.bytes, options.seed, options.questions) != (TRAIN_BYTES, SEED, None):
+            command += f" --bytes {options.bytes} --seed {options.seed}"
+            command += f" --questions {options.questions}" if options.questions else ""
+            command += f" --out {out.name}"
         save(out, text)
         save(out.with_suffix(".json"),
               (json.dumps({**info, "command": command}, indent=1) + "\n").encode("utf-8"))

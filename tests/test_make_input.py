@@ -35,9 +35,9 @@ class Retold(make_input.Teller):
     options there were, so that a search can come back and try the others.
     """
 
-    def __init__(self, text, choices):
+    def __init__(self, text, choices, n_questions=None):
         self.text, self.given, self.options = text, choices, []
-        super().__init__(self.choose)
+        super().__init__(self.choose, n_questions)
 
     def choose(self, weights):
         index = len(self.options)
@@ -51,7 +51,7 @@ class Retold(make_input.Teller):
         super().say(piece)
 
 
-def derivations(text):
+def derivations(text, n_questions=None):
     """Every way of choosing that writes this text: (its story, ...), and where others left it.
 
     Depth first: the teller is run again from the start with the choices so far, each time one
@@ -61,7 +61,7 @@ def derivations(text):
     found, astray = [], []
     choices = []
     while True:
-        teller = Retold(text, choices)
+        teller = Retold(text, choices, n_questions)
         try:
             story = teller.story()
             if len(story.text) == len(text):
@@ -195,6 +195,27 @@ def test_questions_are_answered_from_the_story():
     assert n > 100
 
 
+def test_as_many_questions_as_asked_for_are_behind_every_story():
+    rng = random.Random(8)
+    told = [make_input.tell_story(rng, n_questions=7) for _ in range(100)]
+    for story in told:
+        asked = [line.split("?")[0] for line in story.text.split("\n") if "Question: " in line]
+        assert len(asked) == len(set(asked)) == 7
+    # As many as there are where there are no more: two people and two things have ten to twelve.
+    counts = [make_input.tell_story(rng, n_questions=99).text.count("Question: ")
+              for _ in range(100)]
+    assert min(counts) in range(10, 13) and max(counts) > 12
+
+
+def test_more_questions_cost_what_their_one_way_of_asking_costs():
+    rng = random.Random(9)
+    told = [make_input.tell_story(rng, n_questions=5) for _ in range(20)]
+    story = min(told, key=lambda each: len(each.text))
+    found, astray = derivations(story.text, n_questions=5)
+    assert len(found) == 1 and len(astray) > 100
+    assert found[0].bits == pytest.approx(story.bits, abs=1e-9)
+
+
 def test_stories_have_the_promised_shape():
     lengths = sorted(len(story.text.split()) for story in TOLD)
     assert lengths[len(lengths) // 10] >= 70 and lengths[-len(lengths) // 10] <= 300
@@ -298,6 +319,7 @@ def test_the_same_bytes_whatever_the_hash_seed_and_another_seed_other_stories(tm
     (["--bytes", "10"], "at least 1000"),
     (["--bytes", "many"], "invalid int value"),
     (["--seed", "-1"], "from 0 on"),
+    (["--questions", "0"], "at least 1"),
     (["--out", "no/such/folder/x.txt"], "folder that is there"),
     (["--out", "x.json"], "another name"),
 ])
@@ -309,8 +331,24 @@ def test_a_mistake_is_told_in_one_line(arguments, says, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+def test_the_command_in_the_json_makes_the_file_again(tmp_path):
+    options = ["--bytes", "20000", "--seed", "5", "--questions", "6", "--out", "a.txt"]
+    written = []
+    for arguments in (options, None):
+        folder = tmp_path / str(len(written))
+        folder.mkdir()
+        if arguments is None:
+            info = json.loads((tmp_path / "0" / "a.json").read_text(encoding="utf-8"))
+            arguments = info["command"].removeprefix("python data/make_input.py").split()
+        done = subprocess.run([sys.executable, str(PROGRAM), *arguments], cwd=folder)
+        assert done.returncode == 0
+        written.append((folder / "a.txt").read_bytes())
+    assert written[0] == written[1]
+    assert written[0].count(b"Question: ") >= 5 * written[0].count(b"\n\n")
+
+
 def test_help_tells_the_options():
     done = run("--help")
     assert done.returncode == 0
-    for option in ("--bytes", "--seed", "--out"):
+    for option in ("--bytes", "--seed", "--questions", "--out"):
         assert option in done.stdout
