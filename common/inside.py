@@ -392,7 +392,8 @@ def embeddings(
     kinds = [kind_of(name, table) for name in names]
     unknown = [word for word in neighbours if word not in names]
     if unknown:
-        raise UserError(f"no token is the word {unknown[0]!r}")
+        many = f"the {len(names)} most frequent words that are one token each"
+        raise UserError(f"{unknown[0]!r} is not among {many}: give more --words, or another word")
     asked = neighbours or [
         name for kind in dict.fromkeys(kinds)
         for name in [n for n, k in zip(names, kinds) if k == kind][:2]
@@ -402,7 +403,9 @@ def embeddings(
         near = nearest(vectors, names.index(word))
         cells = [f"{names[i]} {similarity:.2f}" for i, similarity in near]
         lines.append([word, kinds[names.index(word)], ", ".join(cells)])
-    print(markdown(["word", "kind", "nearest neighbours (cosine)"], lines))
+    head = ["word", "kind", "nearest neighbours (cosine)"]
+    print(markdown(head, lines, aligned=True))
     xy, shares = on_a_plane(vectors)
     title = f"{run.label}: token embeddings"
     save(embeddings_figure(xy, shares, names, kinds, labels, title), out)
+    return head, lines

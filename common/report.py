@@ -58,7 +58,7 @@ def diff_rows(before, after):
     a, b = before.splitlines(), after.splitlines()
     a_looks, b_looks = looks_of_code(before), looks_of_code(after)
     rows, shown = [], 0  # shown: lines of `before` so far, or left out
-    matcher = difflib.SequenceMatcher(None, a, b)  # as diff_size has it
+    matcher = difflib.SequenceMatcher(None, a, b, autojunk=False)  # as diff_size has it
     for group in matcher.get_grouped_opcodes(CONTEXT):
         rows += [{"skipped": group[0][1] - shown}] * (group[0][1] > shown)
         shown = group[-1][2]
@@ -236,22 +236,39 @@ def folders(version, corpus):
     return found
 
 
-def draw_pictures():
-    """{version: [(data URL, alternative text), ...]} of the runs on the sample that are here.
+def pictured(version):
+    """The folder of a run on the sample to draw: a published one's, else the reader's own."""
+    here = folders(version, "sample")
+    own = results.ROOT / "runs" / version
+    for folder in [here[seed] for seed in sorted(here)] + [own]:
+        if (folder / "best.pt").exists() and (folder / "result.json").exists():
+            if read_result(folder / "result.json")["data"].get("name") == "sample":
+                return folder
+    return None
 
-    The first seed of each version, opened and drawn as `python -m common.plots` does; what a
-    version can't show (v0 has no attention) is left out, and what would make the page too large.
+
+def draw_pictures():
+    """{version: [(data URL, alternative text, table or None), ...]} of runs that are here.
+
+    A run of each version, opened and drawn as `python -m common.plots` does; what a version can't
+    show (v0 has no attention) is left out, and what would make the page too large. The table is
+    that of nearest neighbours: (head, rows).
     """
     from common import inside
     from common.saved import read_settings
 
     drawn, room = {}, PICTURES_MOST
     for version in results.ORDER:
-        here = folders(version, "sample")
-        folder = here.get(min(here, default=None))
-        if folder is None or not (folder / "best.pt").exists():
+        try:
+            folder = pictured(version)
+            layers = folder and read_settings(folder)[1].get("n_layer", 1)
+        except UserError as error:
+            print(f"no pictures of {version}: {error}", file=sys.stderr)
             continue
-        layers = read_settings(folder)[1].get("n_layer", 1)
+        if folder is None:
+            where = f"runs/published/{version}-sample-seed1 or runs/{version}"
+            print(f"no pictures of {version}: no run in {where}", file=sys.stderr)
+            continue
         draw = {"attention": lambda run, out, n=layers: inside.attention(run, layer=n, out=out),
                 "embeddings": lambda run, out: inside.embeddings(run, out=out)}  # fmt: skip
         for kind, alt in PICTURES.items():
@@ -259,7 +276,7 @@ def draw_pictures():
                 path = Path(scratch) / f"{kind}.png"
                 try:
                     with contextlib.redirect_stdout(io.StringIO()):
-                        draw[kind](str(folder), str(path))
+                        near = draw[kind](str(folder), str(path))
                 except UserError as error:
                     print(f"no picture of {kind}: {error}", file=sys.stderr)
                     continue
@@ -269,7 +286,7 @@ def draw_pictures():
                 continue
             room -= len(data)
             url = f"data:image/png;base64,{data}"
-            drawn.setdefault(version, []).append((url, alt.format(version=version)))
+            drawn.setdefault(version, []).append((url, alt.format(version=version), near))
     return drawn
 
 

@@ -104,7 +104,7 @@ def test_the_page_of_the_published_results(tmp_path, monkeypatch, capsys):
     run_main(lambda: report.run_command(report.report, report.__doc__))
     text = out.read_text(encoding="utf-8")
     page = check_whole(text)
-    assert len(text.encode()) < 3e6 and str(out) in capsys.readouterr().out
+    assert len(text.encode()) < 3e6 - report.PICTURES_MOST and str(out) in capsys.readouterr().out
     words = " ".join(" ".join(page.text).split())
     for version in results.ORDER:
         idea, paragraphs = report.docstring(version)
@@ -191,9 +191,12 @@ def test_a_step_shows_its_answers_beside_those_of_the_version_before(folder):
 
 
 def test_pictures_have_a_text_that_says_what_they_show(folder):
-    pictures = {"v2": [("data:image/png;base64,AAAA", "where the heads look")]}
-    (picture,) = check_whole(report.page(pictures)).all("img")
-    assert picture["alt"] == "where the heads look"
+    near = (["word", "nearest"], [["red", "blue 0.90"]])
+    url = "data:image/png;base64,AAAA"
+    pictures = {"v2": [(url, "where the heads look", None), (url, "where words lie", near)]}
+    page = check_whole(report.page(pictures))
+    assert [each["alt"] for each in page.all("img")] == ["where the heads look", "where words lie"]
+    assert "".join(page.text).count("blue 0.90") == 1
 
 
 def test_pictures_that_make_the_page_too_large_are_left_out(folder, monkeypatch, capsys):
@@ -215,6 +218,7 @@ def test_pictures_that_make_the_page_too_large_are_left_out(folder, monkeypatch,
 
     def embeddings(run, out):
         Path(out).write_bytes(b"x" * 60)
+        return ["word", "nearest"], [["red", "blue 0.90"]]
 
     monkeypatch.setattr(saved, "ROOT", folder)
     monkeypatch.setattr(inside, "attention", attention)
@@ -224,8 +228,27 @@ def test_pictures_that_make_the_page_too_large_are_left_out(folder, monkeypatch,
     assert {version: len(each) for version, each in drawn.items()} == {"v1": 1, "v2": 1}
     assert "attention heads of v2" in drawn["v2"][0][1]
     said = capsys.readouterr().err.splitlines()
-    assert said == ["no picture of attention: v1 has no attention",
-                    "no picture of embeddings of v2: no room is left"]  # fmt: skip
+    none = "no pictures of {0}: no run in runs/published/{0}-sample-seed1 or runs/{0}"
+    assert said == [none.format("v0"), "no picture of attention: v1 has no attention",
+                    none.format("v1_1"), "no picture of embeddings of v2: no room is left",
+                    none.format("v3"), none.format("v4")]  # fmt: skip
+    assert drawn["v1"][0][2] == (["word", "nearest"], [["red", "blue 0.90"]])
+
+
+def test_where_no_published_run_lies_here_one_s_own_is_drawn(folder):
+    own = folder / "runs" / "v2"
+    own.mkdir(parents=True)
+    (own / "best.pt").write_bytes(b"")
+    assert report.pictured("v2") is None  # it is not finished
+    for data, found in (("notes.txt", None), ("sample", own)):
+        result = made_up("v2", 1, 1.5, data={"name": data})
+        (own / "result.json").write_text(json.dumps(result), encoding="utf-8")
+        assert report.pictured("v2") == found
+    put(folder / "results", "v2-sample", [1.5])
+    leave_runs(folder, "v2-sample")
+    home = folder / "runs" / "published" / "v2-sample-seed1"
+    (home / "best.pt").write_bytes(b"")
+    assert report.pictured("v2") == home
 
 
 def test_a_page_has_a_page_s_name(folder, monkeypatch, capsys):
