@@ -17,7 +17,8 @@ from common import results
 from common.cli import SAFE_TO_CHANGE
 from common.errors import UserError
 from common.files import read_json
-from common.results import delta, diff_size, load_results, mean_and_deviation, read_result, spread
+from common.results import code_sha256, delta, diff_size, load_results, mean_and_deviation
+from common.results import read_result, spread
 
 # Settings that change nothing of what a run reaches, or that have to differ.
 NO_DIFFERENCE = {*SAFE_TO_CHANGE, "seed"} - {"steps"}
@@ -135,7 +136,11 @@ def check(run: str):
     path = Path(run) if Path(run).is_file() else Path(run) / "result.json"
     if not path.exists():
         raise UserError(f"no finished run in {run}: {_what_to_do(run)}")
-    agrees, text = verdict(read_result(path))
+    result = read_result(path)
+    script = path.with_name("script.py")
+    if script.exists():  # its code: comments are no difference
+        result["environment"].setdefault("code_sha256", code_sha256(script))
+    agrees, text = verdict(result)
     print(text)
     if not agrees:
         sys.exit(1)
@@ -208,7 +213,7 @@ def prediction_interval(values):
 
 
 RECORDED = {
-    "environment.script_sha256": "the script {version}.py",
+    "environment.code_sha256": "the code of {version}.py",
     "tokenizer.sha256": "the vocabulary",
     "environment.torch": "torch",
     "environment.dtype": "the type of the numbers",

@@ -180,14 +180,15 @@ def run_folders(name):
         return [Path(name)]
     found = {}
     if re.fullmatch(r"[\w-]+", name):
-        for path in (ROOT / "runs" / "published").glob(f"{name}-seed*/config.json"):
+        for path in (ROOT / "runs" / "published").glob(f"{name}-seed*/result.json"):
             found[path.parent.name] = path.parent
         for path in (ROOT / "results").glob(f"{name}-seed*.json"):
             if "curve" in read_result(path):
                 found[path.stem] = path
     if not found:
         raise UserError(
-            f"no run in {name}, and none of that name in runs/published or results/"
+            f"no run in {name}, and none of that name, with its curve, in results/ or"
+            " runs/published/"
         )
     return [found[stem] for stem in sorted(found)]
 

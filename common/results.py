@@ -28,7 +28,7 @@ from pathlib import Path
 
 from common.cli import run_command, run_main
 from common.errors import UserError
-from common.files import atomic_write, read_json
+from common.files import read_json, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = ["v0", "v1", "v1_1", "v2", "v3", "v4"]
@@ -98,7 +98,6 @@ TEXTS, NUMBERS = "version idea sample", "seed params tokens_seen val_bits_per_by
 NUMBERS += " tokens_per_second peak_rss_mb"
 KINDS = {
     **dict.fromkeys(TEXTS.split(), str),
-    **dict.fromkeys(NUMBERS.split(), (int, float)),
     **dict.fromkeys(["data", "config", "environment"], dict),
 }
 
@@ -128,16 +127,39 @@ def _is_diagnostics(found):
                     for row in (found, found["source"])))  # fmt: skip
 
 
-# What a published run may have beside, and whether it is whole.
+def _is_extrapolation(rows):
+    keys = "times side_by_side sliding"
+    return isinstance(rows, list) and all(_has_numbers(row, keys) for row in rows)
+
+
+def _is_environment(found):
+    texts = (found.get(key) for key in ("device", "torch", "dtype"))
+    return all(isinstance(text, str) for text in texts) and _has_numbers(found, "threads")
+
+
+def _has_perplexity(found):
+    return _has_numbers(found, "bits_per_byte") and _is_number_or_none(found.get("word_perplexity"))
+
+
+def _is_number_or_none(value):
+    return _has_numbers({"value": value}, "value", (int, float, type(None)))
+
+
+# What a run may have beside, and whether it is whole.
 EXTRAS = {"curve": _is_curve, "probes": _is_probes, "diagnostics": _is_diagnostics}
-EXTRAS["heldout"] = lambda found: _has_numbers(found, "bits_per_byte")
+EXTRAS |= {"heldout": _has_perplexity, "extrapolation": _is_extrapolation}
+EXTRAS |= {"val_word_perplexity": _is_number_or_none, "environment": _is_environment}
+EXTRAS |= {"val_loss": lambda value: _has_numbers({"value": value}, "value")}
+EXTRAS |= {"tokenizer": lambda about: _has_numbers(about, "vocab_size")}
 
 
 def read_result(path):
     """A run's result.json as a dictionary. Raises UserError where no table can be made of it."""
     result = read_json(path, "a result file")
     wrong = [key for key, kind in KINDS.items() if not isinstance(result.get(key), kind)]
-    wrong += [key for key, whole in EXTRAS.items() if key in result and not whole(result[key])]
+    wrong += [key for key in NUMBERS.split() if not _has_numbers(result, key)]
+    known = [key for key in EXTRAS if key in result and key not in wrong]
+    wrong += [key for key in known if not EXTRAS[key](result[key])]
     if wrong:
         raise UserError(f"{path} is not a whole result file: see its {', '.join(wrong)}")
     return result
@@ -160,12 +182,14 @@ def _refuse_misnamed(path, name, result):
         raise UserError(f"{path} holds a run of {version} with seed {seed}: give it its own name")
 
 
-def publish(only: str = "", seeds: tuple[int, ...] = ()):
+def publish(only: str = "", seeds: tuple[int, ...] = (), again: bool = False):
     """Make the published runs that are missing, one after the other; a stopped run is resumed.
 
     Args:
         only: names that contain this alone
         seeds: these seeds alone
+        again: make those in results/ again as well, but for those whose runs/published/ folder
+            is here already
     """
     jobs = [
         (name, seed, args)
@@ -173,7 +197,10 @@ def publish(only: str = "", seeds: tuple[int, ...] = ()):
         for seed in all_seeds
         if only in name and (not seeds or seed in seeds)
     ]
-    todo = [job for job in jobs if not _is_published(*job) or _can_be_completed(*job)]
+    if not jobs:
+        raise UserError(f"no published run has {only!r} in its name and one of those seeds")
+    todo = [job for job in jobs if not _is_published(*job) or _can_be_completed(*job)
+            or again and not _is_of_its_folder(*job)]  # fmt: skip
     print(f"{len(jobs) - len(todo)} of {len(jobs)} runs are there; {len(todo)} to make")
     if older := outdated(jobs):
         print(f"made by earlier code of their scripts, all or in part: {', '.join(older)}")
@@ -187,15 +214,31 @@ def publish(only: str = "", seeds: tuple[int, ...] = ()):
             _complete(name, seed)
             continue
         if "more.txt" in args and not (ROOT / "more.txt").exists():
-            if subprocess.run([sys.executable, *MAKE_MORE], cwd=ROOT).returncode:
+            if _run([sys.executable, *MAKE_MORE]):
                 raise UserError("more.txt could not be written")
         home = folder.relative_to(ROOT).as_posix()  # the result names it: no path of this machine
         command = [sys.executable, str(script), "--out-dir", home]
-        resume = _is_unfinished(folder, script)
+        resume = _is_unfinished(folder, script, [*args, "--seed", str(seed)])
         command += ["--resume"] if resume else [*args, "--seed", str(seed)]
-        if subprocess.run(command, cwd=ROOT).returncode:
+        if _run(command):
             raise UserError(f"{name}, seed {seed} stopped; run the same command again to go on")
         _complete(name, seed)
+
+
+def _run(command):
+    """A command's exit status. What stops this process stops it as well, and is waited for: a run
+    that is told to stop saves first.
+    """
+    process = subprocess.Popen(command, cwd=ROOT)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:  # the terminal's Ctrl-C has reached both
+        process.wait()
+        raise
+    except SystemExit:  # SIGTERM has reached this one alone
+        process.terminate()
+        process.wait()
+        raise
 
 
 def _complete(name, seed):
@@ -208,12 +251,11 @@ def _complete(name, seed):
     for key in _questions(name):
         if not (folder / f"{key}.json").exists():
             command = [sys.executable, "-m", f"common.{key}", str(folder)]
-            if subprocess.run(command, cwd=ROOT).returncode:
+            if _run(command):
                 raise UserError(f"{name}, seed {seed}: common.{key} stopped; run the same again")
         result[key] = read_json(folder / f"{key}.json", f"what common.{key} found")
     _result_path(name, seed).parent.mkdir(exist_ok=True)
-    with atomic_write(_result_path(name, seed), "w") as file:
-        file.write(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    write_json(_result_path(name, seed), result)
 
 
 def code_sha256(script):
@@ -330,6 +372,15 @@ def _can_be_completed(name, seed, args):
     return here["val_bits_per_byte"] == result["val_bits_per_byte"]
 
 
+def _is_of_its_folder(name, seed, args):
+    """True where the published file was made of the run that lies in its folder here."""
+    folder = _folder(name, seed)
+    if not _is_finished(folder, _script(name), args):
+        return False
+    here, result = read_result(folder / "result.json"), read_result(_result_path(name, seed))
+    return all(here[key] == result[key] for key in ("val_bits_per_byte", "seconds"))
+
+
 def _is_finished(folder, script, args):
     """True where a run of this very script with these settings ended, whether published or not."""
     if not (folder / "result.json").exists() or not _is_script(folder, script):
@@ -337,10 +388,14 @@ def _is_finished(folder, script, args):
     return _has_settings(read_result(folder / "result.json"), args)
 
 
-def _is_unfinished(folder, script):
-    """True where a run of this very script was stopped: another one's settings may differ."""
-    finished = (folder / "result.json").exists()
-    return not finished and (folder / "checkpoint.pt").exists() and _is_script(folder, script)
+def _is_unfinished(folder, script, args):
+    """True where a run of this very script with these settings was stopped."""
+    if (folder / "result.json").exists() or not (folder / "checkpoint.pt").exists():
+        return False
+    with contextlib.suppress(UserError):  # damaged settings are begun anew
+        settings = read_json(folder / "config.json", "a run's settings")
+        return _is_script(folder, script) and _has_settings(settings, args)
+    return False
 
 
 def _is_script(folder, script):
@@ -408,8 +463,10 @@ def _median(results, key):
 def diff_size(before, after):
     """Lines added and removed between two versions' scripts, as `+52 −30`."""
     texts = [(ROOT / f"{v}.py").read_text(encoding="utf-8").splitlines() for v in (before, after)]
-    diff = list(difflib.unified_diff(*texts, n=0, lineterm=""))[2:]
-    added, removed = (sum(line[0] == sign for line in diff) for sign in "+-")
+    matcher = difflib.SequenceMatcher(None, *texts, autojunk=False)
+    changes = [code[1:] for code in matcher.get_opcodes() if code[0] != "equal"]
+    added = sum(j_end - j for _, _, j, j_end in changes)
+    removed = sum(i_end - i for i, i_end, _, _ in changes)
     return f"+{added} −{removed}"
 
 
@@ -467,6 +524,12 @@ CONTROLS = {
 def _reference_rows(corpus):
     """What counting the same tokens reaches, where `references` has counted them."""
     path, rows = ROOT / "results" / f"reference-{corpus}.json", []
+    for run in list(load_results(f"v0-{corpus}").values())[:1]:  # its seeds count the same
+        bits = run.get("references", {}).get("bigrams, counted")
+        if bits is not None:
+            against = f"{bits - floor():.3f}" if corpus == "sample" else ""
+            idea = "bigrams, counted of v0's tokens, with Kneser-Ney smoothing"
+            rows.append(["", idea, "", "", "", f"{bits:.3f}", against, "", "", "", ""])
     if path.exists():
         for r in read_reference(path)["rows"]:
             bits, words = r["val_bits_per_byte"], r["val_word_perplexity"]
@@ -569,14 +632,14 @@ def probe_rows(names=None):
     return ["question", "asked", "chance", *head], rows
 
 
-def diagnostic_rows():
+def diagnostic_rows(corpus="sample"):
     """Head and rows of the diagnostics' table, or None: the text itself, and the seeds' means."""
     from common.diagnostics import COLUMNS, table_rows
 
     def alike(one):
         return json.dumps([one[key] for key in ("source", "prompts", "temperature")])
 
-    found = _measured("diagnostics", alike)
+    found = _measured("diagnostics", alike, {v: f"{v}-{corpus}" for v in ORDER})
     if not found:
         return None
     lines = {"the text itself": next(iter(found.values()))[0]["source"]}
@@ -732,6 +795,9 @@ TABLES = {
     "probes": lambda: _if_measured(probe_rows(), "python -m common.probes"),
     "longer": lambda: _if_measured(probe_rows(LONGER), "python -m common.probes"),
     "diagnostics": lambda: _if_measured(diagnostic_rows(), "python -m common.diagnostics"),
+    "diagnostics-wikitext-2": lambda: _if_measured(
+        diagnostic_rows("wikitext-2"), "python -m common.diagnostics"
+    ),
 }
 
 

@@ -152,7 +152,7 @@ def test_nineteen_of_twenty_new_runs_are_as_expected():
 BITS = [1.705, 1.709, 1.713]  # the interval for one more: 1.709 ± 4.303 * 0.004 * √(4/3) = ± 0.020
 SAME, OTHER = "a" * 64, "b" * 64
 HERE = {"device": "cpu", "threads": 2, "torch": "2.13.0", "dtype": "float32",
-        "script_sha256": SAME}  # fmt: skip
+        "code_sha256": SAME}  # fmt: skip
 CHECKS = {
     "as expected": ({"seed": 7}, True, ["1.712 bits", "published 1.709 ± 0.004 (3): as expected"]),
     "too high": (
@@ -161,15 +161,15 @@ CHECKS = {
     ),
     "too low": ({"val_bits_per_byte": 1.688}, False, ["lower than expected"]),
     "another script": (
-        {"val_bits_per_byte": 1.8, "environment": HERE | {"script_sha256": OTHER}}, False,
-        ["look at what differs", "the script v2.py: bbbbbbbbbbbb, published aaaaaaaaaaaa"],
+        {"val_bits_per_byte": 1.8, "environment": HERE | {"code_sha256": OTHER}}, False,
+        ["look at what differs", "the code of v2.py: bbbbbbbbbbbb, published aaaaaaaaaaaa"],
     ),
     "another torch": (
         {"val_bits_per_byte": 1.8, "environment": HERE | {"torch": "1.0"}}, False,
         ["torch: 1.0, published 2.13.0"],
     ),
     "another vocabulary": (
-        {"val_bits_per_byte": 1.8, "tokenizer": {"sha256": OTHER}}, False,
+        {"val_bits_per_byte": 1.8, "tokenizer": {"vocab_size": 9, "sha256": OTHER}}, False,
         ["the vocabulary: bbbbbbbbbbbb, published aaaaaaaaaaaa"],
     ),
     "another text": (
@@ -195,7 +195,7 @@ CHECKS = {
 
 @pytest.mark.parametrize(("changes", "agrees", "said"), CHECKS.values(), ids=CHECKS)
 def test_check(folder, monkeypatch, capsys, changes, agrees, said):
-    about = {"environment": HERE, "tokenizer": {"sha256": SAME},
+    about = {"environment": HERE, "tokenizer": {"vocab_size": 9, "sha256": SAME},
              "data": {"name": "sample", "sha256": SAME}}  # fmt: skip
     config = {"attention": "full", "steps": 1500, "dtype": "float32", "seed": 1}
     published(folder, "v2-sample", BITS, config=config, **about)
@@ -209,6 +209,24 @@ def test_check(folder, monkeypatch, capsys, changes, agrees, said):
     status, out, err = called(monkeypatch, capsys, "check", run)
     assert (status, err) == (int(not agrees), "")
     assert all(words in out for words in said), out
+
+
+def test_a_comment_in_the_script_is_no_difference(folder, monkeypatch, capsys):
+    run = folder / "runs" / "mine"
+    run.mkdir(parents=True)
+    script = run / "script.py"
+    script.write_text("x = 1\n", encoding="utf-8")
+    code = results.code_sha256(script)
+    about = {"environment": HERE | {"code_sha256": code, "script_sha256": SAME}}
+    published(folder, "v2-sample", BITS, **about)
+    mine = {key: value for key, value in HERE.items() if key != "code_sha256"}
+    result = made_up("v2", 4, 1.8, environment=mine | {"script_sha256": OTHER})
+    (run / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    for text, said in (('"""Says."""\nx = 1  # one\n', "nothing that is recorded differs"),
+                       ("x = 2\n", "the code of v2.py")):  # fmt: skip
+        script.write_text(text, encoding="utf-8")
+        status, out, err = called(monkeypatch, capsys, "check", run)
+        assert (status, err) == (1, "") and said in out
 
 
 def test_one_published_run_says_nothing_of_how_much_they_vary(folder):

@@ -386,7 +386,7 @@ def test_errors_are_one_line(run_folder, tmp_path, monkeypatch, capsys):
         told = capsys.readouterr().err
         assert stop.value.code == 2 and len(told.splitlines()) == 1 and says in told, told
 
-    fails("no run in nothing, and none of that name in runs/published or", "curves", "nothing")
+    fails("no run in nothing, and none of that name, with its curve, in", "curves", "nothing")
     fails("give the folders or names", "curves")
     fails("ends in .png or .svg", "curves", run_folder, "--out", "x.pdf")
     fails("can't write", "curves", run_folder, "--out", "no/such/folder/x.png")

@@ -5,7 +5,9 @@ The runs here are made up: result files written by hand, and scripts that write 
 
 import json
 import math
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -64,11 +66,22 @@ out.mkdir(parents=True, exist_ok=True)
 (out / "script.py").write_bytes(Path(__file__).read_bytes())
 settings = out / "config.json"
 if "--resume" in args:
-    config = json.loads(settings.read_text())
+    config = json.loads(settings.read_text())["config"]
 else:
     flags = [flag[2:] for flag in args[::2]]
     config = {"dropout": 0.0, **dict(zip(flags, args[1::2]))}
-    settings.write_text(json.dumps(config))
+    settings.write_text(json.dumps({"version": version, "config": config}))
+if (here / "long").exists():  # saves where it is told to stop, but not at once
+    import signal, time
+    def save(*_):
+        time.sleep(1)
+        (out / "saved").touch()
+        sys.exit(130)
+    signal.signal(signal.SIGINT, save)
+    signal.signal(signal.SIGTERM, save)
+    (here / "long").unlink()
+    print("training", flush=True)
+    time.sleep(600)
 (out / "checkpoint.pt").write_bytes(b"")
 if (here / "stop").exists():
     (here / "stop").unlink()
@@ -380,6 +393,7 @@ def test_publish_makes_what_is_missing_and_only_that(project, monkeypatch, capsy
         for key in ("probes", "diagnostics"):  # of versions alone
             assert published.pop(key, None) == (None if "dropout" in name else FOUND[key])
         assert len(published["environment"].pop("code_sha256")) == 64
+        assert len(published.pop("checksum")) == 64
         assert published == json.loads((runs / name / "result.json").read_text(encoding="utf-8"))
     results.publish()
     assert calls(project) == []
@@ -397,6 +411,57 @@ def test_a_run_that_was_stopped_behind_the_training_is_not_trained_again(project
         "probes v0-sample-seed1", "diagnostics v0-sample-seed1"
     ]
     assert results.load_results("v0-sample")[1]["probes"] == FOUND["probes"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_run_is_waited_for_when_publishing_is_stopped(project, name):
+    """Ctrl-C reaches both processes, SIGTERM this one alone: either way the run saves first."""
+    (project / "long").touch()
+    program = f"""
+import sys
+from pathlib import Path
+sys.path.insert(0, {str(ROOT)!r})
+from common import results
+from common.cli import run_main
+results.ROOT = Path({str(project)!r})
+results.PUBLISHED = {{"v0-sample": ([], (1,))}}
+run_main(results.publish)
+"""
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, start_new_session=True)  # fmt: skip
+    while b"training" not in (line := process.stdout.readline()):
+        assert line, process.stderr.read()
+    if name == "SIGINT":
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        process.terminate()
+    out, err = process.communicate()
+    assert process.returncode == 128 + signal.Signals[name] and b"Traceback" not in err, err
+    assert (project / "runs" / "published" / "v0-sample-seed1" / "saved").exists()
+
+
+def test_publish_again_makes_what_is_there_but_not_of_this_checkout(project, monkeypatch, capsys):
+    monkeypatch.setattr(results, "PUBLISHED", {"v0-sample": ([], (1, 2))})
+    put(project / "results", "v0-sample", [9.0, 9.0])
+    results.publish()
+    assert not calls(project)
+    (project / "stop").touch()
+    with pytest.raises(UserError, match="seed 1 stopped"):
+        results.publish(again=True)
+    calls(project)
+    results.publish(again=True)
+    assert [call.split()[3:] for call in calls(project)] == [["--resume"], ["--seed", "2"]]
+    bits = results.bits_by_seed(results.load_results("v0-sample"))
+    assert bits == {1: 1.5, 2: 1.5}
+    capsys.readouterr()
+    results.publish(again=True)
+    assert not calls(project) and "2 of 2 runs are there" in capsys.readouterr().out
+
+
+def test_publish_says_where_nothing_has_that_name(project):
+    with pytest.raises(UserError, match="no published run has 'v4-smaple' in its name"):
+        results.publish(only="v4-smaple")
 
 
 def test_runs_of_earlier_code_are_named(project, monkeypatch, capsys):
@@ -418,7 +483,8 @@ def test_a_published_file_gets_what_it_lacks_from_its_run(project, monkeypatch):
     calls(project)
     path = project / "results" / "v0-sample-seed1.json"
     whole = path.read_bytes()
-    less = {key: value for key, value in json.loads(whole).items() if key != "curve"}
+    less = json.loads(whole)
+    del less["curve"], less["checksum"]
     path.write_text(json.dumps(less), encoding="utf-8")
     results.publish()
     assert path.read_bytes() == whole and not calls(project)
@@ -511,6 +577,17 @@ def test_a_stopped_run_is_resumed(project, monkeypatch):
     results.publish()
     assert [call.split()[3:] for call in calls(project)] == [["--resume"], ["--seed", "2"]]
     assert sorted(results.load_results("v0-sample")) == [1, 2]
+
+
+def test_a_stopped_run_with_other_settings_is_begun_anew(project, monkeypatch):
+    monkeypatch.setattr(results, "PUBLISHED", {"v3-sample": (["--dropout", "0.1"], (1,))})
+    (project / "stop").touch()
+    with pytest.raises(UserError):
+        results.publish()
+    calls(project)
+    monkeypatch.setattr(results, "PUBLISHED", {"v3-sample": (["--dropout", "0.2"], (1,))})
+    results.publish()
+    assert [call.split()[3:] for call in calls(project)] == [["--dropout", "0.2", "--seed", "1"]]
 
 
 def test_a_stopped_run_of_a_script_that_was_changed_is_begun_anew(project, monkeypatch):
@@ -701,6 +778,32 @@ def test_the_readmes_tables_are_those_of_the_published_results():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert results.rewritten(text) == text
     assert "No run is published yet." not in text
+
+
+@pytest.mark.parametrize("name", results.PUBLISHED)
+def test_every_published_run_is_there_and_whole(name):
+    args, seeds = results.PUBLISHED[name]
+    found = results.load_results(name)
+    assert sorted(found) == sorted(seeds)
+    for result in found.values():
+        assert results._has_settings(result, args)
+        assert {"curve", "tokenizer", "val_loss", *results._questions(name)} <= set(result)
+
+
+def test_the_commands_in_the_readme_are_those_of_the_published_runs():
+    text = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    commands = [line.split() for line in text.splitlines()]
+    for name, version in {"v0-wikitext-2": "v0", "v1-wikitext-2": "v1", "v2-wikitext-2": "v2",
+                          "v3-wikitext-2": "v3", "v4-sample-long": "v4"}.items():  # fmt: skip
+        args = results.PUBLISHED[name][0]
+        if "wikitext" in name:  # how often it is judged changes no number
+            args = [part for pair in zip(args[::2], args[1::2]) for part in pair
+                    if pair[0] != "--eval-every"]  # fmt: skip
+        wanted = dict(zip(args[::2], args[1::2]))
+        found = [dict(zip(words[2::2], words[3::2])) for words in commands
+                 if words[:2] == ["python", f"{version}.py"]]  # fmt: skip
+        assert wanted in found, name
+    assert ["python", *results.MAKE_MORE] in commands
 
 
 def test_published_results_name_no_folder_of_the_machine_they_were_made_on():
