@@ -3,8 +3,9 @@
     python -m common.heldout runs/v4
 
 Judges finished runs there as they were judged on the validation split, but with their best weights
-where those are not the last ones, and leaves heldout.json in their folders. Published figures of others are of the test split: beside
-those belongs this number. Whoever looks at it to choose settings has no test split left.
+where those are not the last ones, and leaves heldout.json in their folders. Published figures of
+others are of the test split: beside those belongs this number. Whoever looks at it to choose
+settings has no test split left.
 """
 
 import json
