@@ -41,8 +41,8 @@ BLOCK = WIKITEXT | {"n-head": 4, "batch-size": 8, "steps": 2000, "eval-every": 1
 STACK = BLOCK | {"learning-rate": 0.003, "dtype": "bfloat16"}
 SHORT = STACK | {"steps": 500, "eval-every": 500}
 LONG = STACK | {"n-layer": 4, "steps": 3600, "eval-every": 600}
-MORE = {"data": "more.txt", "n-layer": 4, "dtype": "bfloat16"}
-MORE |= {"steps": 9000, "eval-every": 4500}
+MORE = {"data": "more.txt", "n-head": 4, "dtype": "bfloat16"}
+MORE |= {"steps": 15000, "eval-every": 5000}
 # What makes that text, of whose stories none is read more than once or twice.
 MAKE_MORE = "data/make_input.py --bytes 30000000 --seed 2 --out more.txt".split()
 VOCABULARIES = (512, 1024, 4096, 16384)
