@@ -100,9 +100,12 @@ def test_runs_that_differ_in_the_seed_alone_are_one_line(tmp_path):
 
 def test_a_name_stands_for_all_seeds_of_a_published_run(tmp_path, monkeypatch):
     monkeypatch.setattr(plots, "ROOT", tmp_path)
-    for seed in (1, 2):
-        put_run(tmp_path / "runs" / "published" / f"v2-sample-seed{seed}", seed=seed)
-    put_run(tmp_path / "runs" / "published" / "v2-sample-mean-seed1", attention="mean")
+    runs = tmp_path / "runs" / "published"
+    for seed in (1, 2, 3):
+        put_run(runs / f"v2-sample-seed{seed}", seed=seed)
+    put_run(runs / "v2-sample-mean-seed1", attention="mean")
+    for name in ("v2-sample-seed1", "v2-sample-seed2", "v2-sample-mean-seed1"):  # not the third
+        (runs / name / "result.json").touch()
     assert [path.name for path in plots.run_folders("v2-sample")] == [
         "v2-sample-seed1", "v2-sample-seed2"]  # fmt: skip
     lines, _ = plots.line_groups(["v2-sample", "v2-sample-mean"])
@@ -118,7 +121,9 @@ def test_a_published_run_s_curve_is_that_in_results(tmp_path, monkeypatch):
     put(tmp_path / "results", "v2-sample-mean", [1.5], config={**config, "attention": "mean"})
     home = tmp_path / "runs" / "published" / "v2-sample-seed2"
     put_run(home, seed=2, steps=100, bits=(2.0, 1.1))
-    put_run(tmp_path / "runs" / "published" / "v2-sample-seed9", seed=9, steps=100, bits=(2, 1.1))
+    ninth = home.with_name("v2-sample-seed9")
+    put_run(ninth, seed=9, steps=100, bits=(2, 1.1))
+    (ninth / "result.json").touch()
     assert [path.name for path in plots.run_folders("v2-sample")] == [
         *(f"v2-sample-seed{seed}.json" for seed in (1, 2, 3)), "v2-sample-seed9"]  # fmt: skip
     lines, data = plots.line_groups(["v2-sample"])
@@ -372,7 +377,7 @@ def test_every_picture_of_a_run_as_png_and_svg(run_folder, tmp_path, capsys, mon
     again = (tmp_path / "embeddings.svg").read_bytes()
     plots.main()
     assert (tmp_path / "embeddings.svg").read_bytes() == again  # no date, no chance in it
-    assert f"| {words[0]} |" in capsys.readouterr().out
+    assert f"| {words[0]} " in capsys.readouterr().out
     assert not list(tmp_path.glob("*.tmp"))
 
 
@@ -394,7 +399,7 @@ def test_errors_are_one_line(run_folder, tmp_path, monkeypatch, capsys):
     fails("reads 1 to 16", "predictions", run_folder, "--prompt", "the key " * 20)
     fails("has 2 layers of 2 heads", "attention", run_folder, "--prompt", "the", "--head", 3)
     fails("between 1 and 20", "predictions", run_folder, "--top", 0)
-    fails("no token is the word 'xyzzy'", "embeddings", run_folder, "--neighbours", "xyzzy")
+    fails("'xyzzy' is not among the", "embeddings", run_folder, "--neighbours", "xyzzy")
     fails("no command is called 'colours'", "colours")
     bigram = finished_run("v0", tmp_path / "v0")
     capsys.readouterr()

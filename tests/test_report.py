@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from test_compare import bare_project
-from test_results import put
+from test_results import made_up, put
 
 from common import report, results
 from common.cli import run_main
