@@ -38,6 +38,7 @@ PLAIN = {"vocab-size": 512, "split-pattern": "whitespace"}  # v0's tokenizer
 WIKITEXT = {"data": "wikitext-2", "vocab-size": 4096}
 TABLE = WIKITEXT | {"steps": 250, "eval-every": 125}
 BLOCK = WIKITEXT | {"n-head": 4, "batch-size": 8, "steps": 2000, "eval-every": 1000}
+CONTROL = WIKITEXT | {"batch-size": 8, "grad-accum": 1, "steps": 2000, "eval-every": 1000}
 STACK = BLOCK | {"learning-rate": 0.003, "dtype": "bfloat16"}
 SHORT = STACK | {"steps": 500, "eval-every": 500}
 LONG = STACK | {"n-layer": 4, "steps": 3600, "eval-every": 600}
@@ -68,6 +69,7 @@ PUBLISHED = {
     "v0-wikitext-2": (["--data", "wikitext-2"], THREE),
     "v1-wikitext-2": (flags(TABLE), THREE),
     "v1_1-wikitext-2": (flags(TABLE), THREE),
+    "v1_1-wikitext-2-control": (flags(CONTROL), THREE),
     "v2-wikitext-2": (flags(BLOCK), THREE),
     "v3-wikitext-2": (flags(STACK), THREE),
     "v4-wikitext-2": (flags(STACK), THREE),
