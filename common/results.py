@@ -652,6 +652,17 @@ def diagnostic_rows(corpus="sample"):
     return table_rows(lines)
 
 
+def claims_table():
+    """What the published samples claim, held against their own story (`common.claims`)."""
+    from common.claims import score, table_rows
+
+    scores = {}
+    for label, name in [*((v, f"{v}-sample") for v in ORDER), ("v4, longer", "v4-sample-long")]:
+        if results := load_results(name):
+            scores[f"{label} ({len(results)})"] = score(map(_first_text, results.values()))
+    return markdown(*table_rows(scores))
+
+
 def _if_measured(rows, command):
     """A table in Markdown, or what makes it where there is none."""
     return markdown(*rows) if rows else f"Not measured yet: `{command}`."
@@ -795,6 +806,7 @@ TABLES = {
     **{f"bench-{name}": lambda name=name: benchmark(name) for name in BENCHMARKS},
     "glimpses": lambda: glimpses("sample"),
     "probes": lambda: _if_measured(probe_rows(), "python -m common.probes"),
+    "claims": claims_table,
     "longer": lambda: _if_measured(probe_rows(LONGER), "python -m common.probes"),
     "diagnostics": lambda: _if_measured(diagnostic_rows(), "python -m common.diagnostics"),
     "diagnostics-wikitext-2": lambda: _if_measured(
