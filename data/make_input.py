@@ -3,6 +3,7 @@
     python data/make_input.py                                   # input.txt and input.json again
     python data/make_input.py --bytes 20000000 --seed 2 --out more.txt    # more of the same
     python data/make_input.py --questions 12 --seed 2 --out asked.txt     # with more to answer
+    python data/make_input.py --recaps --seed 2 --out recaps.txt          # easier to follow
 
 Every story happens in a little world of people, things, boxes and places. The program keeps the
 state of that world (who is where, who holds what) and only ever writes what is true in it, so
@@ -503,9 +504,10 @@ class Story:
 class Teller:
     """Tells one story: the state of its world, its text so far, and what its choices cost."""
 
-    def __init__(self, choose, n_questions=None):
+    def __init__(self, choose, n_questions=None, recaps=False):
         self.choose = choose      # weights -> index: the only source of chance
         self.n_questions = n_questions  # behind each story; None: two to four, or none
+        self.recaps = recaps      # after half of the events: where everybody is, and with what?
         self.bits = 0.0
         self.pieces = []
         self.length = 0           # characters so far
@@ -945,14 +947,18 @@ class Teller:
         else:
             self.write(self.pick(self.sights))
 
+    def recap(self):
+        """Where everybody is by now, and with what."""
+        for who in self.people:
+            self.tell("end with" if self.held(who) else "end empty", A=who)
+
     def closing(self):
         """How the day ends: where everybody is, with what, or only a few words."""
         self.paragraph()
         if self.pick([True, False], [6, 1]):
             ends = DARK if self.night else DAY
             self.say(self.pick(list(ends.values())))
-            for who in self.people:
-                self.tell("end with" if self.held(who) else "end empty", A=who)
+            self.recap()
             for thing in self.things:
                 if isinstance(thing.keeper, Box):
                     self.tell("end box", t=thing)
@@ -994,7 +1000,10 @@ class Teller:
             events = [each for each in events if each[1]]
             _, cases, event = self.pick(events, [weight for weight, _, _ in events])
             event(self, *self.pick(cases))
-            self.aside()
+            if self.recaps and self.pick([True, False]):
+                self.recap()
+            else:
+                self.aside()
             more = self.pick([True, False], [4, 5])
         self.closing()
         if self.n_questions or self.pick([True, False], [4, 1]):
@@ -1024,16 +1033,16 @@ def dice(rng):
     return choose
 
 
-def tell_story(rng, n_questions=None):
+def tell_story(rng, n_questions=None, recaps=False):
     """One story, told with the chances that rng.random() gives."""
-    return Teller(dice(rng), n_questions).story()
+    return Teller(dice(rng), n_questions, recaps).story()
 
 
 # ---------------------------------------------------------------------------------------------
 # The file
 # ---------------------------------------------------------------------------------------------
 
-def make(n_bytes, seed, n_questions=None):
+def make(n_bytes, seed, n_questions=None, recaps=False):
     """The text of the three splits as bytes, and what input.json says of it.
 
     Each split ends with the first story that fills it. A blank line follows every story. A
@@ -1047,7 +1056,7 @@ def make(n_bytes, seed, n_questions=None):
     for split, size in sizes.items():
         part, length, n_stories, n_words, bits = [], 0, 0, 0, 0.0
         while length < size:
-            story = tell_story(rng, n_questions)
+            story = tell_story(rng, n_questions, recaps)
             if story.text in seen:
                 raise ValueError(f"seed {seed} tells one story twice: use another seed")
             seen.add(story.text)
@@ -1102,6 +1111,9 @@ def main(arguments=None):
     parser.add_argument("--questions", type=int, metavar="N",
                         help="behind every story, as far as there is so much to ask; without it "
                              "behind most, two to four")
+    parser.add_argument("--recaps", action="store_true",
+                        help="tell after half of the events where everybody is by now, and with "
+                             "what")
     parser.add_argument("--out", type=Path, default=here, metavar="FILE",
                         help="where the text goes (%(default)s)")
     options = parser.parse_args(arguments)
@@ -1117,11 +1129,12 @@ def main(arguments=None):
     if out.is_dir() or not out.parent.is_dir():
         parser.error(f"--out {out}: give the name of a file in a folder that is there")
     try:
-        text, info = make(options.bytes, options.seed, options.questions)
+        text, info = make(options.bytes, options.seed, options.questions, options.recaps)
         command = "python data/make_input.py"
-        if (options.bytes, options.seed, options.questions) != (TRAIN_BYTES, SEED, None):
+        if vars(options) != {**vars(parser.parse_args([])), "out": out}:
             command += f" --bytes {options.bytes} --seed {options.seed}"
             command += f" --questions {options.questions}" if options.questions else ""
+            command += " --recaps" if options.recaps else ""
             command += f" --out {out.name}"
         save(out, text)
         save(out.with_suffix(".json"),

@@ -41,6 +41,7 @@ FLAGS = {  # field: values that can't be meant; WANTED has what the message name
     "n_embd": [*SIZE, "3", "65538"],
     "n_layer": [*SIZE, "1001"],
     "dropout": [*FLOAT, "-0.1", "1", "2", "inf"],
+    "activation_checkpointing": SWITCH,
     "qkv_bias": SWITCH,
     "attention": ["", "Linear", "sparse", "0"],
     "position": ["", "ALiBi", "absolute", "0"],
@@ -74,7 +75,8 @@ WANTED = {  # field: the message has this instead of the flag's name
     "tokenizer": "tokenizer|read",
     "out_dir": "folder|--out-dir",
 }
-for name in ("end_of_text", "qkv_bias", "compile", "resume", "sample_only"):
+SWITCHES = "end_of_text activation_checkpointing qkv_bias compile resume sample_only".split()
+for name in SWITCHES:
     WANTED[name] = "a switch|Unrecognized options|no run in"
 
 

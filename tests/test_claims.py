@@ -14,9 +14,9 @@ from common.errors import UserError
 world = claims.world
 
 
-def told(seed, n):
+def told(seed, n, **more):
     rng = random.Random(seed)
-    return [world.tell_story(rng).text for _ in range(n)]
+    return [world.tell_story(rng, **more).text for _ in range(n)]
 
 
 STORY = """One morning in spring, the sun shone on the wet roofs. At the mill stood Mira the \
@@ -33,8 +33,9 @@ def false_in(text):
     return [(kind, sentence) for kind, true, sentence in Reader().story(text).claims if not true]
 
 
-def test_the_world_s_own_stories_are_read_whole_and_claim_nothing_false():
-    found = score(told(3, 300))
+@pytest.mark.parametrize("recaps", [False, True])
+def test_the_world_s_own_stories_are_read_whole_and_claim_nothing_false(recaps):
+    found = score(told(3, 300, recaps=recaps))
     for kind in KINDS:
         true, claimed = found[kind]
         assert true == claimed > 300, kind

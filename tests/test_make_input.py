@@ -35,9 +35,9 @@ class Retold(make_input.Teller):
     options there were, so that a search can come back and try the others.
     """
 
-    def __init__(self, text, choices, n_questions=None):
+    def __init__(self, text, choices, **more):
         self.text, self.given, self.options = text, choices, []
-        super().__init__(self.choose, n_questions)
+        super().__init__(self.choose, **more)
 
     def choose(self, weights):
         index = len(self.options)
@@ -51,7 +51,7 @@ class Retold(make_input.Teller):
         super().say(piece)
 
 
-def derivations(text, n_questions=None):
+def derivations(text, **more):
     """Every way of choosing that writes this text: (its story, ...), and where others left it.
 
     Depth first: the teller is run again from the start with the choices so far, each time one
@@ -61,7 +61,7 @@ def derivations(text, n_questions=None):
     found, astray = [], []
     choices = []
     while True:
-        teller = Retold(text, choices, n_questions)
+        teller = Retold(text, choices, **more)
         try:
             story = teller.story()
             if len(story.text) == len(text):
@@ -216,6 +216,22 @@ def test_more_questions_cost_what_their_one_way_of_asking_costs():
     assert found[0].bits == pytest.approx(story.bits, abs=1e-9)
 
 
+def test_recaps_cost_what_their_one_way_of_telling_costs():
+    """One is told, and everything else is as without: each story in one way only."""
+    rng, n = random.Random(10), 0
+    told = [make_input.tell_story(rng, recaps=True) for _ in range(200)]
+    for story in sorted(told, key=lambda each: len(each.text))[:60]:
+        recaps = re.findall(r"(?<=[.!?] )(\w+) (?:was|sat) at the [^.]*\. \w+ (?:was|sat) at the ",
+                            story.text.split("\nQuestion:")[0].rpartition("\n")[0])
+        if not recaps or n == 4:
+            continue
+        found, astray = derivations(story.text, recaps=True)
+        assert len(found) == 1 and len(astray) > 100
+        assert found[0].bits == pytest.approx(story.bits, abs=1e-9)
+        n += 1
+    assert n == 4
+
+
 def test_stories_have_the_promised_shape():
     lengths = sorted(len(story.text.split()) for story in TOLD)
     assert lengths[len(lengths) // 10] >= 70 and lengths[-len(lengths) // 10] <= 300
@@ -332,7 +348,7 @@ def test_a_mistake_is_told_in_one_line(arguments, says, tmp_path):
 
 
 def test_the_command_in_the_json_makes_the_file_again(tmp_path):
-    options = ["--bytes", "20000", "--seed", "5", "--questions", "6", "--out", "a.txt"]
+    options = "--bytes 20000 --seed 5 --questions 6 --recaps --out a.txt".split()
     written = []
     for arguments in (options, None):
         folder = tmp_path / str(len(written))
@@ -350,5 +366,5 @@ def test_the_command_in_the_json_makes_the_file_again(tmp_path):
 def test_help_tells_the_options():
     done = run("--help")
     assert done.returncode == 0
-    for option in ("--bytes", "--seed", "--questions", "--out"):
+    for option in ("--bytes", "--seed", "--questions", "--recaps", "--out"):
         assert option in done.stdout

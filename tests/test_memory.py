@@ -102,6 +102,26 @@ def test_each_layer_adds_the_same(version):
     assert tables[1]["activations"] - tables[0]["activations"] >= B * T * 8 * C * 4 / 1e6
 
 
+@pytest.mark.parametrize("version", STACKS)
+def test_checkpointed_blocks_keep_their_input_and_one_of_them_the_rest(version):
+    """B * T * C floats a block in place of all but one block's activations."""
+    (one, four), (one_more, four_more) = (
+        [estimate(version, n_layer=n, activation_checkpointing=on)[0] for n in (1, 4)]
+        for on in (False, True)
+    )
+    one, four, one_more, four_more = (e["activations"] for e in (one, four, one_more, four_more))
+    inputs = 4 * 16 * 16 * 4 / 1e6  # B = 4, T = C = 16
+    assert one_more - one == pytest.approx(inputs)
+    assert four_more - one_more == pytest.approx(3 * inputs, rel=0.02)
+    assert four - one > 10 * (four_more - one_more)
+
+
+def test_checkpointing_is_on_again_once_it_is_measured():
+    model, config = model_of(load("v3"), activation_checkpointing=True)
+    estimate_memory(model, config, CPU)
+    assert model.checkpointing and not model.blocks[0]._forward_hooks
+
+
 def test_the_two_lines_give_the_sum():
     table, model = estimate("v1", vocab_size=1000)  # a table of 4 MB
     line = describe_model(model, table)[1]

@@ -150,6 +150,26 @@ def test_bfloat16_learns_what_float32_does(version, position):
 
 
 @pytest.mark.parametrize("version", ["v3", "v4"])
+def test_activation_checkpointing_computes_blocks_twice_and_changes_no_gradient(version):
+    """With dropout, which has to drop the same both times."""
+    found = []
+    for switch in (False, True):
+        model, _ = model_of(load(version), dropout=0.3, activation_checkpointing=switch)
+        calls = []
+        model.blocks[0].mlp.register_forward_hook(lambda *_: calls.append(1))
+        torch.manual_seed(5)
+        logits = model(torch.arange(32).view(2, 16))
+        loss = F.cross_entropy(logits.flatten(0, -2), torch.arange(32))
+        loss.backward()
+        found.append([loss, *(p.grad for p in model.parameters())])
+        assert len(calls) == 1 + switch
+        with torch.no_grad():
+            model.eval()(torch.arange(16)[None])
+        assert len(calls) == 2 + switch  # once where nothing goes back
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("version", ["v3", "v4"])
 def test_dropout_is_for_training_alone(version):
     model, config = model_of(load(version), dropout=0.5)
     large(model)
