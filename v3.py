@@ -10,6 +10,7 @@ Expect stories that hang together: the second block can look up what the first h
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +19,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
 
 from common.cli import parse, run_main
 from common.data import load_corpus, token_file
@@ -42,6 +44,7 @@ class Config:
     n_embd: int = 128  # width of the residual stream, C
     n_layer: int = 2  # blocks in the stack
     dropout: float = 0.0  # share of activations set to zero while training
+    activation_checkpointing: bool = False  # keep blocks' inputs alone, compute the rest again
     qkv_bias: bool = False  # biases for queries, keys and values, as in GPT-2
     steps: int = 1500  # updates of the parameters
     learning_rate: float = 0.002  # AdamW's step size
@@ -145,6 +148,7 @@ class LanguageModel(nn.Module):
         self.token_embedding = nn.Embedding(vocab_size, config.n_embd)
         self.position_embedding = nn.Embedding(config.context_length, config.n_embd)
         self.dropout = nn.Dropout(config.dropout)
+        self.checkpointing = config.activation_checkpointing
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.norm = nn.LayerNorm(config.n_embd)
         self.head = nn.Linear(config.n_embd, vocab_size, bias=False)
@@ -163,6 +167,8 @@ class LanguageModel(nn.Module):
         x = self.token_embedding(idx) + self.position_embedding(positions)  # (B, T, C)
         x = self.dropout(x)
         for block in self.blocks:
+            if self.checkpointing and self.training:  # less memory, a third more work
+                block = partial(checkpoint, block, use_reentrant=False)
             x = block(x)
         return self.head(self.norm(x))  # (B, T, V) logits
 

@@ -9,6 +9,7 @@ Expect a lower loss, and quicker sampling: keys that hold no position can be kep
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +18,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
 
 from common.cli import parse, run_main
 from common.data import load_corpus, token_file
@@ -41,6 +43,7 @@ class Config:
     n_embd: int = 128  # width of the residual stream, C
     n_layer: int = 2  # blocks in the stack
     dropout: float = 0.0  # share of activations set to zero while training
+    activation_checkpointing: bool = False  # keep blocks' inputs alone, compute the rest again
     qkv_bias: bool = False  # biases for queries, keys and values, as in GPT-2
     position: Literal["alibi", "rope", "sinusoidal", "learned", "none"] = "alibi"  # source of order
     rope_base: float = 10000.0  # RoPE's: a larger one tells farther positions apart
@@ -191,6 +194,7 @@ class LanguageModel(nn.Module):
         if config.position == "learned":
             self.position_embedding = nn.Embedding(config.context_length, config.n_embd)
         self.dropout = nn.Dropout(config.dropout)
+        self.checkpointing = config.activation_checkpointing
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.norm = nn.LayerNorm(config.n_embd)
         self.head = nn.Linear(config.n_embd, vocab_size, bias=False)
@@ -218,6 +222,8 @@ class LanguageModel(nn.Module):
             bias = alibi_bias(self.slopes, longest)  # the same in every block
         x = self.dropout(x)
         for block in self.blocks:
+            if self.checkpointing and self.training:  # less memory, a third more work
+                block = partial(checkpoint, block, use_reentrant=False)
             x = block(x, bias, cache)
         return self.head(self.norm(x))  # (B, T, V) logits
 

@@ -20,7 +20,7 @@ from common.files import read_json
 # The fields that may change when a run is resumed. None of them changes what has been learned so
 # far. With other --steps, though, v3 and v4 go on along the new length's schedule.
 SAFE_TO_CHANGE = (
-    "steps eval_every device data_dir out_dir resume sample_only compile"
+    "steps eval_every device data_dir out_dir resume sample_only compile activation_checkpointing"
     " prompt max_new_tokens temperature top_k top_p"
 ).split()
 

@@ -70,14 +70,32 @@ def _kept(model, config, device, own, B):
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
+    # Checkpointed blocks keep their inputs, and for the one that goes back all that it computes.
+    checkpointing, blocks = getattr(model, "checkpointing", False), []
+
+    def before(block, inputs):
+        blocks.append([inputs[0].nbytes, sum(kept.values())])
+
+    def after(block, inputs, output):
+        blocks[-1].append(sum(kept.values()))
+
+    watched = getattr(model, "blocks", []) if checkpointing else []
+    watches = [each.register_forward_pre_hook(before) for each in watched]
+    watches += [each.register_forward_hook(after) for each in watched]
     idx = torch.zeros(B, config.context_length, dtype=torch.long, device=device)
     drawn_on = [device] if idx.device.type == "cuda" else []  # besides the CPU
     hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.dtype == "bfloat16")
+    model.checkpointing = False  # whose own hooks would hide what is kept from these
     with torch.random.fork_rng(devices=drawn_on), hooks, autocast:
         logits = model.forward(idx)  # past --compile, which would compile these batches
         loss = F.cross_entropy(logits.flatten(0, -2), idx.flatten())
+    model.checkpointing = checkpointing
+    for watch in watches:
+        watch.remove()
     # When the backward pass begins there are the logits, and in float32 the gradients of their
     # probabilities' logarithms and of the logits themselves.
     del loss
-    return sum(kept.values()) + logits.nbytes + 2 * 4 * logits.numel()
+    own_parts = [end - begin for _, begin, end in blocks]
+    spared = sum(own_parts) - max(own_parts, default=0) - sum(nbytes for nbytes, _, _ in blocks)
+    return sum(kept.values()) - spared + logits.nbytes + 2 * 4 * logits.numel()
