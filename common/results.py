@@ -45,7 +45,7 @@ LONG = STACK | {"n-layer": 4, "steps": 3600, "eval-every": 600}
 MORE = {"data": "more.txt", "n-head": 4, "dtype": "bfloat16"}
 MORE |= {"steps": 15000, "eval-every": 5000}
 # What makes that text, of whose stories none is read more than once or twice.
-MAKE_MORE = "data/make_input.py --bytes 30000000 --seed 2 --out more.txt".split()
+MAKE_MORE = "data/make_input.py --bytes 30000000 --seed 2 --recaps --out more.txt".split()
 VOCABULARIES = (512, 1024, 4096, 16384)
 
 
@@ -784,6 +784,7 @@ def _footnote(corpus):
 
 
 BENCHMARKS = ("training", "training-compiled", "time-to-loss", "sampling", "memory", "scaleout")
+BENCHMARKS += ("startup",)
 LONGER = {"v4": "v4-sample", "v4, longer": "v4-sample-long"}
 POSITIONS = [("ALiBi", "v4-sample"), ("RoPE", "v4-sample-rope")]
 POSITIONS += [(kind, f"v4-sample-{kind}") for kind in ("learned", "sinusoidal", "none")]

@@ -1,6 +1,6 @@
 """The peak of each version's resident memory against its own estimate, and with a longer corpus.
 
-    python tests/bench_memory.py [--data wikitext-2]
+    python tests/bench_memory.py [--data sample]
 
 Each version trains a few steps at sizes where the model outweighs Python and torch. What those
 need, and whatever else a run loads, is the peak of the same run with a model of next to nothing;
@@ -32,10 +32,11 @@ NOTHING |= {"grad_accum": 1}
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", default="wikitext-2")
+    parser.add_argument("--data", default="sample")
     options = parser.parse_args()
     torch.set_num_threads(os.cpu_count())  # the tests make do with one
-    print(f"{machine()}, MB (10^6 bytes)\n")
+    sizes = ", ".join(f"{name} {value:,}" for name, value in LARGE.items())
+    print(f"{machine()}, MB (10^6 bytes)\n{options.data}: {sizes}\n")
     print("version   estimate: parameters + gradients + optimizer + activations   measured   ratio")
     for version in ORDER:
         module = load(version)
