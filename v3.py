@@ -44,7 +44,7 @@ class Config:
     n_embd: int = 128  # width of the residual stream, C
     n_layer: int = 2  # blocks in the stack
     dropout: float = 0.0  # share of activations set to zero while training
-    activation_checkpointing: bool = False  # keep blocks' inputs alone, compute the rest again
+    activation_checkpointing: bool = False  # keep only blocks' inputs, compute the rest again
     qkv_bias: bool = False  # biases for queries, keys and values, as in GPT-2
     steps: int = 1500  # updates of the parameters
     learning_rate: float = 0.002  # AdamW's step size

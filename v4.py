@@ -43,7 +43,7 @@ class Config:
     n_embd: int = 128  # width of the residual stream, C
     n_layer: int = 2  # blocks in the stack
     dropout: float = 0.0  # share of activations set to zero while training
-    activation_checkpointing: bool = False  # keep blocks' inputs alone, compute the rest again
+    activation_checkpointing: bool = False  # keep only blocks' inputs, compute the rest again
     qkv_bias: bool = False  # biases for queries, keys and values, as in GPT-2
     position: Literal["alibi", "rope", "sinusoidal", "learned", "none"] = "alibi"  # source of order
     rope_base: float = 10000.0  # RoPE's: a larger one tells farther positions apart

@@ -3,8 +3,8 @@
     python -m common.claims runs/v2 runs/v4
 
 Every model tells stories of the sample's world. They are read with the sentences of the program
-that wrote the sample (data/make_input.py), and each thing that a sentence says of what came before
-is a claim, true or false there:
+that wrote the sample (data/make_input.py), from the second one to the questions, and each thing
+that a sentence says of what came before is a claim, true or false there:
 
 names      whoever acts has been introduced, is introduced once, and deals with somebody else
 things     the story has such a thing, and it looks as it was introduced
@@ -12,9 +12,10 @@ owners     what is called hers is hers
 holders    whoever is said to have a thing has it; it lies in the box that is named
 places     somebody or something is where the story has left him or it
 
-A false claim counts once: what it says is taken as true from there on. "unread" is the share of
-sentences that the world has no pattern for. The world's own stories have no false claim and no
-unread sentence (tests/test_claims.py).
+What a false claim says is taken as true from there on, so that a slip which is kept to counts
+once. "unread" is the share of sentences that the world has no pattern for, those that a story's
+greatest length cuts off among them. The world's own stories have no false claim and no unread
+sentence (tests/test_claims.py). Pronouns, the season and the time of day are not looked at.
 """
 
 import dataclasses
@@ -141,6 +142,7 @@ class Reader:
             self.looks[noun] = said
         elif " " in said:
             self.claim("things", self.looks[noun] == said)
+            self.looks[noun] = said
         return noun
 
     def person(self, said, slot):
@@ -168,12 +170,14 @@ class Reader:
         named = [name for name in (A, B, C) if name]
         for name in named:
             self.claim("names", name in self.places)
+            self.places.setdefault(name)
         if len(named) > 1:
             self.claim("names", len(set(named)) == len(named))
         thing, other = self.object(said, "t"), self.object(said, "u")
         for each in (thing, other):
             if each:
                 self.claim("things", each in self.holders)
+                self.holders.setdefault(each)
         box = said.get(("t", "box")) or said.get(("t", "boxed"))
         box = box and self.called(box)
         if not thing and ("t", "boxed") in said:  # whatever is in it
@@ -182,11 +186,13 @@ class Reader:
         self.owned(said, A, B, event)
         for name, place in ((A, A_at), (B, B_at), (C, C_at)):
             if name and place:
-                self.claim("places", self.places.get(name) == place)
+                self.claim("places", self.places[name] == place)
+                self.places[name] = place
         if A_role:
             self.claim("names", self.roles.get(A) == A_role)
+            self.roles[A] = A_role
         self.held(said, thing, box, A, B)
-        self.happen(event, said, thing, other, box, (A, A_at), (B, B_at))
+        self.happen(event, said, thing, other, (A, B, B_at))
 
     def introduce(self, name, role, said):
         self.claim("names", name not in self.places)
@@ -208,40 +214,47 @@ class Reader:
             owner = B if event == "want back" else A
         if owner:
             self.claim("owners", self.owners.get(self.thing) == owner)
+            self.owners[self.thing] = owner
 
     def held(self, said, thing, box, A, B):
         """Who is said to have it, what it is said to lie in, and where that is."""
-        keeper = self.holders.get(thing)
-        if holder := said.get(("t", "holder")):
-            self.claim("holders", keeper == holder)
+        holder = said.get(("t", "holder")) or box
+        if holder:
+            self.claim("holders", self.holders.get(thing) == holder)
+            self.holders[thing] = holder
             if B:
                 self.claim("names", B != holder)
-        if box:
-            self.claim("holders", keeper == box)
+        keeper = self.holders.get(thing)
         if place := said.get(("t", "place")):
             self.claim("places", self.places.get(keeper) == place)
+            self.places[keeper] = place
         if spot := said.get(("t", "spot")):
-            self.claim("places", self.spots.get(box or keeper) == spot)
+            self.claim("places", self.spots.get(keeper) == spot)
+            self.spots[keeper] = spot
         if ("A", "all") in said:
             told = re.split("(?:, | and )?the ", said["A", "all"])[1:]
             told = [self.called(each) for each in told]
             for each in told:
                 self.claim("things", each in self.holders)
                 self.claim("holders", self.holders.get(each) == A)
+                self.holders[each] = A
             self.claim("holders", sorted(told) == sorted(self.things_of(A)))
+            self.holders.update(dict.fromkeys(set(self.things_of(A)) - {*told}))
 
     def things_of(self, keeper):
         return [thing for thing, holder in self.holders.items() if holder == keeper]
 
-    def happen(self, event, said, thing, other, box, a, b):
-        """What the sentence changes; what it says of the state is taken as true from here on."""
-        (A, A_at), (B, B_at) = a, b
+    def happen(self, event, said, thing, other, people):
+        """What the sentence claims beside that, and what it changes."""
+        A, B, B_at = people
         if event in ("look for", "want", "want back", "where", "ask"):
             self.asker = B or A or said.get(("t", "owner")) or self.asker
         if event == "end empty":
             self.claim("holders", not self.things_of(A))
+            self.holders.update(dict.fromkeys(self.things_of(A)))
         if event in ("carrying", "still with"):
             self.claim("holders", self.holders.get(other) == A)
+            self.holders[other] = A
         if event in ("bring", "bring here", "hide", "sneak", "swap"):
             self.claim("holders", self.holders.get(thing) == A)
         if event == "go":
@@ -250,8 +263,6 @@ class Reader:
             self.places[B or self.asker] = said["t", "place"]
         elif event in ("visit", "bring"):
             self.places[A] = B_at
-        elif event in ("still at", "still with", "end with", "end empty"):
-            self.places[A] = A_at or self.places.get(A)
         if event in ("yes", "take out"):
             self.holders[thing] = B or self.asker
         elif event in ("bring", "bring here"):
@@ -266,8 +277,6 @@ class Reader:
                 self.claim("places", (self.places[box], self.spots[box]) == (place, spot))
             self.places[box], self.spots[box] = place, spot
             self.holders[thing] = box
-        elif event in ("now has", "now in", "still held", "still in", "end box"):
-            self.holders[thing] = said.get(("t", "holder")) or box or self.holders.get(thing)
 
 
 def score(stories):
@@ -282,13 +291,13 @@ def score(stories):
 
 
 def table_rows(scores):
-    """Head and rows of the table of {label: score(...)}: shares, and how many claims there are."""
+    """Head and rows of the table of {label: score(...)}: shares, and of how many."""
     rows = []
     for label, found in scores.items():
-        cells = [f"{100 * a / n:.0f} %" if n else "–" for a, n in found.values()]
+        cells = [f"{100 * a / n:.0f} % of {n}" if n else "–" for a, n in found.values()]
         right, n = (sum(found[kind][i] for kind in KINDS) for i in (0, 1))
-        rows.append([label, n, f"{100 * right / n:.0f} %" if n else "–", *cells])
-    return ["stories of", "claims", "true", *KINDS, "unread"], rows
+        rows.append([label, f"{100 * right / n:.0f} % of {n}" if n else "–", *cells])
+    return ["stories of", "true claims", *KINDS, "unread"], rows
 
 
 def hold(runs: tuple[str, ...], stories: int = 20, seed: int = 1, temperature: float = 0.8,
@@ -311,8 +320,9 @@ def hold(runs: tuple[str, ...], stories: int = 20, seed: int = 1, temperature: f
     scores = {}
     for folder in runs:
         run = open_run(folder, device)
+        label = run.label if run.label not in scores else str(run.folder)
         with evaluating(run.model):
-            scores[run.label] = score([tell(run, seed + n, temperature) for n in range(stories)])
+            scores[label] = score([tell(run, seed + n, temperature) for n in range(stories)])
     print(markdown(*table_rows(scores), aligned=True))
 
 

@@ -86,16 +86,20 @@ def _kept(model, config, device, own, B):
     drawn_on = [device] if idx.device.type == "cuda" else []  # besides the CPU
     hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.dtype == "bfloat16")
-    model.checkpointing = False  # whose own hooks would hide what is kept from these
-    with torch.random.fork_rng(devices=drawn_on), hooks, autocast:
-        logits = model.forward(idx)  # past --compile, which would compile these batches
-        loss = F.cross_entropy(logits.flatten(0, -2), idx.flatten())
-    model.checkpointing = checkpointing
-    for watch in watches:
-        watch.remove()
+    if checkpointing:
+        model.checkpointing = False  # whose own hooks would hide what is kept from these
+    try:
+        with torch.random.fork_rng(devices=drawn_on), hooks, autocast:
+            logits = model.forward(idx)  # past --compile, which would compile these batches
+            loss = F.cross_entropy(logits.flatten(0, -2), idx.flatten())
+    finally:
+        if checkpointing:
+            model.checkpointing = True
+        for watch in watches:
+            watch.remove()
     # When the backward pass begins there are the logits, and in float32 the gradients of their
     # probabilities' logarithms and of the logits themselves.
     del loss
-    own_parts = [end - begin for _, begin, end in blocks]
-    spared = sum(own_parts) - max(own_parts, default=0) - sum(nbytes for nbytes, _, _ in blocks)
+    parts = [end - begin for _, begin, end in blocks]  # its input is a part of what a block keeps
+    spared = sum(parts) - max(parts, default=0) - sum(nbytes for nbytes, _, _ in blocks[1:])
     return sum(kept.values()) - spared + logits.nbytes + 2 * 4 * logits.numel()

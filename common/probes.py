@@ -329,7 +329,7 @@ def refuse_other_worlds(folder, seed):
         made = None
     if made is None:
         raise UserError(
-            f"{folder} was trained on {data}: these questions are about --data sample, or about"
+            f"{folder} was trained on {data}: this is about --data sample, or about"
             " more of it, as data/make_input.py writes it"
         )
     if made == seed:

@@ -44,7 +44,7 @@ SHORT = STACK | {"steps": 500, "eval-every": 500}
 LONG = STACK | {"n-layer": 4, "steps": 3600, "eval-every": 600}
 MORE = {"data": "more.txt", "n-head": 4, "dtype": "bfloat16"}
 MORE |= {"steps": 15000, "eval-every": 5000}
-# What makes that text, of whose stories none is read more than once or twice.
+# What makes that text, whose stories are read two or three times.
 MAKE_MORE = "data/make_input.py --bytes 30000000 --seed 2 --recaps --out more.txt".split()
 VOCABULARIES = (512, 1024, 4096, 16384)
 
@@ -215,7 +215,7 @@ def publish(only: str = "", seeds: tuple[int, ...] = (), again: bool = False):
         if _is_finished(folder, script, args):  # it was stopped behind the training
             _complete(name, seed)
             continue
-        if "more.txt" in args and not (ROOT / "more.txt").exists():
+        if "more.txt" in args and not _is_made_as(MAKE_MORE):
             if _run([sys.executable, *MAKE_MORE]):
                 raise UserError("more.txt could not be written")
         home = folder.relative_to(ROOT).as_posix()  # the result names it: no path of this machine
@@ -225,6 +225,15 @@ def publish(only: str = "", seeds: tuple[int, ...] = (), again: bool = False):
         if _run(command):
             raise UserError(f"{name}, seed {seed} stopped; run the same command again to go on")
         _complete(name, seed)
+
+
+def _is_made_as(command):
+    """True where more.txt is there, made by this command; by another, it is another text."""
+    with contextlib.suppress(UserError, OSError):
+        about = read_json(ROOT / "more.json", "what make_input.py wrote of a text")
+        made_as = about.get("command")
+        return (ROOT / "more.txt").exists() and made_as == " ".join(["python", *command])
+    return False
 
 
 def _run(command):
@@ -783,8 +792,7 @@ def _footnote(corpus):
     ) + f"\n\n{ELSEWHERE}" * (corpus == "wikitext-2")
 
 
-BENCHMARKS = ("training", "training-compiled", "time-to-loss", "sampling", "memory", "scaleout")
-BENCHMARKS += ("startup",)
+BENCHMARKS = "training training-compiled time-to-loss sampling memory scaleout startup".split()
 LONGER = {"v4": "v4-sample", "v4, longer": "v4-sample-long"}
 POSITIONS = [("ALiBi", "v4-sample"), ("RoPE", "v4-sample-rope")]
 POSITIONS += [(kind, f"v4-sample-{kind}") for kind in ("learned", "sinusoidal", "none")]

@@ -2,9 +2,10 @@
 
     python tests/bench_memory.py [--data sample]
 
-Each version trains a few steps at sizes where the model outweighs Python and torch. What those
-need, and whatever else a run loads, is the peak of the same run with a model of next to nothing;
-the difference is set against `estimate_memory`: parameters, gradients, optimizer, activations.
+Each version trains a few steps. What Python and torch need, and whatever else a run loads (v0 and
+v1 the whole text), is the peak of the same run with a model of next to nothing; the difference is
+set against `estimate_memory`: parameters, gradients, optimizer, activations. Of the vocabulary's
+ids those are counted that the text needs (fewer, where each of its words is one token by then).
 """
 
 import argparse

@@ -3,8 +3,9 @@
     python tests/bench_startup.py [--rounds 5]
 
 Vocabulary and token files are there already, as from the second run on. Before the first step a
-version judges its fresh model on the whole validation split and samples from it; "without" is the
-time less those two. Every round takes each of them once, in turn; ratios are taken within a round.
+version judges its fresh model on the whole validation split, samples from it and saves a
+checkpoint; "without" is the time less those, and less the first pass. Every round takes each of
+them once, in turn; ratios are taken within a round.
 """
 
 import argparse
@@ -20,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from bench_training import spread  # noqa: E402
 from lineage import ORDER, ROOT, machine  # noqa: E402
 
-# Runs a script up to its first update and says how long its evaluation took.
+# Runs a script up to its first update and says how long that took from its first evaluation on.
 TO_THE_FIRST_STEP = """
 import os, runpy, sys, time
 import torch

@@ -89,7 +89,7 @@ def test_commands_find_the_home_too(home):
     assert called == [((f"{home}/x", "y"), f"{home}/b.png", "~")]
 
 
-@pytest.mark.parametrize("module", ["results", "plots", "report", "probes", "diagnostics", "claims"])
+@pytest.mark.parametrize("module", "results plots report probes diagnostics claims".split())
 def test_ctrl_c_while_modules_are_imported_is_one_line(module, tmp_path):
     """numpy here is a file in which Ctrl-C comes."""
     (tmp_path / "numpy.py").write_text("raise KeyboardInterrupt\n", encoding="utf-8")
@@ -129,5 +129,6 @@ def test_nothing_slow_is_imported_at_the_start():
     assert imported(HELP.format("path", VERSIONS[-1] + ".py")) == ["torch"]
     for module in ("results", "report"):  # not even torch
         assert imported(HELP.format("module", f"common.{module}")) == []
-    modules = "bpe_tokenizer, common.plots, common.inside, common.probes, common.claims"
+    modules = "bpe_tokenizer, common.plots, common.inside, common.probes, common.diagnostics"
+    modules += ", common.claims"
     assert imported(f"import {modules}, {', '.join(VERSIONS)}") == ["torch"]

@@ -307,7 +307,7 @@ def test_more_stories_of_the_world_can_be_asked_about(run_folder, tmp_path, monk
     copy, text = tmp_path / "copy", tmp_path / "more.txt"
     shutil.copytree(run_folder, copy)
     edit_json(copy / "config.json", config={"data": str(text)})
-    with pytest.raises(UserError, match="was trained on .*more.txt: these questions"):
+    with pytest.raises(UserError, match="was trained on .*more.txt: this is about"):
         probes.probe((str(copy),), each=1)
     make_input = [sys.executable, str(ROOT / "data" / "make_input.py"), "--bytes", "1000"]
     subprocess.run([*make_input, "--seed", "2", "--out", str(text)], check=True)
@@ -330,7 +330,7 @@ def test_errors_are_one_line(run_folder, tmp_path, monkeypatch, capsys):
     shutil.copytree(run_folder, copy)
     (copy / "probes.json").unlink(missing_ok=True)
     edit_json(copy / "config.json", config={"data": "wikitext-2"})
-    fails(copy, "was trained on wikitext-2: these questions are about --data sample")
+    fails(copy, "was trained on wikitext-2: this is about --data sample")
     edit_json(copy / "config.json", config={"data": "sample", "n_embd": 32})
     fails(copy, "doesn't fit v3.py")
     edit_json(copy / "config.json", config={"n_embd": 16})

@@ -496,11 +496,21 @@ def test_a_published_file_gets_what_it_lacks_from_its_run(project, monkeypatch):
 def test_what_a_long_run_reads_is_made_for_it_once(project, monkeypatch):
     args = ["--data", "more.txt"]
     monkeypatch.setattr(results, "PUBLISHED", {"v3-sample-long": (args, (1, 2))})
-    text = "import sys; open(sys.argv[-1], 'x').close()"  # fails where the file is there
+    text = """import json, sys
+with open("made", "a") as made, open(sys.argv[-1], "w"), open("more.json", "w") as about:
+    made.write("once ")
+    json.dump({"command": " ".join(["python", *sys.argv])}, about)
+"""
     (project / "data" / "make_input.py").write_text(text, encoding="utf-8")
     results.publish()
-    assert (project / "more.txt").exists() and len(calls(project)) == 2
+    assert (project / "made").read_text() == "once " and len(calls(project)) == 2
     assert results.load_results("v3-sample-long")[2]["probes"] == FOUND["probes"]
+    # A text of the same name that another command wrote is another text.
+    (project / "more.json").write_text('{"command": "python data/make_input.py"}')
+    (project / "results" / "v3-sample-long-seed2.json").unlink()
+    shutil.rmtree(project / "runs" / "published" / "v3-sample-long-seed2")
+    results.publish()
+    assert (project / "made").read_text() == "once once "
 
 
 def test_publish_makes_again_what_was_made_with_other_arguments(project, monkeypatch):
