@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
+import common.claims  # noqa: F401 - reads the world before a test moves results.ROOT
 from common import results
 from common.cli import run_main
 from common.errors import UserError
