@@ -504,14 +504,15 @@ with open("made", "a") as made, open(sys.argv[-1], "w"), open("more.json", "w") 
 """
     (project / "data" / "make_input.py").write_text(text, encoding="utf-8")
     results.publish()
-    assert (project / "made").read_text() == "once " and len(calls(project)) == 2
+    assert (project / "made").read_text(encoding="utf-8") == "once " and len(calls(project)) == 2
     assert results.load_results("v3-sample-long")[2]["probes"] == FOUND["probes"]
     # A text of the same name that another command wrote is another text.
-    (project / "more.json").write_text('{"command": "python data/make_input.py"}')
+    other = '{"command": "python data/make_input.py"}'
+    (project / "more.json").write_text(other, encoding="utf-8")
     (project / "results" / "v3-sample-long-seed2.json").unlink()
     shutil.rmtree(project / "runs" / "published" / "v3-sample-long-seed2")
     results.publish()
-    assert (project / "made").read_text() == "once once "
+    assert (project / "made").read_text(encoding="utf-8") == "once once "
 
 
 def test_publish_makes_again_what_was_made_with_other_arguments(project, monkeypatch):
