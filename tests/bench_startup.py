@@ -80,7 +80,8 @@ def run(name, folder):
     else:
         script = str(ROOT / f"{version}.py")
         command = ["-c", TO_THE_FIRST_STEP, script, "--out-dir", str(Path(folder, version))]
-    said = subprocess.run([sys.executable, *command], check=True, capture_output=True, encoding="utf-8")
+    command = [sys.executable, *command]
+    said = subprocess.run(command, check=True, capture_output=True, encoding="utf-8")
     return float(said.stdout.split()[-1]) if version in ORDER and not option else 0.0
 
 
