@@ -24,6 +24,9 @@ SAFE_TO_CHANGE = (
     " prompt max_new_tokens temperature top_k top_p"
 ).split()
 
+# Fields that runs made before them lack in their settings: what they did is what these are there.
+LATER = {"activation_checkpointing": False}
+
 POSITIVE = "vocab_size context_length batch_size eval_every max_new_tokens grad_accum n_head n_embd"
 DEVICES = "auto, cpu, cuda (or cuda:1, the second one) or mps"
 RANGES = {  # field: (test, what is wanted); one table, because a field means the same everywhere
@@ -195,7 +198,7 @@ def _saved(config_class, config):
             f" or another --out-dir"
         )
     try:
-        version, values = saved["version"], saved["config"]
+        version, values = saved["version"], LATER | saved["config"]
         values = {field.name: values[field.name] for field in dataclasses.fields(config_class)}
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} is not a run's settings: see its {error}") from None

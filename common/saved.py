@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from common.cli import LATER
 from common.errors import UserError
 from common.results import ROOT, read_result
 from common.run import pick_device, read_checkpoint
@@ -43,7 +44,7 @@ def read_settings(folder):
     path = Path(folder) / "config.json"
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
-        version, settings = saved["version"], dict(saved["config"])
+        version, settings = saved["version"], LATER | saved["config"]
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"no run in {folder}: make one, python v0.py --out-dir {folder}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -1,5 +1,6 @@
 """What a model is said to weigh, against arithmetic."""
 
+import json
 import platform
 import re
 import subprocess
@@ -7,9 +8,10 @@ import sys
 
 import pytest
 import torch
-from lineage import ROOT, VERSIONS, flags, load, model_of, run, story_file
+from lineage import ROOT, VERSIONS, finished_run, flags, load, model_of, run, story_file
 
 from common.memory import describe_model, estimate_memory
+from common.saved import open_run
 
 CPU = torch.device("cpu")
 COUNT_FAULTS = """
@@ -114,6 +116,17 @@ def test_checkpointed_blocks_keep_their_input_and_one_of_them_the_rest(version):
     assert one_more == pytest.approx(one)
     assert four_more - one_more == pytest.approx(3 * inputs, rel=0.02)
     assert four - one > 10 * (four_more - one_more)
+
+
+def test_a_run_from_before_there_was_checkpointing_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("LINEAGE_CACHE", str(tmp_path / "cache"))
+    folder = finished_run("v3", tmp_path / "v3", context_length=64)
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    del settings["config"]["activation_checkpointing"]
+    (folder / "config.json").write_text(json.dumps(settings), encoding="utf-8")
+    assert open_run(folder).config.activation_checkpointing is False
+    run(load("v3"), monkeypatch, ["--resume", "--out-dir", folder, "--steps", "16"])
+    assert json.loads((folder / "result.json").read_text(encoding="utf-8"))["steps"] == 16
 
 
 def test_checkpointing_is_on_again_once_it_is_measured():
