@@ -164,7 +164,7 @@ class Reader:
         self.sentence = match[0]
         said = {slots[group]: text for group, text in match.groupdict().items()}
         (A, A_at, A_role), (B, B_at, _), (C, C_at, _) = (self.person(said, s) for s in "ABC")
-        if event.startswith("meet") and event != "meet holder":
+        if event in ("meet", "meet there", "join"):
             self.introduce(A, A_role, said)
             return
         named = [name for name in (A, B, C) if name]
@@ -184,6 +184,9 @@ class Reader:
             thing = next((each for each, where in self.holders.items() if where == box), None)
         self.thing = thing = thing or self.thing
         self.owned(said, A, B, event)
+        if event in ("travel", "end held", "end all") and A_at:  # everybody is there
+            self.claim("places", all(self.places[name] == A_at for name in self.people()))
+            self.places.update(dict.fromkeys(self.people(), A_at))
         for name, place in ((A, A_at), (B, B_at), (C, C_at)):
             if name and place:
                 self.claim("places", self.places[name] == place)
@@ -202,8 +205,9 @@ class Reader:
         last = friend or next(reversed(self.places), None)
         self.places[name] = said.get(("p", "")) or self.places.get(last)
         self.roles[name] = role
-        noun = self.called(said.get(("t", "new")) or said["t", "a"], new=True)
-        self.holders[noun] = self.owners[noun] = name
+        if new := said.get(("t", "new")) or said.get(("t", "a")):  # who joins others has nothing
+            noun = self.called(new, new=True)
+            self.holders[noun] = self.owners[noun] = name
 
     def owned(self, said, A, B, event):
         """Whose the thing is said to be: by name, or as his own."""
@@ -241,13 +245,16 @@ class Reader:
             self.claim("holders", sorted(told) == sorted(self.things_of(A)))
             self.holders.update(dict.fromkeys(set(self.things_of(A)) - {*told}))
 
+    def people(self):
+        return [name for name in self.places if name in world.WOMEN + world.MEN]
+
     def things_of(self, keeper):
         return [thing for thing, holder in self.holders.items() if holder == keeper]
 
     def happen(self, event, said, thing, other, people):
         """What the sentence claims beside that, and what it changes."""
         A, B, B_at = people
-        if event in ("look for", "want", "want back", "where", "ask"):
+        if event in ("look for", "look for it", "want", "want it", "want back", "where", "ask"):
             self.asker = B or A or said.get(("t", "owner")) or self.asker
         if event == "end empty":
             self.claim("holders", not self.things_of(A))
@@ -255,10 +262,12 @@ class Reader:
         if event in ("carrying", "still with"):
             self.claim("holders", self.holders.get(other) == A)
             self.holders[other] = A
-        if event in ("bring", "bring here", "hide", "sneak", "swap"):
+        if event in ("want it", "bring", "bring here", "hide", "sneak", "swap"):
             self.claim("holders", self.holders.get(thing) == A)
         if event == "go":
             self.places[A] = said["p", ""]
+        elif event == "travel":
+            self.places.update(dict.fromkeys(self.people(), said["p", ""]))
         elif event == "fetch go":
             self.places[B or self.asker] = said["t", "place"]
         elif event in ("visit", "bring"):

@@ -11,6 +11,9 @@ grammar: article    a or an, before the word that decides
 grammar: number     was or were, after the word that decides; half of each, as with a and an
 recall N            the role, the name, the owner, the look or material that belongs to somebody or
                     something, last told N sentences ago
+tracking one thing  who has it when the day ends, in a story of one thing: whoever had it all day,
+                    got it from somebody, or has it back again
+tracking a group    where they all are when the day ends, among the places where they have been
 tracking a thing    what he has when the day ends, among things that others have or that lie in a
                     box: one that was his all day, that has moved to him, or that he has back again
 tracking a person   where she is when the day ends, among the places of the story
@@ -44,11 +47,14 @@ from common.saved import evaluating, load_script, open_run, read_settings
 world = load_script(ROOT / "data" / "make_input.py")
 
 DISTANCES = {1: "1", 2: "2", 4: "3-4", 8: "5-8", 16: "9-16"}  # sentences, the most of each row
-MOVES = {"thing": ["no move", "moved", "back again"], "person": ["no move", "moved"]}
+MOVES = {
+    "one thing": ["no move", "moved", "back again"], "a group": ["moved"],
+    "a thing": ["no move", "moved", "back again"], "a person": ["no move", "moved"],
+}  # fmt: skip
 KINDS = [
     *(f"grammar: {what}" for what in ("pronoun", "article", "number")),
     *(f"recall {n}" for n in DISTANCES.values()),
-    *(f"tracking a {what}, {n}" for what, moves in MOVES.items() for n in moves),
+    *(f"tracking {what}, {n}" for what, moves in MOVES.items() for n in moves),
     "copying",
 ]
 WORDS = 200  # of a question at most: within 256 tokens, if words are mostly one token
@@ -69,6 +75,8 @@ class Question:
 
 class Asker(world.Teller):
     """A teller that notes what it can ask for; its stories end where everybody is in the end."""
+
+    kinds = (1, 2)  # both are asked about, and several things give more to ask
 
     def __init__(self, choose):
         super().__init__(choose)
@@ -94,7 +102,11 @@ class Asker(world.Teller):
         if kind == "pronoun":
             row = "grammar: pronoun"
         elif self.ending:
-            row = tracked("person", about, about.place, self.first) if kind == "place" else None
+            if kind == "place":
+                what = "a group" if self.single else "a person"
+                row = tracked(what, about, about.place, self.first)
+            elif kind == "holder" and self.single:
+                row = tracked("one thing", about, about.keeper, self.first)
         elif fact != "place" and kind in ("attribute", "role", "owner", "name"):
             far = next((n for n in DISTANCES if recall.distance <= n), None)
             row = f"recall {DISTANCES[far]}" if recall.distance and far else None
@@ -109,7 +121,7 @@ class Asker(world.Teller):
         if form == "sure" and self.ending:  # what he has there is told by its look
             others = [each.look for each in self.things if who_has(each) is not who_has(thing)]
             looks = dict.fromkeys([thing.look, *others])
-            row = tracked("thing", thing, thing.keeper, self.first)
+            row = tracked("a thing", thing, thing.keeper, self.first)
             self.found.append((row, start, thing.look, list(looks)))
 
     def described_wrongly(self, thing):
@@ -145,8 +157,8 @@ class Asker(world.Teller):
 def tracked(what, about, now, first):
     """The row of a person or thing that is `now` there, and was first[about] before it moved."""
     if about not in first:
-        return f"tracking a {what}, no move"
-    return f"tracking a {what}, {'back again' if first[about] == now else 'moved'}"
+        return f"tracking {what}, no move"
+    return f"tracking {what}, {'back again' if first[about] == now else 'moved'}"
 
 
 def who_has(thing):

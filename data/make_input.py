@@ -33,7 +33,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-FORMAT = 1
+FORMAT = 2  # of the world: texts of another one ask for other things
 SEED = 1
 TRAIN_BYTES = 2_000_000
 HELD_OUT = 20  # validation and test are each a twentieth of the training split
@@ -42,8 +42,8 @@ HELD_OUT = 20  # validation and test are each a twentieth of the training split
 # Words
 # ---------------------------------------------------------------------------------------------
 
-WOMEN = "Anna Mira Clara Rosa Ruth Lucy Emma Kate".split()
-MEN = "Tom Ben Jack Peter Max Leo Hugo Oscar".split()
+WOMEN = "Anna Mira Rosa Lucy".split()
+MEN = "Tom Ben Max Leo".split()
 ROLES = ("baker miller farmer teacher sailor smith doctor weaver painter tailor gardener fisher "
          "potter shepherd singer hunter").split()
 PLACES = "mill harbour bakery school farm market inn castle".split()
@@ -144,6 +144,8 @@ LEADS = ("Before long,", "A little later,", "Soon after that,", "After a while,"
 WHY_WANT = ("because {B.he} had lost {B.his} own", "because {B.he} had never seen a finer one",
             "because it might bring {B.him} luck", "to show it to a friend",
             "for no good reason at all", "because the children had asked for it")
+WHY_HOLD = ("because {B.he} had never seen a finer one", "because it might bring {B.him} luck",
+            "to show it to a friend", "for no good reason at all", "because it was so pretty")
 WHY_HIDE = ("so that nobody would steal it", "for a joke", "to keep it safe and dry",
             "because {A.he} was afraid of thieves", "and told nobody", "and hoped it would be safe")
 EXCUSES = ("Not today", "I am sorry, but I need it myself", "You would only lose it",
@@ -174,13 +176,20 @@ SENTENCES = {
         "With {B} was {A}, a {A.new} who owned {t.a}.",
         "{B}'s friend {A} the {A.new} was there as well, and {A.he} had {t.a}.",
     ),
+    # Somebody joins the others, in a story of one thing.
+    "join": (
+        "{A} the {A.new} was there too.",
+        "Beside {B.him} sat {A} the {A.new}.",
+        "With {B.him} was {A}, a {A.new}.",
+        "{B.His} friend {A} the {A.new} was there as well.",
+    ),
     "past": (
-        "{A.His} {w} had given {A} the {t.own}.",
-        "{A} had found {t.sure} {o}.",
-        "{A} never went anywhere without {A.his} {t.own}.",
-        "{A} was very proud of {A.his} {t.own}.",
+        "{A.His} {w} had given {A.him} the {t.own}.",
+        "{A.He} had found {t.sure} {o}.",
+        "{A.He} never went anywhere without {A.his} {t.own}.",
+        "{A.He} was very proud of {A.his} {t.own}.",
         "Everybody knew that {t.sure} was {t.owner}'s.",
-        "It was a fine thing, {t.sure}, and {A} had paid well for it {o}.",
+        "It was a fine thing, {t.sure}, and {A.he} had paid well for it {o}.",
     ),
     # Going somewhere.
     "go": (
@@ -192,6 +201,13 @@ SENTENCES = {
         "{A} heard that help was needed, and {A.he} ran to the {p}.",
         '"They are waiting for me at the {p}," said {A}, and left the {A.place}.',
         '"Today I want to see the {p}," said {A}, and off {A.he} went.',
+    ),
+    "travel": (
+        "they all left the {A.place} and went to the {p}.",
+        "they said goodbye to the {A.place} and walked to the {p} together.",
+        "there was nothing more to do at the {A.place}, so all of them went to the {p}.",
+        '"Let us go to the {p}," they said, and left the {A.place} together.',
+        '"Today we want to see the {p}," they said, and off they went.',
     ),
     "fetch go": (
         "So {B} went to the {t.place}.",
@@ -213,6 +229,14 @@ SENTENCES = {
         '"I would love to have {t.owners}," said {B}.',
         '"If only I had {t.owners}!" thought {B}.',
     ),
+    "want it": (
+        "{A} showed {t.sure} to {B}, who wanted it, {w}.",
+        "{A} held up {t.sure}, and {B} could not stop looking at it.",
+        "{A} talked so much about {t.sure} that {B} wanted to hold it once.",
+        "{A} let {B} look at {t.sure}, and {B.he} wished to have it, {w}.",
+        '"I would love to have {t.sure}, {A}," said {B}.',
+        '"If only I had {t.sure}, and not {A}!" thought {B}.',
+    ),
     "want back": (
         "{B} wanted {B.his} {t.own} back.",
         "{B} missed {B.his} {t.own}.",
@@ -226,18 +250,18 @@ SENTENCES = {
         "And there, holding {t.sure}, was {t.holder}.",
     ),
     "ask": (
-        '"May I have {t.sure}?" asked {B}.',
-        "{B} asked {t.holder} for {t.sure}.",
+        '"May I have {t.sure}?" {B.he} asked.',
+        "{B.He} asked {t.holder} for {t.sure}.",
         '"Please, {t.holder}, let me have {t.sure}," said {B}.',
-        '"You have {t.sure}," {B} said to {t.holder}. "Will you give it to me?"',
-        "{B} took a deep breath and asked {t.holder} for {t.sure}.",
+        '"You have {t.sure}," {B.he} said to {t.holder}. "Will you give it to me?"',
+        "{B.He} took a deep breath and asked {t.holder} for {t.sure}.",
     ),
     "yes": (
         "{t.holder} gave {t.sure} to {B}.",
-        '"Of course," said {t.holder}, and gave {t.sure} to {B}.',
+        '"Of course," said {t.holder}, and gave {t.sure} to {B.him}.',
         "{t.holder} thought about it, nodded and gave {t.sure} to {B}.",
         "With a smile {t.holder} handed {t.sure} to {B}.",
-        '"Here it is," answered {t.holder}, and {B} took {t.sure}.',
+        '"Here it is," answered {t.holder}, and {B.he} took {t.sure}.',
         "At first {t.holder} said nothing, but then {t.he} gave {t.sure} to {B}.",
     ),
     "no": (
@@ -248,7 +272,7 @@ SENTENCES = {
     ),
     "thanks": (
         '"{w}," said {t.holder}.', '"{w}!" cried {t.holder}, who was {h} now.',
-        "That made {t.holder} {h}.",
+        "That made {t.him} {h}.",
     ),
     "now has": (
         "Now {t.holder} had {t.sure} at the {t.place}.",
@@ -264,7 +288,7 @@ SENTENCES = {
         '"I have something for {B}," said {A}, went to the {B.place} and gave {B.him} {t}.',
     ),
     "bring here": (
-        "{A} turned to {B} and gave {t} to {B}.",
+        "{A} turned to {B} and gave {t} to {B.him}.",
         "{A} put {t} into the hands of {B}.",
         "{A} thought that {B} should have {t}, and gave it to {B}.",
         '"This is for you," said {A}, and gave {t} to {B}.',
@@ -312,6 +336,12 @@ SENTENCES = {
         '"I wonder what is in {t.boxed}," said {B}.',
         '"{t.The} must be in {t.box}," said {B}.',
     ),
+    "look for it": (
+        "{B} was looking for {t.sure}.",
+        "{B} remembered where {t.sure} was.",
+        '"I wonder what is in {t.box}," said {B}.',
+        '"I need {t.sure} now," said {B}.',
+    ),
     "take out": (
         "{B} opened {t.box} {t.spot}, and there was {t.sure}.",
         "{B} looked into {t.box} {t.spot} and took out {t.sure}.",
@@ -346,6 +376,12 @@ SENTENCES = {
         "{A} asked {B} about {t.owners}, and heard that {t.holder} had it.",
         '"Who has {t.owners} now?" asked {A}. "It is with {t.holder}," said {B}.',
         '"Tell me who has {t.owners}," said {A}. "I think {t.holder} has it," answered {B}.',
+    ),
+    "who has it": (
+        '{A} wanted to know who had {t.sure} now. "It is with {t.holder}," said {B}.',
+        "{A} asked {B} about {t.sure}, and heard that {t.holder} had it.",
+        '"Who has {t.sure} now?" asked {A}. "It is with {t.holder}," said {B}.',
+        '"Tell me who has {t.sure}," said {A}. "I think {t.holder} has it," answered {B}.',
     ),
     "where is": (
         '{A} asked where {C} was today. "At the {C.place}," said {B}.',
@@ -413,6 +449,15 @@ SENTENCES = {
     "end empty": (
         "{A} was at the {A.place} with empty hands.",
         "{A} was at the {A.place} and had nothing.",
+    ),
+    "end held": (
+        "{t.sure} was with {t.holder}, and all of them were at the {A.place}.",
+        "{t.holder} had {t.sure}, and all of them were at the {A.place}.",
+        "they were all at the {A.place}, and {t.sure} was with {t.holder}.",
+    ),
+    "end all": (
+        "they were all at the {A.place}.",
+        "all of them were at the {A.place}.",
     ),
     "end box": ("{t.The} lay in {t.box} {t.spot} at the {t.place}.",),
     "moral": (
@@ -504,6 +549,8 @@ class Story:
 class Teller:
     """Tells one story: the state of its world, its text so far, and what its choices cost."""
 
+    kinds = (4, 1)  # how often a story has one thing, how often several
+
     def __init__(self, choose, n_questions=None, recaps=False):
         self.choose = choose      # weights -> index: the only source of chance
         self.n_questions = n_questions  # behind each story; None: two to four, or none
@@ -514,6 +561,8 @@ class Teller:
         self.sentences = 0        # sentences ended so far
         self.fresh = True         # at the start of a paragraph?
         self.people, self.things, self.boxes = [], [], []
+        self.been = {}            # the places of the story so far, in their order
+        self.single = False       # one thing, and everybody at one place?
         self.told = {}            # fact -> the sentence that last told it
         self.recalls = []
 
@@ -579,7 +628,11 @@ class Teller:
     def person(self, who, form):
         names = [each.name for each in self.people]
         if form == "":
-            who.name = who.name or self.pick([name for name in WOMEN + MEN if name not in names])
+            if not who.name:
+                free = [name for name in WOMEN + MEN if name not in names]
+                if self.single and len(names) == 1:  # a man and a woman
+                    free = [name for name in free if (name in WOMEN) != self.people[0].she]
+                who.name = self.pick(free)
             self.say(who.name)
             self.know("name", who)
         elif form == "new":
@@ -707,9 +760,8 @@ class Teller:
     # ---- the state ----
 
     def places(self):
-        """The places that the story has so far, each once, in the order of the people."""
-        known = [each.place for each in self.people] + [each.place for each in self.boxes]
-        return list(dict.fromkeys(known))
+        """The places that the story has had so far, each once."""
+        return list(self.been)
 
     def held(self, who):
         return [thing for thing in self.things if thing.keeper is who]
@@ -729,6 +781,7 @@ class Teller:
 
     def move(self, who, place):
         who.place = place
+        self.been[place] = None
         self.know("place", who, late=1)
 
     # ---- the story's parts ----
@@ -754,8 +807,16 @@ class Teller:
             self.write(f"Long ago, on a day in {season}, {self.pick(day)}.")
 
     def meet(self):
-        """Introduce somebody: name, place, role and thing are all told by one sentence."""
+        """Introduce somebody: name, place, role and thing are all told by one sentence.
+
+        If the second one has no thing, nobody after him has, and they stay together.
+        """
         friend = self.people[-1] if self.people else None
+        if len(self.people) == 1:
+            self.single = self.pick([True, False], self.kinds)
+        if self.single:
+            self.join(friend)
+            return
         there = friend is not None and self.pick([True, False], [2, 3])
         who = Person()
         thing = Thing(owner=who, keeper=who)
@@ -767,6 +828,12 @@ class Teller:
         self.things.append(thing)
         if self.pick([True, False], [1, 2]):
             self.tell("past", A=who, t=thing, w=GIVERS, o=ORIGINS)
+
+    def join(self, friend):
+        who = Person()
+        self.tell("join", A=who, B=friend)
+        self.move(who, friend.place)
+        self.people.append(who)
 
     def choose_place(self, places, weights=None):
         self.chosen = self.pick(places, weights)
@@ -825,7 +892,7 @@ class Teller:
                 if isinstance(thing.keeper, Box)]
 
     def fetch(self, who, thing):
-        self.tell("look for", lead=True, B=who, t=thing)
+        self.tell("look for it" if self.single else "look for", lead=True, B=who, t=thing)
         self.get(who, thing, sure=True)
 
     def can_bring(self):
@@ -835,7 +902,7 @@ class Teller:
     def bring(self, who, thing, to):
         lead = True
         others = [each for each in self.near(who) if each is not to]
-        if to is thing.owner:
+        if to is thing.owner and not self.single:
             self.tell("bring back", lead, A=who, t=thing)
             lead = False
         elif others and self.pick([True, False]):
@@ -871,7 +938,7 @@ class Teller:
         self.tell("hide", lead=True, A=who, t=thing, x=box, w=WHY_HIDE)
         self.put(thing, box)
         self.result(thing)
-        if self.pick([True, False]):
+        if not self.single and self.pick([True, False]):
             self.go(who)
 
     def can_sneak(self):
@@ -911,6 +978,34 @@ class Teller:
         else:
             self.tell("where is", lead=True, A=a, B=b, C=self.pick(third))
 
+    # In a story of one thing everybody is at one place, and nobody asks whose it is.
+
+    def want(self, who, thing):
+        self.tell("want it", lead=True, A=thing.keeper, B=who, t=thing, w=WHY_HOLD)
+        self.get(who, thing, sure=False)
+
+    def can_search_it(self):
+        return [case for case in self.can_search() if case[1] is case[0].keeper
+                or isinstance(case[0].keeper, Box)]
+
+    def can_ask_it(self):
+        return [(a, b, thing) for thing in self.things for a, b in self.can_ask()
+                if isinstance(thing.keeper, Person) and thing.keeper not in (a, b)]
+
+    def ask_it(self, a, b, thing):
+        self.tell("who has it", lead=True, A=a, B=b, t=thing)
+
+    def can_travel(self):
+        return [(thing,) for thing in self.things if isinstance(thing.keeper, Person)]
+
+    def travel(self, thing):
+        places = [place for place in PLACES if place != thing.keeper.place]
+        self.tell("travel", lead=True, A=self.people[0], p=lambda: self.choose_place(places))
+        for who in self.people:
+            self.move(who, self.chosen)
+        if self.pick([True, False]):
+            self.tell("carrying", A=thing.keeper, u=thing)
+
     def can_visit(self):
         return [(a, b) for a in self.people for b in self.people if a is not b]
 
@@ -927,13 +1022,18 @@ class Teller:
 
     def aside(self):
         """A sentence in which nothing happens: what is still so, a feeling, the season."""
-        kind = self.pick(["thing", "person", "feeling", "sight"], [6, 6, 3, 1])
-        if kind == "thing":
+        weights = [8, 3, 0, 1] if self.single else [6, 6, 3, 1]
+        kind = self.pick(["thing", "person", "feeling", "sight"], weights)
+        if kind == "thing" and self.single:
+            thing, = self.things
+            still = ["still held", "still with"] if isinstance(thing.keeper, Person) else ["still in"]
+            self.tell(self.pick(still), A=thing.keeper, t=thing, u=thing, w=TASKS)
+        elif kind == "thing":
             thing = self.pick(self.things)
             self.tell("still held" if isinstance(thing.keeper, Person) else "still in", t=thing)
         elif kind == "person":
             who = self.pick(self.people)
-            held = self.held(who)
+            held = [] if self.single else self.held(who)
             if held and self.pick([True, False]):
                 self.tell("still with", A=who, u=self.pick(held), w=TASKS)
             else:
@@ -949,6 +1049,11 @@ class Teller:
 
     def recap(self):
         """Where everybody is by now, and with what."""
+        if self.single:
+            thing, = self.things
+            event = "end held" if isinstance(thing.keeper, Person) else "end all"
+            self.tell(event, A=self.people[0], t=thing)
+            return
         for who in self.people:
             self.tell("end with" if self.held(who) else "end empty", A=who)
 
@@ -990,21 +1095,21 @@ class Teller:
         self.meet()
         while len(self.people) < 4 and self.pick([True, False], [1, 4]):
             self.meet()
-        more = True
+        kinds, more = TOGETHER if self.single else EVENTS, True
         while more:
             self.paragraph()
             self.lead = self.pick((*LEADS, ""), [1] * len(LEADS) + [6])
             if self.lead:
                 self.say(self.lead)
-            events = [(weight, able(self), event) for weight, able, event in EVENTS]
+            events = [(weight, able(self), event) for weight, able, event in kinds]
             events = [each for each in events if each[1]]
             _, cases, event = self.pick(events, [weight for weight, _, _ in events])
             event(self, *self.pick(cases))
-            if self.recaps and self.pick([True, False]):
+            if self.recaps and not self.single and self.pick([True, False]):
                 self.recap()
             else:
                 self.aside()
-            more = self.pick([True, False], [4, 5])
+            more = self.pick([True, False], [6, 5] if self.single else [4, 5])
         self.closing()
         if self.n_questions or self.pick([True, False], [4, 1]):
             self.questions()
@@ -1018,6 +1123,13 @@ EVENTS = (
     (3, Teller.can_hide, Teller.hide), (1, Teller.can_sneak, Teller.sneak),
     (4, Teller.can_search, Teller.search), (2, Teller.can_ask, Teller.ask),
     (2, Teller.can_visit, Teller.visit), (2, Teller.can_leave, Teller.leave),
+)
+TOGETHER = (
+    (5, Teller.can_borrow, Teller.want), (4, Teller.can_fetch, Teller.fetch),
+    (3, Teller.can_bring, Teller.bring), (2, Teller.can_hide, Teller.hide),
+    (1, Teller.can_sneak, Teller.sneak), (1, Teller.can_search_it, Teller.search),
+    (2, Teller.can_ask_it, Teller.ask_it), (1, Teller.can_visit, Teller.visit),
+    (1, Teller.can_travel, Teller.travel),
 )
 
 

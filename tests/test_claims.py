@@ -22,7 +22,7 @@ def told(seed, n, **more):
 STORY = """One morning in spring, the sun shone on the wet roofs. At the mill stood Mira the \
 doctor, who was holding a plain red doll. Tom the smith was at the inn with his big iron key.
 Before long, Mira wanted Tom's big iron key, because she had lost her own. So Mira went to the \
-inn. Mira asked Tom for the big iron key. With a smile Tom handed the big iron key to Mira. \
+inn. She asked Tom for the big iron key. With a smile Tom handed the big iron key to Mira. \
 Now Mira had the big iron key at the inn.
 At last Tom hid the big iron key in a new tin box under the stairs, for a joke.
 When evening came, Mira was at the inn with the plain red doll. Tom was at the inn and had nothing.
@@ -35,12 +35,12 @@ def false_in(text):
 
 @pytest.mark.parametrize("recaps", [False, True])
 def test_the_world_s_own_stories_are_read_whole_and_claim_nothing_false(recaps):
-    found = score(told(3, 300, recaps=recaps))
+    found = score(told(3, 1200, recaps=recaps))
     for kind in KINDS:
         true, claimed = found[kind]
         assert true == claimed > 300, kind
     unread, sentences = found["unread"]
-    assert unread == 0 and sentences > 3000
+    assert unread == 0 and sentences > 8000
 
 
 def test_every_event_of_the_world_is_met_in_its_stories():
@@ -51,7 +51,7 @@ def test_every_event_of_the_world_is_met_in_its_stories():
             met.add(event)
             super().take(event, match, slots)
 
-    for text in told(4, 400):
+    for text in told(4, 2000):
         Noting().story(text)
     events = {event for event in world.SENTENCES if not event.startswith("question")}
     assert events == met
@@ -68,7 +68,7 @@ def test_a_story_by_hand():
 @pytest.mark.parametrize("right, wrong, kind", [
     ("Tom the smith was at the inn", "Mira the smith was at the inn", "names"),
     ("So Mira went", "So Anna went", "names"),
-    ("Mira asked Tom for", "Tom asked Tom for", "names"),
+    ("handed the big iron key to Mira", "handed the big iron key to Tom", "names"),
     ("wanted Tom's big iron key", "wanted Tom's big tin key", "things"),
     ("wanted Tom's big iron key", "wanted Tom's big iron bell", "things"),
     ("wanted Tom's big iron key", "wanted Mira's big iron key", "owners"),
@@ -120,10 +120,10 @@ def test_names_put_in_each_other_s_place_are_noticed_in_real_stories():
 
 
 def test_noise_is_unread():
-    found = score(["One day of. Answer: fl. The pl the at with. Tom. Oscar the whe."])
+    found = score(["One day of. Answer: fl. The pl the at with. Tom. Leo the whe."])
     assert found["unread"] == (4, 4) and found["names"] == (0, 0)
     assert score([]) == {**{kind: (0, 0) for kind in KINDS}, "unread": (0, 0)}
-    head, rows = claims.table_rows({"a": score(told(8, 2)), "none": score([])})
+    head, rows = claims.table_rows({"a": score(told(8, 10)), "none": score([])})
     assert len(head) == len(rows[0]) == len(rows[1])
     assert [cell.split(" of")[0] for cell in rows[0][1:]] == ["100 %"] * 6 + ["0 %"]
     assert rows[1][1:] == ["–"] * 7

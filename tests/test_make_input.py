@@ -186,7 +186,8 @@ def test_questions_are_answered_from_the_story():
             closing = body.splitlines()[-1]
             holders = [line for line in closing.split(".") if f"the {thing}" in line]
             if holders:
-                assert re.search(rf"\b{name} (was|sat) at", holders[0]), story.text
+                assert re.search(rf"\b{name} (was|sat) at|\b{name} had|\bwith {name}$|\bwith {name},",
+                                 holders[0]), story.text
                 n += 1
         for role, name in re.findall(r"Who was the (\w+)\? Answer: (\w+)\.", story.text):
             assert re.search(rf"{name}( the|, a) {role}|[Aa] {role} (called|whose name was) {name}",
@@ -201,10 +202,10 @@ def test_as_many_questions_as_asked_for_are_behind_every_story():
     for story in told:
         asked = [line.split("?")[0] for line in story.text.split("\n") if "Question: " in line]
         assert len(asked) == len(set(asked)) == 7
-    # As many as there are where there are no more: two people and two things have ten to twelve.
+    # As many as there are where there are no more: two people and one thing have nine or ten.
     counts = [make_input.tell_story(rng, n_questions=99).text.count("Question: ")
               for _ in range(100)]
-    assert min(counts) in range(10, 13) and max(counts) > 12
+    assert min(counts) in (9, 10) and max(counts) > 12
 
 
 def test_more_questions_cost_what_their_one_way_of_asking_costs():
@@ -219,12 +220,14 @@ def test_more_questions_cost_what_their_one_way_of_asking_costs():
 def test_recaps_cost_what_their_one_way_of_telling_costs():
     """One is told, and everything else is as without: each story in one way only."""
     rng, n = random.Random(10), 0
-    told = [make_input.tell_story(rng, recaps=True) for _ in range(200)]
-    for story in sorted(told, key=lambda each: len(each.text))[:60]:
+    told = [make_input.tell_story(rng, recaps=True) for _ in range(600)]
+    for story in sorted(told, key=lambda each: len(each.text)):
         recaps = re.findall(r"(?<=[.!?] )(\w+) (?:was|sat) at the [^.]*\. \w+ (?:was|sat) at the ",
                             story.text.split("\nQuestion:")[0].rpartition("\n")[0])
-        if not recaps or n == 4:
+        if not recaps:
             continue
+        if n == 4:
+            break
         found, astray = derivations(story.text, recaps=True)
         assert len(found) == 1 and len(astray) > 100
         assert found[0].bits == pytest.approx(story.bits, abs=1e-9)
