@@ -36,7 +36,7 @@ class Config:
     context_length: int = 256  # tokens the model may look at, T
     batch_size: int = 4  # sequences in a micro-batch, B
     grad_accum: int = 1  # micro-batches a step
-    n_head: int = 8  # attention heads, H
+    n_head: int = 4  # attention heads, H
     n_embd: int = 128  # width of the residual stream, C
     attention: Literal["full", "dot", "mean"] = "full"  # full, or taken apart: see the module
     qkv_bias: bool = False  # biases for queries, keys and values, as in GPT-2

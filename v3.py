@@ -40,12 +40,13 @@ class Config:
     context_length: int = 256  # tokens the model may look at, T
     batch_size: int = 4  # sequences in a micro-batch, B
     grad_accum: int = 1  # micro-batches a step
-    n_head: int = 8  # attention heads, H
+    n_head: int = 4  # attention heads, H
     n_embd: int = 128  # width of the residual stream, C
     n_layer: int = 2  # blocks in the stack
     dropout: float = 0.0  # share of activations set to zero while training
     activation_checkpointing: bool = False  # keep only blocks' inputs, compute the rest again
     qkv_bias: bool = False  # biases for queries, keys and values, as in GPT-2
+    mimetic_start: bool = True  # attention begins by looking for what is alike and copying it
     steps: int = 1500  # updates of the parameters
     learning_rate: float = 0.002  # AdamW's step size
     warmup_steps: int = 100  # steps in which the learning rate rises to that
@@ -159,6 +160,10 @@ class LanguageModel(nn.Module):
                 nn.init.zeros_(parameter)
             if name.endswith(("proj.weight", "down.weight")):  # what the 2 * n_layer sums add up
                 nn.init.normal_(parameter, std=0.05 / math.sqrt(2 * config.n_layer))
+        for block in self.blocks if config.mimetic_start else ():  # cf. Trockman & Kolter 2023
+            q, k, v = block.attention.qkv.weight.data.chunk(3)  # (C, C) each
+            k.copy_(q)  # what is alike has a high score, and is handed on about as it is:
+            block.attention.proj.weight.data.copy_(v.T / math.sqrt(2 * config.n_layer))
         # Neighbours alike and distances even from the start: learned from noise, that takes long.
         self.position_embedding.weight.data = 0.05 * sinusoids(config.context_length, config.n_embd)
 

@@ -25,7 +25,7 @@ SAFE_TO_CHANGE = (
 ).split()
 
 # Fields that runs made before them lack in their settings: what they did is what these are there.
-LATER = {"activation_checkpointing": False}
+LATER = {"activation_checkpointing": False, "mimetic_start": False}
 
 POSITIVE = "vocab_size context_length batch_size eval_every max_new_tokens grad_accum n_head n_embd"
 DEVICES = "auto, cpu, cuda (or cuda:1, the second one) or mps"

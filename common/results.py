@@ -26,7 +26,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from common.cli import run_command, run_main
+from common.cli import LATER, run_command, run_main
 from common.errors import UserError
 from common.files import read_json, write_json
 
@@ -39,10 +39,10 @@ WIKITEXT = {"data": "wikitext-2", "vocab-size": 4096}
 TABLE = WIKITEXT | {"steps": 250, "eval-every": 125}
 BLOCK = WIKITEXT | {"n-head": 4, "batch-size": 8, "steps": 2000, "eval-every": 1000}
 CONTROL = WIKITEXT | {"batch-size": 8, "grad-accum": 1, "steps": 2000, "eval-every": 1000}
-STACK = BLOCK | {"learning-rate": 0.003, "dtype": "bfloat16"}
+STACK = BLOCK | {"learning-rate": 0.003, "mimetic-start": False, "dtype": "bfloat16"}
 SHORT = STACK | {"steps": 500, "eval-every": 500}
 LONG = STACK | {"n-layer": 4, "steps": 3600, "eval-every": 600}
-MORE = {"data": "more.txt", "n-head": 4, "dtype": "bfloat16"}
+MORE = {"data": "more.txt", "dtype": "bfloat16"}
 MORE |= {"steps": 15000, "eval-every": 5000}
 # What makes that text, whose stories are read two or three times.
 MAKE_MORE = "data/make_input.py --bytes 30000000 --seed 2 --recaps --out more.txt".split()
@@ -50,8 +50,11 @@ VOCABULARIES = (512, 1024, 4096, 16384)
 
 
 def flags(settings):
-    """Settings as arguments: {"vocab-size": 4096} is ["--vocab-size", "4096"]."""
-    return [part for key, value in settings.items() for part in (f"--{key}", str(value))]
+    """Settings as arguments: {"n-head": 4, "compile": False} is ["--n-head", "4", "--no-compile"].
+    """
+    parts = [[f"--no-{key}"] if value is False else [f"--{key}", str(value)]
+             for key, value in settings.items()]  # fmt: skip
+    return [part for each in parts for part in each]
 
 
 # What is published: name, the arguments, the seeds. A name begins with its version.
@@ -231,8 +234,10 @@ def _is_made_as(command):
     """True where more.txt is there, made by this command; by another, it is another text."""
     with contextlib.suppress(UserError, OSError):
         about = read_json(ROOT / "more.json", "what make_input.py wrote of a text")
-        made_as = about.get("command")
-        return (ROOT / "more.txt").exists() and made_as == " ".join(["python", *command])
+        made_as, world = about.get("command"), about.get("format")
+        sample = read_json(ROOT / "data" / "input.json", "what make_input.py wrote of the sample")
+        same = made_as == " ".join(["python", *command]) and world == sample.get("format")
+        return (ROOT / "more.txt").exists() and same
     return False
 
 
@@ -367,7 +372,8 @@ def _has_settings(result, args):
     off = {"--" + arg.removeprefix("--no-"): "False" for arg in args if arg.startswith("--no-")}
     args = [arg for arg in args if not arg.startswith("--no-")]
     wanted = dict(zip(args[::2], args[1::2], strict=True)) | off  # flag, value, flag, value, ...
-    made = {"--" + key.replace("_", "-"): str(value) for key, value in result["config"].items()}
+    config = LATER | result["config"]
+    made = {"--" + key.replace("_", "-"): str(value) for key, value in config.items()}
     return all(made.get(flag) == value for flag, value in wanted.items())
 
 

@@ -43,6 +43,7 @@ FLAGS = {  # field: values that can't be meant; WANTED has what the message name
     "dropout": [*FLOAT, "-0.1", "1", "2", "inf"],
     "activation_checkpointing": SWITCH,
     "qkv_bias": SWITCH,
+    "mimetic_start": SWITCH,
     "attention": ["", "Linear", "sparse", "0"],
     "position": ["", "ALiBi", "absolute", "0"],
     "rope_base": [*FLOAT, "0", "1", "-10", "inf"],
@@ -75,7 +76,8 @@ WANTED = {  # field: the message has this instead of the flag's name
     "tokenizer": "tokenizer|read",
     "out_dir": "folder|--out-dir",
 }
-SWITCHES = "end_of_text activation_checkpointing qkv_bias compile resume sample_only".split()
+SWITCHES = "end_of_text activation_checkpointing qkv_bias mimetic_start compile resume sample_only"
+SWITCHES = SWITCHES.split()
 for name in SWITCHES:
     WANTED[name] = "a switch|Unrecognized options|no run in"
 

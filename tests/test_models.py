@@ -357,3 +357,22 @@ def test_rope_refuses_heads_of_an_odd_width():
 
     with pytest.raises(UserError, match="needs an even width of head, not 3"):
         model_of(load("v4"), position="rope", n_embd=12, n_head=4)
+
+
+@pytest.mark.parametrize("version", ["v3", "v4"])
+def test_a_mimetic_start_looks_for_what_is_alike_and_copies_it(version):
+    """And it changes nothing else: the other weights are those of a start without it."""
+    weights = {}
+    for switch in (True, False):
+        torch.manual_seed(1)
+        model, config = model_of(load(version), mimetic_start=switch)
+        weights[switch] = {name: p.detach() for name, p in model.named_parameters()}
+    for layer in range(config.n_layer):
+        qkv, proj = (f"blocks.{layer}.attention.{name}.weight" for name in ("qkv", "proj"))
+        q, k, v = weights[True][qkv].chunk(3)
+        assert torch.equal(q, k)
+        torch.testing.assert_close(weights[True].pop(proj), v.T / math.sqrt(2 * config.n_layer))
+        old_q, old_k, old_v = weights[False].pop(qkv).chunk(3)
+        assert torch.equal(q, old_q) and torch.equal(v, old_v) and not torch.equal(k, old_k)
+        del weights[True][qkv], weights[False][proj]
+    assert all(torch.equal(p, weights[False][name]) for name, p in weights[True].items())
