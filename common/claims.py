@@ -20,14 +20,16 @@ sentence (tests/test_claims.py). Pronouns, the season and the time of day are no
 
 import dataclasses
 import functools
+import json
 import re
 from collections import Counter
 from dataclasses import dataclass, field
 
 from common.cli import run_command, run_main
 from common.errors import UserError
+from common.files import atomic_write
 from common.probes import refuse_other_worlds, world
-from common.results import markdown
+from common.results import markdown, mean_and_deviation
 from common.saved import evaluating, open_run
 
 KINDS = ("names", "things", "owners", "holders", "places")
@@ -283,7 +285,8 @@ class Reader:
             place, spot = self.places.get(A), said["x", "spot"]
             box = self.called(said["x", "any"])
             if box in self.spots:
-                self.claim("places", (self.places[box], self.spots[box]) == (place, spot))
+                there = self.places.get(box), self.spots[box]
+                self.claim("places", there == (place, spot))
             self.places[box], self.spots[box] = place, spot
             self.holders[thing] = box
 
@@ -300,18 +303,30 @@ def score(stories):
 
 
 def table_rows(scores):
-    """Head and rows of the table of {label: score(...)}: shares, and of how many."""
+    """Head and rows of the table of {label: [score(...) of each seed]}: shares, and of how many.
+
+    Of several seeds: the mean of their shares ± the standard deviation.
+    """
     rows = []
-    for label, found in scores.items():
-        cells = [f"{100 * a / n:.0f} % of {n}" if n else "–" for a, n in found.values()]
-        right, n = (sum(found[kind][i] for kind in KINDS) for i in (0, 1))
-        rows.append([label, f"{100 * right / n:.0f} % of {n}" if n else "–", *cells])
+    for label, seeds in scores.items():
+        wholes = [{"true claims": [sum(one[kind][i] for kind in KINDS) for i in (0, 1)], **one}
+                  for one in seeds]  # fmt: skip
+        cells = [label]
+        for kind in ("true claims", *KINDS, "unread"):
+            pairs = [one[kind] for one in wholes if one[kind][1]]
+            mean, deviation = mean_and_deviation([100 * a / n for a, n in pairs] or [0])
+            around = "" if deviation is None else f" ± {deviation:.0f}"
+            of = sum(n for _, n in pairs)
+            cells.append(f"{mean:.0f} %{around} of {of:,}" if of else "–")
+        rows.append(cells)
     return ["stories of", "true claims", *KINDS, "unread"], rows
 
 
 def hold(runs: tuple[str, ...], stories: int = 20, seed: int = 1, temperature: float = 0.8,
          device: str = "auto"):  # fmt: skip
     """Let finished runs on the sample tell stories, and count which of their claims are true.
+
+    Prints the table, and leaves claims.json in the runs' folders.
 
     Args:
         runs: folders of finished runs on the sample
@@ -331,7 +346,12 @@ def hold(runs: tuple[str, ...], stories: int = 20, seed: int = 1, temperature: f
         run = open_run(folder, device)
         label = run.label if run.label not in scores else str(run.folder)
         with evaluating(run.model):
-            scores[label] = score([tell(run, seed + n, temperature) for n in range(stories)])
+            found = score([tell(run, seed + n, temperature) for n in range(stories)])
+        scores[label] = [found]
+        about = {"version": run.version, "stories": stories, "seed": seed,
+                 "temperature": temperature, "found": found}  # fmt: skip
+        with atomic_write(run.folder / "claims.json", "w") as file:
+            file.write(json.dumps(about, indent=2) + "\n")
     print(markdown(*table_rows(scores), aligned=True))
 
 

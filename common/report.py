@@ -20,8 +20,8 @@ from common.cli import run_command, run_main
 from common.errors import UserError
 from common.files import atomic_write
 from common.plots import LOOKS, curves_figure
-from common.results import delta, diagnostic_rows, diff_size, lineage_rows, load_results
-from common.results import probe_rows, read_result, spread
+from common.results import claims_rows, delta, diagnostic_rows, diff_size, lineage_rows
+from common.results import load_results, probe_rows, read_result, spread
 
 CORPORA = {"sample": "the sample", "wikitext-2": "WikiText-2"}
 CONTEXT = 3  # unchanged lines shown around a change
@@ -317,6 +317,7 @@ def page(pictures=None):
         charts=charts,
         floor=results.floor(),
         probes=asked,
+        claims=claims_rows(),
         diagnostics=diagnostic_rows(),
         command="python -m common.results publish",
     )

@@ -132,6 +132,15 @@ def _is_diagnostics(found):
                     for row in (found, found["source"])))  # fmt: skip
 
 
+def _is_claims(about):
+    found = about.get("found") if isinstance(about, dict) else None
+    return (isinstance(found, dict) and _has_numbers(about, "stories seed temperature")
+            and {"names", "things", "owners", "holders", "places", "unread"} == {*found}
+            and all(isinstance(pair, list) and len(pair) == 2
+                    and all(isinstance(n, int) and 0 <= n < 1e9 for n in pair)
+                    for pair in found.values()))  # fmt: skip
+
+
 def _is_extrapolation(rows):
     keys = "times side_by_side sliding"
     return isinstance(rows, list) and all(_has_numbers(row, keys) for row in rows)
@@ -152,6 +161,7 @@ def _is_number_or_none(value):
 
 # What a run may have beside, and whether it is whole.
 EXTRAS = {"curve": _is_curve, "probes": _is_probes, "diagnostics": _is_diagnostics}
+EXTRAS |= {"claims": _is_claims}
 EXTRAS |= {"heldout": _has_perplexity, "extrapolation": _is_extrapolation}
 EXTRAS |= {"val_word_perplexity": _is_number_or_none, "environment": _is_environment}
 EXTRAS |= {"val_loss": lambda value: _has_numbers({"value": value}, "value")}
@@ -300,7 +310,7 @@ def outdated(jobs):
 
 def _questions(name):
     """What is asked of a published run: of the versions themselves, not of their variants."""
-    kinds = {"sample": ["probes", "diagnostics"], "sample-long": ["probes"]}
+    kinds = {"sample": ["probes", "diagnostics", "claims"], "sample-long": ["probes", "claims"]}
     kinds |= {"wikitext-2": ["diagnostics", "heldout"], "wikitext-2-long": ["heldout"]}
     return kinds.get(name.partition("-")[2], [])
 
@@ -667,15 +677,20 @@ def diagnostic_rows(corpus="sample"):
     return table_rows(lines)
 
 
-def claims_table():
-    """What the published samples claim, held against their own story (`common.claims`)."""
-    from common.claims import score, table_rows
+def claims_rows():
+    """Head and rows of what the runs' stories claim (`common.claims`), or None."""
+    from common.claims import table_rows
 
-    scores = {}
-    for label, name in [*((v, f"{v}-sample") for v in ORDER), ("v4, longer", "v4-sample-long")]:
-        if results := load_results(name):
-            scores[f"{label} ({len(results)})"] = score(map(_first_text, results.values()))
-    return markdown(*table_rows(scores))
+    def alike(one):
+        return json.dumps([one[key] for key in ("stories", "seed", "temperature")])
+
+    names = {version: f"{version}-sample" for version in ORDER}
+    names["v4, longer"] = LONGER["v4, longer"]
+    told = _measured("claims", alike, names)
+    if not told:
+        return None
+    return table_rows({f"{label} ({len(seeds)})": [one["found"] for one in seeds]
+                       for label, seeds in told.items()})  # fmt: skip
 
 
 def _if_measured(rows, command):
@@ -821,7 +836,7 @@ TABLES = {
     **{f"bench-{name}": lambda name=name: benchmark(name) for name in BENCHMARKS},
     "glimpses": lambda: glimpses("sample"),
     "probes": lambda: _if_measured(probe_rows(), "python -m common.probes"),
-    "claims": claims_table,
+    "claims": lambda: _if_measured(claims_rows(), "python -m common.claims"),
     "longer": lambda: _if_measured(probe_rows(LONGER), "python -m common.probes"),
     "diagnostics": lambda: _if_measured(diagnostic_rows(), "python -m common.diagnostics"),
     "diagnostics-wikitext-2": lambda: _if_measured(

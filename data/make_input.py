@@ -11,6 +11,10 @@ that later words can be told from earlier ones: Mira's old key stays brass, and 
 last still has it. A model that only knows the previous token cannot follow that. One that looks
 back can.
 
+Four stories in five are about one thing, and everybody stays together: who has it is whoever got
+it last, which two minutes of training teach. In the others everybody has a thing and goes his own
+ways; who has which takes two words at once to tell, and that is learned last.
+
 Every choice the program makes passes one function, `Teller.pick`, which also adds up
 -log2(probability). A choice is made only where the words that tell of it are written, and no two
 ways of choosing write the same text (tests/test_make_input.py checks it), so the sum is the
@@ -1225,7 +1229,7 @@ def main(arguments=None):
                              "behind most, two to four")
     parser.add_argument("--recaps", action="store_true",
                         help="tell after half of the events where everybody is by now, and with "
-                             "what")
+                             "what, in stories of several things")
     parser.add_argument("--out", type=Path, default=here, metavar="FILE",
                         help="where the text goes (%(default)s)")
     options = parser.parse_args(arguments)

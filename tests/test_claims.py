@@ -1,5 +1,6 @@
 """Claims: the world's own stories make none that is false; what is broken on purpose is found."""
 
+import json
 import random
 import re
 
@@ -123,10 +124,18 @@ def test_noise_is_unread():
     found = score(["One day of. Answer: fl. The pl the at with. Tom. Leo the whe."])
     assert found["unread"] == (4, 4) and found["names"] == (0, 0)
     assert score([]) == {**{kind: (0, 0) for kind in KINDS}, "unread": (0, 0)}
-    head, rows = claims.table_rows({"a": score(told(8, 10)), "none": score([])})
+    head, rows = claims.table_rows({"a": [score(told(8, 10))], "none": [score([])]})
     assert len(head) == len(rows[0]) == len(rows[1])
     assert [cell.split(" of")[0] for cell in rows[0][1:]] == ["100 %"] * 6 + ["0 %"]
     assert rows[1][1:] == ["–"] * 7
+
+
+def test_seeds_are_shares_with_their_spread():
+    one = {**{kind: (0, 0) for kind in KINDS}, "holders": (1, 2), "unread": (0, 4)}
+    two = {**one, "holders": (8, 8), "names": (1, 2)}
+    _, (row,) = claims.table_rows({"a": [one, two]})
+    assert row == ["a", "70 % ± 28 of 12", "50 % of 2", "–", "–", "75 % ± 35 of 10", "–",
+                   "0 % ± 0 of 8"]  # fmt: skip
 
 
 def test_the_command(tmp_path, capsys, monkeypatch):
@@ -136,7 +145,17 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     edit_json(folder / "config.json", config={"data": "sample"})
     claims.hold((str(folder),), stories=2)
     assert re.search(r"^\| v3 +\| – ", capsys.readouterr().out, re.M)
+    left = json.loads((folder / "claims.json").read_text(encoding="utf-8"))
+    assert left["stories"] == 2 and left["found"]["names"] == [0, 0]
     monkeypatch.setattr("sys.argv", ["claims.py"])
     with pytest.raises(SystemExit) as stop:
         run_main(lambda: claims.run_command(claims.hold, claims.__doc__))
     assert stop.value.code == 2 and "give the folder of a run" in capsys.readouterr().err
+
+
+def test_a_box_of_which_only_its_spot_was_told_may_be_used():
+    """Models name boxes that nobody has introduced."""
+    text = """One day it rained. At the mill stood Mira the doctor, who was holding a plain red doll.
+Then Mira remembered the plain red doll in the new tin box under the stairs.
+At last Mira hid the plain red doll in the new tin box under the stairs, for a joke."""
+    assert [kind for kind, _ in false_in(text)] == ["holders", "places", "holders", "places"]

@@ -120,6 +120,10 @@ FOUND = {
         **SHARES, "words": 8, "prompts": 1, "temperature": 0.8, "tokens_per_second": 100.0,
         "source": {**SHARES, "words": 8},
     },
+    "claims": {
+        "stories": 20, "seed": 1, "temperature": 0.8,
+        "found": dict.fromkeys("names things owners holders places unread".split(), [3, 4]),
+    },
 }  # fmt: skip
 
 
@@ -130,7 +134,7 @@ def project(tmp_path, monkeypatch):
     for version in results.ORDER:
         text = SCRIPT + f"# {version}\n" * (1 + results.ORDER.index(version))
         (tmp_path / f"{version}.py").write_text(text, encoding="utf-8")
-    for name in ("probes", "diagnostics"):
+    for name in FOUND:
         (tmp_path / "common").mkdir(exist_ok=True)
         (tmp_path / "common" / f"{name}.py").write_text(QUESTIONS, encoding="utf-8")
     (tmp_path / "questions.json").write_text(json.dumps(FOUND), encoding="utf-8")
@@ -391,7 +395,7 @@ def test_publish_makes_what_is_missing_and_only_that(project, monkeypatch, capsy
     for name in ("v0-sample-seed2", "v3-sample-dropout-seed1"):
         published = json.loads((project / "results" / f"{name}.json").read_text(encoding="utf-8"))
         assert [row["step"] for row in published.pop("curve")] == [0, 9]
-        for key in ("probes", "diagnostics"):  # of versions alone
+        for key in FOUND:  # of versions alone
             assert published.pop(key, None) == (None if "dropout" in name else FOUND[key])
         assert len(published["environment"].pop("code_sha256")) == 64
         assert len(published.pop("checksum")) == 64
@@ -409,7 +413,7 @@ def test_a_run_that_was_stopped_behind_the_training_is_not_trained_again(project
     calls(project)
     results.publish()
     assert calls(project, questions=True) == [
-        "probes v0-sample-seed1", "diagnostics v0-sample-seed1"
+        "probes v0-sample-seed1", "diagnostics v0-sample-seed1", "claims v0-sample-seed1"
     ]
     assert results.load_results("v0-sample")[1]["probes"] == FOUND["probes"]
 
@@ -500,19 +504,21 @@ def test_what_a_long_run_reads_is_made_for_it_once(project, monkeypatch):
     text = """import json, sys
 with open("made", "a") as made, open(sys.argv[-1], "w"), open("more.json", "w") as about:
     made.write("once ")
-    json.dump({"command": " ".join(["python", *sys.argv])}, about)
+    json.dump({"command": " ".join(["python", *sys.argv]), "format": 2}, about)
 """
     (project / "data" / "make_input.py").write_text(text, encoding="utf-8")
+    (project / "data" / "input.json").write_text('{"format": 2}', encoding="utf-8")
     results.publish()
     assert (project / "made").read_text(encoding="utf-8") == "once " and len(calls(project)) == 2
     assert results.load_results("v3-sample-long")[2]["probes"] == FOUND["probes"]
-    # A text of the same name that another command wrote is another text.
-    other = '{"command": "python data/make_input.py"}'
-    (project / "more.json").write_text(other, encoding="utf-8")
-    (project / "results" / "v3-sample-long-seed2.json").unlink()
-    shutil.rmtree(project / "runs" / "published" / "v3-sample-long-seed2")
-    results.publish()
-    assert (project / "made").read_text(encoding="utf-8") == "once once "
+    # A text of the same name that another command wrote is another text, and so is another world's.
+    about = json.loads((project / "more.json").read_text(encoding="utf-8"))
+    for n, other in enumerate(({"command": "python data/make_input.py"}, {"format": 1}), start=2):
+        (project / "more.json").write_text(json.dumps(about | other), encoding="utf-8")
+        (project / "results" / "v3-sample-long-seed2.json").unlink()
+        shutil.rmtree(project / "runs" / "published" / "v3-sample-long-seed2")
+        results.publish()
+        assert (project / "made").read_text(encoding="utf-8") == "once " * n
 
 
 def test_publish_makes_again_what_was_made_with_other_arguments(project, monkeypatch):
@@ -763,6 +769,21 @@ def test_diagnostics_are_means_beside_the_text_itself(project):
     ]
 
 
+def test_claims_are_shares_of_all_that_the_seeds_stories_say(project):
+    assert results.claims_rows() is None
+    few = {**FOUND["claims"], "found": {**FOUND["claims"]["found"], "names": [0, 4]}}
+    other = {**FOUND["claims"], "temperature": 0.0}
+    put_each(project, "v0-sample", "claims", [FOUND["claims"], few, None])
+    put_each(project, "v1-sample", "claims", [other])
+    put_each(project, "v4-sample-long", "claims", [few])
+    head, rows = results.claims_rows()
+    assert head[:3] == ["stories of", "true claims", "names"] and head[-1] == "unread"
+    assert [row[:4] for row in rows] == [
+        ["v0 (2)", "68 % ± 11 of 40", "38 % ± 53 of 8", "75 % ± 0 of 8"],
+        ["v4, longer (1)", "60 % of 20", "0 % of 4", "75 % of 4"],
+    ]
+
+
 POINT = {"step": 0, "tokens": 0, "seconds": 0.0, "val_bits_per_byte": 2.5}
 
 
@@ -775,7 +796,10 @@ POINT = {"step": 0, "tokens": 0, "seconds": 0.0, "val_bits_per_byte": 2.5}
         ("probes", probes(3, a=1)), ("probes", probes("a", copying=None)), ("diagnostics", []),
         ("diagnostics", {"source": 3}),
         ("diagnostics", diagnostics("0.5")), ("diagnostics", {**diagnostics(0.5), "source": {}}),
-        ("diagnostics", {**diagnostics(0.5), "words": None}),
+        ("diagnostics", {**diagnostics(0.5), "words": None}), ("claims", []),
+        ("claims", {**FOUND["claims"], "stories": "20"}),
+        ("claims", {**FOUND["claims"], "found": {}}),
+        ("claims", {**FOUND["claims"], "found": {**FOUND["claims"]["found"], "names": [3, "4"]}}),
     ],
 )  # fmt: skip
 def test_a_damaged_part_of_a_result_is_named(project, key, content):
