@@ -1,11 +1,12 @@
 """v3: scale, by a stack of blocks and what it takes to train one.
 
-Depth needs care: residual-scaled initialisation, warm-up and cosine decay, gradient clipping,
-weight decay on matrices, an AdamW that forgets sooner (its betas), dropout. Size needs machines:
-mixed precision, a fused attention kernel, and data parallelism
-(`torchrun --nproc-per-node=2 v3.py`). The step to here: `diff v2.py v3.py`.
+Depth needs care: residual-scaled initialisation, an attention that begins by copying what is alike
+(it pays on the sample, not on WikiText-2), warm-up and cosine decay, gradient clipping, weight
+decay on matrices, an AdamW that forgets sooner (its betas), dropout. Size needs machines: mixed
+precision, a fused attention kernel, and data parallelism (`torchrun --nproc-per-node=2 v3.py`).
+The step to here: `diff v2.py v3.py`.
 
-Expect stories that hang together: the second block can look up what the first has gathered.
+Expect fewer broken sentences: the second block can look up what the first has gathered.
 """
 
 import math

@@ -246,7 +246,7 @@ def _is_made_as(command):
         about = read_json(ROOT / "more.json", "what make_input.py wrote of a text")
         made_as, world = about.get("command"), about.get("format")
         sample = read_json(ROOT / "data" / "input.json", "what make_input.py wrote of the sample")
-        same = made_as == " ".join(["python", *command]) and world == sample.get("format")
+        same = made_as == " ".join(["python", *command]) and world == sample.get("format", "")
         return (ROOT / "more.txt").exists() and same
     return False
 
@@ -375,7 +375,14 @@ def _is_published(name, seed, args):
         return False
     result = read_result(path)
     _refuse_misnamed(path, name, result)
-    return _has_settings(result, args)
+    return _has_settings(result, args) and _is_of_this_sample(result)
+
+
+def _is_of_this_sample(result):
+    """False where a run on the sample read another one than lies here now."""
+    about = ROOT / "data" / "input.json"
+    sha256 = read_json(about, "what make_input.py wrote of the sample").get("sha256")
+    return result["data"].get("name") != "sample" or result["data"].get("sha256") in (sha256, None)
 
 
 def _has_settings(result, args):

@@ -481,7 +481,6 @@ SENTENCES = {
 }
 
 
-
 def by_adjective(table):
     """adjective -> the nouns that it goes with."""
     words = " ".join(table.values()).split()
@@ -982,7 +981,7 @@ class Teller:
         else:
             self.tell("where is", lead=True, A=a, B=b, C=self.pick(third))
 
-    # In a story of one thing everybody is at one place, and nobody asks whose it is.
+    # In a story of one thing everybody is at one place, and no event calls it by its owner.
 
     def want(self, who, thing):
         self.tell("want it", lead=True, A=thing.keeper, B=who, t=thing, w=WHY_HOLD)
@@ -1030,7 +1029,8 @@ class Teller:
         kind = self.pick(["thing", "person", "feeling", "sight"], weights)
         if kind == "thing" and self.single:
             thing, = self.things
-            still = ["still held", "still with"] if isinstance(thing.keeper, Person) else ["still in"]
+            held = isinstance(thing.keeper, Person)
+            still = ["still held", "still with"] if held else ["still in"]
             self.tell(self.pick(still), A=thing.keeper, t=thing, u=thing, w=TASKS)
         elif kind == "thing":
             thing = self.pick(self.things)

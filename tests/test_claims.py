@@ -155,7 +155,8 @@ def test_the_command(tmp_path, capsys, monkeypatch):
 
 def test_a_box_of_which_only_its_spot_was_told_may_be_used():
     """Models name boxes that nobody has introduced."""
-    text = """One day it rained. At the mill stood Mira the doctor, who was holding a plain red doll.
+    text = """One day it rained. At the mill stood Mira the doctor, who was holding a plain red \
+doll.
 Then Mira remembered the plain red doll in the new tin box under the stairs.
 At last Mira hid the plain red doll in the new tin box under the stairs, for a joke."""
     assert [kind for kind, _ in false_in(text)] == ["holders", "places", "holders", "places"]

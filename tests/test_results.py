@@ -529,6 +529,18 @@ def test_publish_makes_again_what_was_made_with_other_arguments(project, monkeyp
     assert results.load_results("v3-sample-dropout")[1]["val_bits_per_byte"] == 1.5
 
 
+def test_publish_makes_again_what_read_another_sample(project, monkeypatch):
+    monkeypatch.setattr(results, "PUBLISHED", {"v3-sample": ([], (1, 2))})
+    about = json.loads((project / "data" / "input.json").read_text(encoding="utf-8"))
+    about = json.dumps(about | {"sha256": "new"})
+    (project / "data" / "input.json").write_text(about, encoding="utf-8")
+    put(project / "results", "v3-sample", [9.0, 9.0], data={"name": "sample", "sha256": "new"})
+    other = project / "results" / "v3-sample-seed1.json"
+    other.write_text(other.read_text(encoding="utf-8").replace('"new"', '"old"'), encoding="utf-8")
+    results.publish()
+    assert [call.split()[0] + call[-2:] for call in calls(project)] == ["v3 1"]
+
+
 def test_publish_some_names_and_some_seeds(project, monkeypatch):
     results.publish(only="v4-sample-r", seeds=(2, 3, 77))
     assert [call.split()[0] + call[-2:] for call in calls(project)] == ["v4 2", "v4 3"]
