@@ -14,7 +14,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from common import results
-from common.cli import SAFE_TO_CHANGE
+from common.cli import LATER, SAFE_TO_CHANGE
 from common.errors import UserError
 from common.files import read_json
 from common.results import code_sha256, delta, diff_size, load_results, mean_and_deviation
@@ -170,7 +170,9 @@ def verdict(result):
     if not groups:
         return False, f"{bits} bits per byte; no run of {version} on {data} is published"
     settings = {
-        name: differing(found[min(found)]["config"], result["config"], NO_DIFFERENCE)
+        name: differing(
+            LATER | found[min(found)]["config"], LATER | result["config"], NO_DIFFERENCE
+        )
         for name, found in groups.items()
     }
     name = min(groups, key=lambda name: len(settings[name]))

@@ -18,7 +18,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from common.cli import SAFE_TO_CHANGE, run_command, run_main
+from common.cli import LATER, SAFE_TO_CHANGE, run_command, run_main
 from common.data import load_corpus
 from common.errors import UserError
 from common.files import atomic_write
@@ -197,7 +197,7 @@ def read_run(path):
     """(version, settings, metrics) of a run's folder, or of a published run's file in results/."""
     if path.is_file():
         result = read_result(path)
-        return result["version"], result["config"], result["curve"]
+        return result["version"], LATER | result["config"], result["curve"]
     from common.saved import read_settings
 
     return *read_settings(path), read_metrics(path)

@@ -186,6 +186,14 @@ CHECKS = {
         {"config": {"attention": "dot", "steps": 10, "dtype": "float32"}}, False,
         ["From v2-sample-dot differ:", "steps: 10, published 1500"],
     ),
+    "a setting that the published ones did not have yet, off": (
+        {"config": {"attention": "full", "steps": 1500, "dtype": "float32", "mimetic_start": False}},
+        True, ["as expected"],
+    ),
+    "that one on": (
+        {"config": {"attention": "full", "steps": 1500, "dtype": "float32", "mimetic_start": True}},
+        False, ["mimetic_start: True, published False"],
+    ),
     "the variant itself": (
         {"config": {"attention": "dot", "steps": 1500, "dtype": "float32", "prompt": "A"}}, False,
         ["published 1.900 ± 0.010 (3): lower than expected"],
