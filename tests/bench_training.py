@@ -1,24 +1,31 @@
 """How fast v3 and v4 train, beside transformers' GPT-2 of the same size, as ratios of one run.
 
     python tests/bench_training.py [--rounds 5] [--compile] [--size small|large]
+    python tests/bench_training.py --device cuda [--rounds 5] [--compile] [--dtype bfloat16]
 
 Same tokens, batch, context, number format and optimizer (fused AdamW, clipped gradients). Each
 model has a process of its own. In each round every one of them trains a few steps in turn, so that
 what slows the machine down slows all of them; ratios are taken within a round. v3 and v4 train as
 their scripts do, with `keep_freed_memory()`; GPT-2 as it comes, and once with that as well. "share"
 is the rate of the step's matrix products, counted from the sizes, in the machine's own rate for the
-same format, measured in the same round.
+same format, measured in the same round. On a GPU the batches are larger and GPT-2's own size comes
+first; beside each model stand its rate, the kernel its attention runs in, and the most memory that
+its tensors took, with the scripts' own estimate.
 """
 
 import argparse
+import math
 import multiprocessing
 import os
+import re
 import statistics
 import sys
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -28,14 +35,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lineage import load, machine  # noqa: E402
 
-from common.memory import keep_freed_memory  # noqa: E402
+from common.distributed import to_device  # noqa: E402
+from common.memory import estimate_memory, keep_freed_memory  # noqa: E402
 
 torch.set_num_threads(os.cpu_count())  # the tests make do with one
-B = 8
 SIZES = {  # layers, width, heads, context, vocabulary
     "small": (4, 128, 4, 128, 4096),
     "large": (6, 384, 6, 256, 8192),
+    "gpt2": (12, 768, 12, 1024, 50304),  # a GPU's alone
 }
+B = 8
+BATCH = {"cpu": dict.fromkeys(SIZES, B), "cuda": {"small": 256, "large": 128, "gpt2": 8}}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -44,63 +54,88 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--compile", action="store_true", help="compiled models in place of eager")
     parser.add_argument("--size", choices=SIZES, help="one of the sizes alone")
+    parser.add_argument("--dtype", choices=DTYPES, help="one of the number formats alone")
+    parser.add_argument("--device", choices=BATCH, default="cpu")
     options = parser.parse_args()
-    print(f"{machine()}, batch {B}")
-    print("compiled" if options.compile else "eager", end="\n\n")
-    for name in [options.size] if options.size else SIZES:
-        for dtype in DTYPES:
-            compare(name, dtype, options)
+    on_gpu = options.device == "cuda"
+    print(machine(options.device))
+    print("compiled" if options.compile else "eager", end="\n\n", flush=True)
+    lasting = start(options.device) if on_gpu else None  # to begin with a GPU takes seconds
+    sizes = list(SIZES)[::-1] if on_gpu else list(SIZES)[:2]
+    for size in [options.size] if options.size else sizes:
+        for dtype in [options.dtype] if options.dtype else DTYPES:
+            compare(size, dtype, options, lasting or start(options.device))
 
 
-def compare(size, dtype, options):
-    L, C, H, T, V = SIZES[size]
-    print(f"{size}: {L} layers x {C} wide, context {T}, vocabulary {V:,}, {dtype}")
-    spawn = multiprocessing.get_context("spawn")
-    pipes = {}
-    for name in MODELS:
-        pipes[name], end = spawn.Pipe()
-        args = (name, size, dtype, options.compile, end)
-        spawn.Process(target=serve, args=args, daemon=True).start()
-        end.close()
-        pipes[name].recv()  # it is warm
-    seconds, rates = {name: [] for name in MODELS}, []
+def start(device):
+    """A process for each model: {name: its pipe}."""
+    spawn, pipes = multiprocessing.get_context("spawn"), {}
+    for name, (_, _, there) in MODELS.items():
+        if device in there:
+            pipes[name], end = spawn.Pipe()
+            spawn.Process(target=serve, args=(name, device, end), daemon=True).start()
+            end.close()
+    return pipes
+
+
+def compare(size, dtype, options, pipes):
+    (L, C, _, T, V), B, on_gpu = SIZES[size], BATCH[options.device][size], options.device == "cuda"
+    print(f"{size}: {L} layers x {C} wide, context {T}, vocabulary {V:,}, batch {B}, {dtype}")
+    notes, at_once = {}, on_gpu and options.compile  # a GPU's machine has processors to compile on
+    for name, pipe in pipes.items():
+        pipe.send((size, dtype, options.compile))
+        notes[name] = None if at_once else pipe.recv()
+    if at_once:
+        notes = {name: pipe.recv() for name, pipe in pipes.items()}
+    able = {name: pipe for name, pipe in pipes.items() if not notes[name].startswith("failed")}
+    seconds, rates = {name: [] for name in able}, []
     for _ in range(options.rounds):
-        rates.append(matmul_rate(DTYPES[dtype]))
-        for name, pipe in pipes.items():
-            pipe.send(True)
+        rates.append(matmul_rate(DTYPES[dtype], options.device))
+        for name, pipe in able.items():
+            pipe.send("step")
             seconds[name].append(pipe.recv())
-    for pipe in pipes.values():
-        pipe.send(False)
+    for pipe in pipes.values() if not on_gpu else ():
+        pipe.send(None)
     # A product of (n, a) and (a, b) is 2nab operations; backward does it twice more. Attention
     # needs its two products for the half of the pairs that lie in the past.
     operations = B * T * (6 * (12 * L * C * C + V * C) + 6 * L * T * C)
-    theirs = seconds["GPT-2, transformers"]
-    for name, own in seconds.items():
+    theirs = seconds.get("GPT-2, transformers", [math.nan] * options.rounds)
+    for name, note in notes.items():
+        if name not in able:
+            print(f"  {name:26} {note}")
+            continue
+        own = seconds[name]
         speed = statistics.median(B * T / s for s in own)
         ratio = spread([b / a for a, b in zip(own, theirs, strict=True)])
         share = spread([operations / s / r for s, r in zip(own, rates, strict=True)])
-        print(f"  {name:26} {speed:9,.0f} tokens/s   x {ratio}   share {share}")
-    print(f"  matrix products alone: {statistics.median(rates) / 1e9:.0f} GFLOP/s\n", flush=True)
+        if on_gpu:
+            note = f"   {operations / statistics.median(own) / 1e12:.0f} TFLOP/s, {note}"
+        print(f"  {name:26} {speed:9,.0f} tokens/s   x {ratio}   share {share}{note}")
+    print(f"  matrix products alone: {statistics.median(rates) / 1e9:,.0f} GFLOP/s\n", flush=True)
 
 
-def serve(name, size, dtype, compiled, pipe):
-    """In a process of its own: for each message the seconds that a step took."""
-    make, kept = MODELS[name]
+def serve(name, device, pipe):
+    """In a process of its own: for a model's description what is to note of it, for each "step"
+    the seconds that one took."""
+    make, kept, _ = MODELS[name]
     if kept:
         keep_freed_memory()
-    model = make(SIZES[size])
-    if compiled:
-        model.compile()
-    step = Step(model, SIZES[size][-1], SIZES[size][3], dtype)
-    for _ in range(5):
-        step()
-    pipe.send(True)
-    n = 3 if size == "large" else 20
-    while pipe.recv():
-        before = time.perf_counter()
-        for _ in range(n):
-            step()
-        pipe.send((time.perf_counter() - before) / n)
+    step, n = None, 0
+    while job := pipe.recv():
+        if job == "step":
+            pipe.send(step.seconds(n))
+            continue
+        step = None  # the one before makes room
+        torch.cuda.empty_cache()
+        try:
+            size, dtype, compiled = job
+            step = Step(make, size, dtype, compiled, device)
+            note, n = "", 3 if size == "large" else 20
+            if device == "cuda":
+                note, n = step.note(), max(3, int(0.3 / step.seconds(3)))
+            pipe.send(note)
+        except Exception as error:  # too large for this GPU: the others go on
+            pipe.send("failed: " + (str(error).splitlines() or [type(error).__name__])[0])
 
 
 def ours(version, size, **changes):
@@ -126,38 +161,90 @@ def gpt2(size):
     return model
 
 
-MODELS = {  # how it is made, and whether its process keeps what is freed
-    "v3": (partial(ours, "v3"), True),
-    "v4, ALiBi": (partial(ours, "v4", position="alibi"), True),
-    "v4, RoPE": (partial(ours, "v4", position="rope"), True),
-    "GPT-2, transformers": (gpt2, False),
-    "GPT-2, keeps freed memory": (gpt2, True),
+MODELS = {  # how it is made, whether its process keeps what is freed, and where it is asked
+    "v3": (partial(ours, "v3"), True, "cpu cuda"),
+    "v4, ALiBi": (partial(ours, "v4", position="alibi"), True, "cpu cuda"),
+    "v4, RoPE": (partial(ours, "v4", position="rope"), True, "cpu cuda"),
+    "GPT-2, transformers": (gpt2, False, "cpu cuda"),
+    "GPT-2, keeps freed memory": (gpt2, True, "cpu"),
 }
 
 
 class Step:
-    """One training step on a fixed random batch."""
+    """One training step, on batches drawn from random tokens as the scripts draw them."""
 
-    def __init__(self, model, V, T, dtype):
-        self.model = model
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
-        self.autocast = torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16")
-        generator = torch.Generator().manual_seed(1)
-        self.x, self.y = torch.randint(V, (2, B, T), generator=generator)
+    def __init__(self, make, size, dtype, compiled, device):
+        _, _, _, T, V = SIZES[size]
+        self.device = torch.device(device)
+        self.config = SimpleNamespace(batch_size=BATCH[device][size], context_length=T, dtype=dtype)
+        self.tokens = np.random.default_rng(1).integers(V, size=2**20, dtype=np.uint16)
+        self.generator = torch.Generator().manual_seed(1)
+        self.get_batch = load("v3").get_batch
+        self.model = make(SIZES[size]).to(self.device)
+        if compiled:
+            torch._dynamo.reset()  # what it knows of another size would make these shapes dynamic
+            self.model.compile()
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3, fused=True)
+        self.autocast = torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16")
+        for _ in range(5):
+            self()
 
     def __call__(self):
         self.optimizer.zero_grad()
+        x, y = to_device(*self.get_batch(self.tokens, self.config, self.generator), self.device)
         with self.autocast:
-            logits = self.model(self.x)
+            logits = self.model(x)
             logits = getattr(logits, "logits", logits)  # transformers wraps them
-            loss = F.cross_entropy(logits.flatten(0, -2), self.y.flatten())
+            loss = F.cross_entropy(logits.flatten(0, -2), y.flatten())
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
 
+    def seconds(self, n):
+        """What one of n steps takes. On a GPU what they need is given back for the others' turn."""
+        finish = torch.cuda.synchronize if self.device.type == "cuda" else lambda: None
+        for _ in range(2 if self.device.type == "cuda" else 0):  # takes the memory again
+            self()
+        finish()
+        before = time.perf_counter()
+        for _ in range(n):
+            self()
+        finish()
+        took = (time.perf_counter() - before) / n
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return took
 
-def matmul_rate(dtype):
-    """Operations a second of large matrix products: the best of three sizes."""
+    def note(self):
+        """The kernel of the attention, and the most memory that tensors took."""
+        torch.cuda.reset_peak_memory_stats()
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            self()
+        torch.cuda.synchronize()
+        peak = f"{torch.cuda.max_memory_allocated() / 1e6:,.0f} MB"
+        names = " ".join(event.key for event in profile.key_averages())
+        kinds = re.findall(r"::_scaled_dot_product_(?:attention_)?([a-z]+)", names)
+        if type(self.model).__name__ == "LanguageModel":
+            estimate = sum(estimate_memory(self.model, self.config, self.device).values())
+            peak += f" (estimate {estimate:,.0f})"
+        return f"{' and '.join(sorted(set(kinds)))}, {peak}"
+
+
+def matmul_rate(dtype, device):
+    """Operations a second of large matrix products: the best of three sizes.
+
+    On a GPU one size fills it: the median of ten.
+    """
+    if device == "cuda":
+        a, b = torch.randn(2, 8192, 8192, dtype=dtype, device=device)
+        seconds = []
+        for _ in range(12):
+            torch.cuda.synchronize()
+            before = time.perf_counter()
+            a @ b
+            torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - before)
+        return 2 * 8192**3 / statistics.median(seconds[2:])
     rates = []
     for n in (512, 1024, 2048):
         a, b = torch.randn(n, n, dtype=dtype), torch.randn(n, n, dtype=dtype)

@@ -33,12 +33,21 @@ SMALL = {
 }
 
 
-def machine():
+def machine(device="cpu"):
     """What a benchmark's numbers belong to."""
     from common.run import processor
 
     n = torch.get_num_threads()
-    return f"{processor()}, {n} thread{'s' * (n > 1)}, torch {torch.__version__}"
+    on = f"{processor()}, {n} thread{'s' * (n > 1)}, torch {torch.__version__}"
+    if device != "cuda":
+        return on
+    driver = torch._C._cuda_getDriverVersion()  # 13000: for CUDA 13.0
+    driver = f"driver for CUDA {driver // 1000}.{driver % 1000 // 10}"
+    on = f"{torch.cuda.get_device_name()}, {driver}, {on}"
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    pinned = next(line.partition("==")[2] for line in lines if line.startswith("torch=="))
+    other = torch.__version__.partition("+")[0] != pinned
+    return on + f"\n(another torch than the {pinned} of requirements.txt)" * other
 
 
 def load(version):
