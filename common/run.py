@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from common.cli import SAFE_TO_CHANGE
 from common.data import detokenize
-from common.distributed import gather, mean_over_processes, rank, world_size
+from common.distributed import gather, mean_over_processes, rank, to_device, world_size
 from common.errors import NotFinite, UserError
 from common.files import atomic_write, failures_told, write_json
 from common.memory import describe_model, estimate_memory, keep_freed_memory
@@ -63,9 +63,10 @@ def compile_if_asked(model, config, device):
     try:
         model.compile()
         B = config.batch_size // world_size()
-        idx = torch.zeros(B, config.context_length, dtype=torch.long, device=device)
+        rows = torch.zeros(B, config.context_length + 1, dtype=torch.long)
+        x, _ = to_device(rows[:, :-1], rows[:, 1:], device)  # laid out as a batch is
         with torch.autocast(device.type, torch.bfloat16, enabled=config.dtype == "bfloat16"):
-            loss = model(idx).float().sum()
+            loss = model(x).float().sum()
         loss.backward()
         model.zero_grad()
     except Exception as error:  # whatever the compiler raises, the model itself still works
@@ -139,6 +140,7 @@ class Run:
         for number, handler in self.old_handlers.items():
             signal.signal(number, handler)
         self.old_handlers = {}
+        self._compiled(True)
         if self.bar is not None:
             self.bar.close()
         if self.lock is not None and self.lock.is_locked:
@@ -303,6 +305,7 @@ class Run:
         if due and step > self.recorded:
             self._stop_clock()
             self._refuse_weights()
+            self._compiled(False)
             return True
         return False
 
@@ -431,8 +434,15 @@ class Run:
         if step >= self.config.steps:
             return True
         if self.clock is None:
+            self._compiled(True)
             self.clock = time.perf_counter()
         return False
+
+    def _compiled(self, wanted):
+        """With --compile the steps alone run compiled. An evaluation's sizes, a sample's many
+        lengths among them, would be compiled one by one, for longer than a short run trains."""
+        if self.config.compile:
+            torch.compiler.set_stance("default" if wanted else "force_eager")
 
     def _leave(self, step):
         """End the process, which was told to stop, and say how to go on."""

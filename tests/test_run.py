@@ -30,6 +30,31 @@ def test_where_compiling_fails_the_run_says_why_and_goes_on(version, cache, monk
     assert losses[0] == losses[1] and len(losses[0]) == 4
 
 
+@pytest.mark.parametrize("version", ["v1", "v4"])
+def test_the_steps_alone_run_compiled(version, cache, monkeypatch):
+    """One graph, for the batches; evaluations and samples of many lengths run as they are."""
+    module, text, graphs, sizes = load(version), story_file(cache), [], set()
+
+    def compiler(graph, inputs):
+        graphs.append(graph)
+
+        def call(*args):
+            sizes.update(arg.shape for arg in args if getattr(arg, "dtype", None) == torch.long)
+            return graph(*args)
+
+        return call
+
+    def compiled(self):
+        self._compiled_call_impl = torch.compile(self._call_impl, backend=compiler)
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch.nn.Module, "compile", compiled)
+    run(module, monkeypatch, flags(module, data=text, out_dir=cache / "run", compile=True))
+    config = json.loads((cache / "run" / "config.json").read_text(encoding="utf-8"))["config"]
+    assert len(graphs) == 1 and sizes == {(config["batch_size"], config["context_length"])}
+    assert torch.compiler.is_compiling() is False and (cache / "run" / "result.json").exists()
+
+
 def test_overfitting_is_said_once_and_the_best_weights_are_kept(cache, monkeypatch, capsys):
     """A model far too large for four lines, trained for long on them."""
     module = load("v3")
