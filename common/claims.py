@@ -77,7 +77,8 @@ def sentences():
                 slot, _, form = part.partition(".")
                 before, inside = around.get(_kind(slot, form), ("", None))
                 inside = inside or kinds[_kind(slot, form)]
-                parts.append(f"{before}(?P<g{number}>{inside})")
+                part = f"{before}(?P<g{number}>{inside})"
+                parts.append(f"(?:{part}|[Ii]t)" if slot == "t" and form in world.IT else part)
                 slots[f"g{number}"] = slot, form
             found.append((len(fixed), event, re.compile("".join(parts)), slots))
     found.sort(key=lambda each: -each[0])
@@ -164,7 +165,7 @@ class Reader:
     def take(self, event, match, slots):
         """Hold a sentence against the state, then bring the state up to it."""
         self.sentence = match[0]
-        said = {slots[group]: text for group, text in match.groupdict().items()}
+        said = {slots[group]: text for group, text in match.groupdict().items() if text}
         (A, A_at, A_role), (B, B_at, _), (C, C_at, _) = (self.person(said, s) for s in "ABC")
         if event in ("meet", "meet there", "join"):
             self.introduce(A, A_role, said)
@@ -184,10 +185,11 @@ class Reader:
         box = box and self.called(box)
         if not thing and ("t", "boxed") in said:  # whatever is in it
             thing = next((each for each, where in self.holders.items() if where == box), None)
-        self.thing = thing = thing or self.thing
+        self.thing = thing = thing or other or self.thing
         self.owned(said, A, B, event)
         if event in ("travel", "end held", "end all") and A_at:  # everybody is there
-            self.claim("places", all(self.places[name] == A_at for name in self.people()))
+            together = [self.places[name] == A_at for name in self.people()]
+            self.claim("places", together and all(together))
             self.places.update(dict.fromkeys(self.people(), A_at))
         for name, place in ((A, A_at), (B, B_at), (C, C_at)):
             if name and place:
@@ -264,6 +266,9 @@ class Reader:
         if event in ("carrying", "still with"):
             self.claim("holders", self.holders.get(other) == A)
             self.holders[other] = A
+        if event in ("has it", "still has it") and A:
+            self.claim("holders", self.holders.get(thing) == A)
+            self.holders[thing] = A
         if event in ("want it", "bring", "bring here", "hide", "sneak", "swap"):
             self.claim("holders", self.holders.get(thing) == A)
         if event == "go":

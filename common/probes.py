@@ -115,7 +115,10 @@ class Asker(world.Teller):
 
     def thing(self, thing, form):
         start = self.length + len("the ") * (form == "sure")
+        called_it = self.is_it(form)
         super().thing(thing, form)
+        if called_it:
+            return
         if form in ("sure", "own"):  # decided by the story so far, all three words of it
             self.found.append(("copying", start, *self.described_wrongly(thing)))
         if form == "sure" and self.ending:  # what he has there is told by its look

@@ -37,7 +37,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-FORMAT = 2  # of the world: texts of another one ask for other things
+FORMAT = 3  # of the world: texts of another one ask for other things
 SEED = 1
 TRAIN_BYTES = 2_000_000
 HELD_OUT = 20  # validation and test are each a twentieth of the training split
@@ -151,7 +151,8 @@ WHY_WANT = ("because {B.he} had lost {B.his} own", "because {B.he} had never see
 WHY_HOLD = ("because {B.he} had never seen a finer one", "because it might bring {B.him} luck",
             "to show it to a friend", "for no good reason at all", "because it was so pretty")
 WHY_HIDE = ("so that nobody would steal it", "for a joke", "to keep it safe and dry",
-            "because {A.he} was afraid of thieves", "and told nobody", "and hoped it would be safe")
+            "because {A.he} was afraid of thieves", "and told nobody why",
+            "and hoped it would be safe")
 EXCUSES = ("Not today", "I am sorry, but I need it myself", "You would only lose it",
            "Ask me again tomorrow", "My answer is no")
 THANKS = ("Thank you", "How kind of you", "I will be careful with it", "You are a good friend",
@@ -207,9 +208,9 @@ SENTENCES = {
         '"Today I want to see the {p}," said {A}, and off {A.he} went.',
     ),
     "travel": (
-        "they all left the {A.place} and went to the {p}.",
+        "they {n} left the {A.place} and went to the {p}.",
         "they said goodbye to the {A.place} and walked to the {p} together.",
-        "there was nothing more to do at the {A.place}, so all of them went to the {p}.",
+        "there was nothing more to do at the {A.place}, so {n} of them went to the {p}.",
         '"Let us go to the {p}," they said, and left the {A.place} together.',
         '"Today we want to see the {p}," they said, and off they went.',
     ),
@@ -256,8 +257,8 @@ SENTENCES = {
     "ask": (
         '"May I have {t.sure}?" {B.he} asked.',
         "{B.He} asked {t.holder} for {t.sure}.",
-        '"Please, {t.holder}, let me have {t.sure}," said {B}.',
-        '"You have {t.sure}," {B.he} said to {t.holder}. "Will you give it to me?"',
+        '"Please, {t.holder}, let me have {t.sure}," {B.he} said.',
+        '"Will you give {t.sure} to me, {t.holder}?" {B.he} asked.',
         "{B.He} took a deep breath and asked {t.holder} for {t.sure}.",
     ),
     "yes": (
@@ -325,12 +326,12 @@ SENTENCES = {
         "{A} was asleep, so {B} quietly took {t} and put it in {x.any} {x.spot}.",
         "{B} waited until {A} was not looking, and hid {t} in {x.any} {x.spot}.",
         "{B} played a trick on {A}: {B.he} put {t} in {x.any} {x.spot}.",
-        '"This will be fun," thought {B}, took {t} from {A} and put it in {x.any} {x.spot}.',
+        '"This will be fun," thought {B}, who took {t} from {A} and put it in {x.any} {x.spot}.',
     ),
     "now in": (
         "Now {t.sure} was in {t.box} {t.spot}.",
-        "So there it lay, {t.sure} in {t.box} {t.spot}.",
-        "Nobody else knew that {t.sure} was in {t.box}.",
+        "So there {t.sure} lay, in {t.box} {t.spot}.",
+        "That is how {t.sure} came to be in {t.box}.",
         "And in {t.box} {t.spot} it stayed for now.",
     ),
     "look for": (
@@ -347,8 +348,8 @@ SENTENCES = {
         '"I need {t.sure} now," said {B}.',
     ),
     "take out": (
-        "{B} opened {t.box} {t.spot}, and there was {t.sure}.",
-        "{B} looked into {t.box} {t.spot} and took out {t.sure}.",
+        "{B} opened {t.box} {t.spot}, and {t.sure} was there.",
+        "{B} looked into {t.box} {t.spot} and took {t.sure} out.",
         "{B} lifted {t.sure} out of {t.box}.",
         "When {B} opened {t.box}, {t.sure} was inside, and {B.he} took it.",
     ),
@@ -401,17 +402,48 @@ SENTENCES = {
         "Everybody could see {t} at the {t.place}, where {t.holder} was.",
         "Anybody who asked for {t} was sent to {t.holder} at the {t.place}.",
     ),
+    "still has it": (
+        "All this time {t} was with {t.holder} at the {t.place}.",
+        "{t.The} was still with {t.holder} at the {t.place}.",
+        "Everybody knew that {t} was with {t.holder}.",
+        "{A} still had {t} at the {A.place}.",
+        "{A}, who had {t}, was still at the {A.place}.",
+    ),
     "still in": (
         "{t.The} was still in {t.box} {t.spot}.",
         "As for {t}, it still lay in {t.box} {t.spot} at the {t.place}.",
         "All this time {t} was in {t.box} at the {t.place}.",
         "Nobody had opened {t.boxed} {t.spot}, where {t} lay.",
     ),
+    "still in it": (
+        "{t.The} was still in {t.box} {t.spot}.",
+        "All this time {t} was in {t.box} at the {t.place}.",
+        "Nobody had opened {t.box}, where {t} lay.",
+    ),
+    # The same of what has only just got there.
+    "is held": (
+        "Everybody could see {t} at the {t.place}, where {t.holder} was.",
+        "Anybody who asked for {t} was sent to {t.holder} at the {t.place}.",
+        "{t.The} looked fine in the hands of {t.holder}.",
+    ),
+    "is in": (
+        "{t.The} was well hidden in {t.box} {t.spot}.",
+        "Nobody could see {t} in {t.box} {t.spot}.",
+        "{t.The} would be safe in {t.box}.",
+    ),
+    "has it": (
+        "Everybody could see {t} at the {t.place}, where {t.holder} was.",
+        "Anybody who asked for {t} was sent to {t.holder} at the {t.place}.",
+        "{t.The} looked fine in the hands of {t.holder}.",
+        "{A} was at the {A.place} with {t}.",
+        "At the {A.place}, {A} {w} and kept an eye on {t}.",
+        "{A} {w} and did not let go of {t}.",
+    ),
     "still with": (
         "{A}, who had {u}, was still at the {A.place}.",
         "{A} was at the {A.place} with {u}.",
         "At the {A.free}, {A.lone} {w} and kept an eye on {u}.",
-        "{A} stayed at the {A.place}, and so did {u}.",
+        "{A} stayed at the {A.place} and did not let go of {u}.",
     ),
     "still at": (
         "{A} was still at the {A.place} and {w}.",
@@ -455,17 +487,17 @@ SENTENCES = {
         "{A} was at the {A.place} and had nothing.",
     ),
     "end held": (
-        "{t.sure} was with {t.holder}, and all of them were at the {A.place}.",
-        "{t.holder} had {t.sure}, and all of them were at the {A.place}.",
-        "they were all at the {A.place}, and {t.sure} was with {t.holder}.",
+        "{t.sure} was with {t.holder}, and {n} of them were at the {A.place}.",
+        "{t.holder} had {t.sure}, and {n} of them were at the {A.place}.",
+        "they were {n} at the {A.place}, and {t.sure} was with {t.holder}.",
     ),
     "end all": (
-        "they were all at the {A.place}.",
-        "all of them were at the {A.place}.",
+        "they were {n} at the {A.place}.",
+        "{n} of them were at the {A.place}.",
     ),
     "end box": ("{t.The} lay in {t.box} {t.spot} at the {t.place}.",),
     "moral": (
-        "And they were all good friends, as before.", "That was the end of it.",
+        "And they were good friends, as before.", "That was the end of it.",
         "It had been a long day for everybody.", "Nobody ever spoke of it again.",
         "They laughed about it for years.", "And so to bed.",
     ),
@@ -492,6 +524,7 @@ OBJECTS, BOX_OBJECTS = by_adjective({**HARD, **SOFT}), by_adjective(BOXES)
 SLOT = re.compile(r"\{([^{}]+)\}")
 split_slots = functools.cache(SLOT.split)
 WORD = re.compile(r"[A-Za-z]+(?:'[a-z]+)?")
+IT = ("", "The", "sure")  # forms of a thing for which "it" can stand
 PRONOUNS = {"he": ("he", "she"), "him": ("him", "her"), "his": ("his", "her"),
             "He": ("He", "She"), "His": ("His", "Her")}
 
@@ -523,6 +556,7 @@ class Thing:
     look: str = ""
     adjective: str = ""
     noun: str = ""
+    hider: Person | None = None  # who put it there last
 
 
 @dataclass
@@ -566,6 +600,8 @@ class Teller:
         self.people, self.things, self.boxes = [], [], []
         self.been = {}            # the places of the story so far, in their order
         self.single = False       # one thing, and everybody at one place?
+        self.named = False        # does the paragraph name a thing so far?
+        self.moved = []           # the things that somebody else got in this paragraph
         self.told = {}            # fact -> the sentence that last told it
         self.recalls = []
 
@@ -589,6 +625,7 @@ class Teller:
     def paragraph(self):
         if not self.fresh:
             self.say("\n")
+        self.named, self.moved = False, []
 
     def recall(self, kind, answer, alternatives, *facts):
         """Write `answer`, which the facts told before decide, and note that it is so."""
@@ -681,6 +718,11 @@ class Teller:
         adjectives = [each.adjective for each in self.things]
         nouns = [each.noun for each in self.things]
         keeper, fact = thing.keeper, ("holder", thing)
+        if self.is_it(form):
+            self.say("It" if form == "The" else "it")
+            return
+        if form in ("new", "a", "", "The", "bare", "sure", "own", "owners"):
+            self.named = True
         if form in ("new", "a"):
             self.new_object(thing, OBJECTS, article=form == "a")
             self.know("thing", thing)
@@ -729,6 +771,13 @@ class Teller:
         else:
             self.person(keeper, form)
 
+    def is_it(self, form):
+        """A story's one thing is named once in a paragraph, and is "it" from there on."""
+        return self.single and self.named and form in IT
+
+    def both(self):
+        return "both" if len(self.people) == 2 else "all"
+
     def box(self, box, form):
         fact = ("box", box)
         if form == "any" and not box.noun:
@@ -775,10 +824,12 @@ class Teller:
 
     def give(self, thing, keeper):
         thing.keeper = keeper
+        self.moved.append(thing)
         self.know("holder", thing, late=1)
 
-    def put(self, thing, box):
+    def put(self, who, thing, box):
         self.give(thing, box)
+        thing.hider = who
         if box not in self.boxes:
             self.boxes.append(box)
 
@@ -892,7 +943,7 @@ class Teller:
 
     def can_fetch(self):
         return [(who, thing) for who in self.people for thing in self.things
-                if isinstance(thing.keeper, Box)]
+                if isinstance(thing.keeper, Box) and thing.hider is not who]
 
     def fetch(self, who, thing):
         self.tell("look for it" if self.single else "look for", lead=True, B=who, t=thing)
@@ -939,7 +990,7 @@ class Teller:
     def hide(self, who, thing):
         box = self.box_at(who.place)
         self.tell("hide", lead=True, A=who, t=thing, x=box, w=WHY_HIDE)
-        self.put(thing, box)
+        self.put(who, thing, box)
         self.result(thing)
         if not self.single and self.pick([True, False]):
             self.go(who)
@@ -951,11 +1002,12 @@ class Teller:
     def sneak(self, who, thing, other):
         box = self.box_at(who.place)
         self.tell("sneak", lead=True, A=who, t=thing, x=box, B=other)
-        self.put(thing, box)
+        self.put(other, thing, box)
         self.result(thing)
 
     def can_search(self):
         return [(thing, other) for thing in self.things if thing.keeper is not thing.owner
+                and (isinstance(thing.keeper, Person) or thing.hider is not thing.owner)
                 for other in self.near(thing.owner)]
 
     def search(self, thing, other):
@@ -981,11 +1033,13 @@ class Teller:
         else:
             self.tell("where is", lead=True, A=a, B=b, C=self.pick(third))
 
-    # In a story of one thing everybody is at one place, and no event calls it by its owner.
+    # In a story of one thing everybody is at one place.
 
     def want(self, who, thing):
-        self.tell("want it", lead=True, A=thing.keeper, B=who, t=thing, w=WHY_HOLD)
-        self.get(who, thing, sure=False)
+        back = thing.owner is who
+        self.tell("want back" if back else "want it", lead=True, A=thing.keeper, B=who, t=thing,
+                  w=WHY_HOLD)
+        self.get(who, thing, sure=back)
 
     def can_search_it(self):
         return [case for case in self.can_search() if case[1] is case[0].keeper
@@ -1003,7 +1057,8 @@ class Teller:
 
     def travel(self, thing):
         places = [place for place in PLACES if place != thing.keeper.place]
-        self.tell("travel", lead=True, A=self.people[0], p=lambda: self.choose_place(places))
+        self.tell("travel", lead=True, A=self.people[0], n=self.both,
+                  p=lambda: self.choose_place(places))
         for who in self.people:
             self.move(who, self.chosen)
         if self.pick([True, False]):
@@ -1029,12 +1084,14 @@ class Teller:
         kind = self.pick(["thing", "person", "feeling", "sight"], weights)
         if kind == "thing" and self.single:
             thing, = self.things
-            held = isinstance(thing.keeper, Person)
-            still = ["still held", "still with"] if held else ["still in"]
-            self.tell(self.pick(still), A=thing.keeper, t=thing, u=thing, w=TASKS)
+            held, new = isinstance(thing.keeper, Person), thing in self.moved
+            event = ("has it" if new else "still has it") if held else (
+                "is in" if new else "still in it")
+            self.tell(event, A=thing.keeper, t=thing, w=TASKS)
         elif kind == "thing":
             thing = self.pick(self.things)
-            self.tell("still held" if isinstance(thing.keeper, Person) else "still in", t=thing)
+            held, new = isinstance(thing.keeper, Person), thing in self.moved
+            self.tell(("is " if new else "still ") + ("held" if held else "in"), t=thing)
         elif kind == "person":
             who = self.pick(self.people)
             held = [] if self.single else self.held(who)
@@ -1056,7 +1113,7 @@ class Teller:
         if self.single:
             thing, = self.things
             event = "end held" if isinstance(thing.keeper, Person) else "end all"
-            self.tell(event, A=self.people[0], t=thing)
+            self.tell(event, A=self.people[0], t=thing, n=self.both)
             return
         for who in self.people:
             self.tell("end with" if self.held(who) else "end empty", A=who)

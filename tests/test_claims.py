@@ -52,7 +52,7 @@ def test_every_event_of_the_world_is_met_in_its_stories():
             met.add(event)
             super().take(event, match, slots)
 
-    for text in told(4, 2000):
+    for text in told(4, 6000):
         Noting().story(text)
     events = {event for event in world.SENTENCES if not event.startswith("question")}
     assert events == met

@@ -112,7 +112,7 @@ def test_what_moved_is_asked_at_the_end_where_it_is_told_for_the_first_time():
                 who = PLACE.search(q.prefix)[1]
                 assert len(re.findall(rf"\b{who}\b", ending)) == 1
             elif q.kind.startswith("tracking a group"):
-                assert re.search(r"(they were all|all of them were) at the$", ending)
+                assert re.search(r"(they were (all|both)|(all|both) of them were) at the$", ending)
                 told = q.prefix.rpartition("\n")[0]  # before the ending
                 assert re.search(r"they all left|all of them went|they said", told), q.prefix
             elif q.kind.startswith("tracking one thing"):  # whose thing it is, the opening tells
