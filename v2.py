@@ -40,7 +40,7 @@ class Config:
     n_embd: int = 128  # width of the residual stream, C
     attention: Literal["full", "dot", "mean"] = "full"  # full, or taken apart: see the module
     qkv_bias: bool = False  # biases for queries, keys and values, as in GPT-2
-    steps: int = 1500  # updates of the parameters
+    steps: int = 2000  # updates of the parameters
     learning_rate: float = 0.002  # AdamW's step size
     seed: int = 1  # of the initial parameters and of the batches
     device: str = "auto"  # auto, cpu, cuda or mps

@@ -1,10 +1,9 @@
 """v3: scale, by a stack of blocks and what it takes to train one.
 
-Depth needs care: residual-scaled initialisation, an attention that begins by copying what is alike
-(it pays on the sample, not on WikiText-2), warm-up and cosine decay, gradient clipping, weight
-decay on matrices, an AdamW that forgets sooner (its betas), dropout. Size needs machines: mixed
-precision, a fused attention kernel, and data parallelism (`torchrun --nproc-per-node=2 v3.py`).
-The step to here: `diff v2.py v3.py`.
+Depth needs care: residual-scaled initialisation, warm-up and cosine decay, gradient clipping,
+weight decay on matrices, an AdamW that forgets sooner (its betas), dropout, and a start by copying,
+which pays in the next version. Size needs machines: mixed precision, a fused attention kernel, and
+data parallelism (`torchrun --nproc-per-node=2 v3.py`). The step to here: `diff v2.py v3.py`.
 
 Expect fewer broken sentences: the second block can look up what the first has gathered.
 """
@@ -47,8 +46,8 @@ class Config:
     dropout: float = 0.0  # share of activations set to zero while training
     activation_checkpointing: bool = False  # keep only blocks' inputs, compute the rest again
     qkv_bias: bool = False  # biases for queries, keys and values, as in GPT-2
-    mimetic_start: bool = True  # attention begins by looking for what is alike and copying it
-    steps: int = 1500  # updates of the parameters
+    mimetic_start: bool = False  # attention begins by looking for what is alike and copying it
+    steps: int = 2000  # updates of the parameters
     learning_rate: float = 0.002  # AdamW's step size
     warmup_steps: int = 100  # steps in which the learning rate rises to that
     weight_decay: float = 0.1  # of the matrices, per unit of learning rate
@@ -161,10 +160,12 @@ class LanguageModel(nn.Module):
                 nn.init.zeros_(parameter)
             if name.endswith(("proj.weight", "down.weight")):  # what the 2 * n_layer sums add up
                 nn.init.normal_(parameter, std=0.05 / math.sqrt(2 * config.n_layer))
-        for block in self.blocks if config.mimetic_start else ():  # cf. Trockman & Kolter 2023
-            q, k, v = block.attention.qkv.weight.data.chunk(3)  # (C, C) each
-            k.copy_(q)  # what is alike has a high score, and is handed on about as it is:
-            block.attention.proj.weight.data.copy_(v.T / math.sqrt(2 * config.n_layer))
+        if config.mimetic_start:  # of the attention as in Trockman & Kolter 2023
+            for block in self.blocks:
+                q, k, v = block.attention.qkv.weight.data.chunk(3)  # (C, C) each
+                k.copy_(q)  # what is alike has a high score, and is handed on about as it is:
+                block.attention.proj.weight.data.copy_(v.T / math.sqrt(2 * config.n_layer))
+            self.head.weight.data.copy_(self.token_embedding.weight)  # what it is scores high
         # Neighbours alike and distances even from the start: learned from noise, that takes long.
         self.position_embedding.weight.data = 0.05 * sinusoids(config.context_length, config.n_embd)
 

@@ -1,10 +1,9 @@
 """v4: relative position, by ALiBi or RoPE.
 
-What matters is how far back something stands, not where in the window. ALiBi lowers a score by the
-distance, each head at its own rate; RoPE turns queries and keys by an angle that grows with the
-position, so that their product depends on the distance alone. The step to here: `diff v3.py v4.py`.
+How far back something stands matters, not where in the window: ALiBi lowers scores by the distance,
+RoPE turns queries and keys by angles whose difference it is. The step to here: `diff v3.py v4.py`.
 
-Expect a lower loss, and quicker sampling: keys that hold no position can be kept, in `cache`.
+Expect stories that hold together (see mimetic_start), and quicker sampling: keys can be kept.
 """
 
 import math
@@ -48,7 +47,7 @@ class Config:
     mimetic_start: bool = True  # attention begins by looking for what is alike and copying it
     position: Literal["alibi", "rope", "sinusoidal", "learned", "none"] = "alibi"  # source of order
     rope_base: float = 10000.0  # RoPE's: a larger one tells farther positions apart
-    steps: int = 1500  # updates of the parameters
+    steps: int = 2000  # updates of the parameters
     learning_rate: float = 0.002  # AdamW's step size
     warmup_steps: int = 100  # steps in which the learning rate rises to that
     weight_decay: float = 0.1  # of the matrices, per unit of learning rate
@@ -206,10 +205,12 @@ class LanguageModel(nn.Module):
                 nn.init.zeros_(parameter)
             if name.endswith(("proj.weight", "down.weight")):  # what the 2 * n_layer sums add up
                 nn.init.normal_(parameter, std=0.05 / math.sqrt(2 * config.n_layer))
-        for block in self.blocks if config.mimetic_start else ():  # cf. Trockman & Kolter 2023
-            q, k, v = block.attention.qkv.weight.data.chunk(3)  # (C, C) each
-            k.copy_(q)  # what is alike has a high score, and is handed on about as it is:
-            block.attention.proj.weight.data.copy_(v.T / math.sqrt(2 * config.n_layer))
+        if config.mimetic_start:  # of the attention as in Trockman & Kolter 2023
+            for block in self.blocks:
+                q, k, v = block.attention.qkv.weight.data.chunk(3)  # (C, C) each
+                k.copy_(q)  # what is alike has a high score, and is handed on about as it is:
+                block.attention.proj.weight.data.copy_(v.T / math.sqrt(2 * config.n_layer))
+            self.head.weight.data.copy_(self.token_embedding.weight)  # what it is scores high
         # Neighbours alike and distances even from the start: learned from noise, that takes long.
         if config.position == "learned":
             waves = sinusoids(config.context_length, config.n_embd)

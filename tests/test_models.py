@@ -375,4 +375,7 @@ def test_a_mimetic_start_looks_for_what_is_alike_and_copies_it(version):
         old_q, old_k, old_v = weights[False].pop(qkv).chunk(3)
         assert torch.equal(q, old_q) and torch.equal(v, old_v) and not torch.equal(k, old_k)
         del weights[True][qkv], weights[False][proj]
+    embedding = weights[True]["token_embedding.weight"]
+    assert torch.equal(weights[True].pop("head.weight"), embedding)
+    assert not torch.equal(weights[False].pop("head.weight"), embedding)
     assert all(torch.equal(p, weights[False][name]) for name, p in weights[True].items())
