@@ -1,9 +1,9 @@
 """v4: relative position, by ALiBi or RoPE.
 
 How far back something stands matters, not where in the window: ALiBi lowers scores by the distance,
-RoPE turns queries and keys by angles whose difference it is. The step to here: `diff v3.py v4.py`.
+RoPE turns queries and keys so that it alone counts. The step to here: `diff v3.py v4.py`.
 
-Expect stories that hold together (see mimetic_start), and quicker sampling: keys can be kept.
+Expect stories that hold together (mimetic_start pays now), and quicker sampling: keys are kept.
 """
 
 import math
@@ -44,7 +44,7 @@ class Config:
     dropout: float = 0.0  # share of activations set to zero while training
     activation_checkpointing: bool = False  # keep only blocks' inputs, compute the rest again
     qkv_bias: bool = False  # biases for queries, keys and values, as in GPT-2
-    mimetic_start: bool = True  # attention begins by looking for what is alike and copying it
+    mimetic_start: bool = True  # attention begins by copying what is alike, the head as embedding
     position: Literal["alibi", "rope", "sinusoidal", "learned", "none"] = "alibi"  # source of order
     rope_base: float = 10000.0  # RoPE's: a larger one tells farther positions apart
     steps: int = 2000  # updates of the parameters
@@ -205,12 +205,12 @@ class LanguageModel(nn.Module):
                 nn.init.zeros_(parameter)
             if name.endswith(("proj.weight", "down.weight")):  # what the 2 * n_layer sums add up
                 nn.init.normal_(parameter, std=0.05 / math.sqrt(2 * config.n_layer))
-        if config.mimetic_start:  # of the attention as in Trockman & Kolter 2023
+        if config.mimetic_start:  # cf. Trockman & Kolter 2023; positions added to x disturb it
             for block in self.blocks:
                 q, k, v = block.attention.qkv.weight.data.chunk(3)  # (C, C) each
                 k.copy_(q)  # what is alike has a high score, and is handed on about as it is:
                 block.attention.proj.weight.data.copy_(v.T / math.sqrt(2 * config.n_layer))
-            self.head.weight.data.copy_(self.token_embedding.weight)  # what it is scores high
+            self.head.weight.data.copy_(self.token_embedding.weight)  # whose token is likely
         # Neighbours alike and distances even from the start: learned from noise, that takes long.
         if config.position == "learned":
             waves = sinusoids(config.context_length, config.n_embd)

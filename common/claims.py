@@ -15,7 +15,8 @@ places     somebody or something is where the story has left him or it
 What a false claim says is taken as true from there on, so that a slip which is kept to counts
 once. "unread" is the share of sentences that the world has no pattern for, those that a story's
 greatest length cuts off among them. The world's own stories have no false claim and no unread
-sentence (tests/test_claims.py). Pronouns, the season and the time of day are not looked at.
+sentence (tests/test_claims.py). "It" is the thing named last. Other pronouns, both or all, the
+season and the time of day are not looked at.
 """
 
 import dataclasses

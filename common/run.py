@@ -58,13 +58,13 @@ def pick_device(name):
 
 def compile_if_asked(model, config, device):
     """torch.compile the model in place for --compile; where that fails, say why and go on."""
-    if not config.compile:
+    if not config.compile or config.sample_only:
         return
     try:
         model.compile()
         B = config.batch_size // world_size()
         rows = torch.zeros(B, config.context_length + 1, dtype=torch.long)
-        x, _ = to_device(rows[:, :-1], rows[:, 1:], device)  # laid out as a batch is
+        x, _ = to_device(rows[:, :-1], rows[:, 1:], device)  # laid out as batches are
         with torch.autocast(device.type, torch.bfloat16, enabled=config.dtype == "bfloat16"):
             loss = model(x).float().sum()
         loss.backward()
@@ -140,7 +140,6 @@ class Run:
         for number, handler in self.old_handlers.items():
             signal.signal(number, handler)
         self.old_handlers = {}
-        self._compiled(True)
         if self.bar is not None:
             self.bar.close()
         if self.lock is not None and self.lock.is_locked:
@@ -151,6 +150,7 @@ class Run:
             with contextlib.suppress(OSError):
                 for path in self.created:  # the run's folder, then those above it
                     path.rmdir()  # raises OSError, and so ends this, where something is in it
+        self._compiled(True)
 
     def __enter__(self):
         return self
@@ -305,7 +305,6 @@ class Run:
         if due and step > self.recorded:
             self._stop_clock()
             self._refuse_weights()
-            self._compiled(False)
             return True
         return False
 
@@ -441,7 +440,7 @@ class Run:
     def _compiled(self, wanted):
         """With --compile the steps alone run compiled. An evaluation's sizes, a sample's many
         lengths among them, would be compiled one by one, for longer than a short run trains."""
-        if self.config.compile:
+        if self.config.compile and hasattr(torch.compiler, "set_stance"):  # torch 2.6 or newer
             torch.compiler.set_stance("default" if wanted else "force_eager")
 
     def _leave(self, step):
@@ -670,6 +669,7 @@ class Run:
             if self.device.type != "cpu":  # what was asked of the GPU so far counts too
                 torch.get_device_module(self.device).synchronize()
             self.seconds, self.clock = self._seconds(), None
+        self._compiled(False)  # what is not timed is no step
 
     def _stop(self, number, frame):
         if self.interrupted is not None:  # the second time: at once

@@ -41,6 +41,8 @@ def main():
     parser.add_argument("--steps", type=int, help="that many, to try this program out")
     parser.add_argument("--out", type=Path, help="a file to keep the table in")
     options = parser.parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("torch sees no CUDA GPU here")
     if options.out:
         options.out.write_text("", encoding="utf-8")
 

@@ -1,16 +1,17 @@
 """How fast v3 and v4 train, beside transformers' GPT-2 of the same size, as ratios of one run.
 
     python tests/bench_training.py [--rounds 5] [--compile] [--size small|large]
-    python tests/bench_training.py --device cuda [--rounds 5] [--compile] [--dtype bfloat16]
+    python tests/bench_training.py --device cuda [--size gpt2] [--compile] [--dtype bfloat16]
 
 Same tokens, batch, context, number format and optimizer (fused AdamW, clipped gradients). Each
 model has a process of its own. In each round every one of them trains a few steps in turn, so that
 what slows the machine down slows all of them; ratios are taken within a round. v3 and v4 train as
-their scripts do, with `keep_freed_memory()`; GPT-2 as it comes, and once with that as well. "share"
+their scripts do, with `keep_freed_memory()`; GPT-2 as it comes, and on CPUs once with that. "share"
 is the rate of the step's matrix products, counted from the sizes, in the machine's own rate for the
 same format, measured in the same round. On a GPU the batches are larger and GPT-2's own size comes
 first; beside each model stand its rate, the kernel its attention runs in, and the most memory that
-its tensors took, with the scripts' own estimate.
+its tensors took, with the scripts' own estimate. With --compile all of them warm up there at once,
+so its memory has to hold them together.
 """
 
 import argparse
@@ -57,6 +58,8 @@ def main():
     parser.add_argument("--dtype", choices=DTYPES, help="one of the number formats alone")
     parser.add_argument("--device", choices=BATCH, default="cpu")
     options = parser.parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("torch sees no CUDA GPU here")
     on_gpu = options.device == "cuda"
     print(machine(options.device))
     print("compiled" if options.compile else "eager", end="\n\n", flush=True)
@@ -136,6 +139,8 @@ def serve(name, device, pipe):
             pipe.send(note)
         except Exception as error:  # too large for this GPU: the others go on
             pipe.send("failed: " + (str(error).splitlines() or [type(error).__name__])[0])
+            step = None  # the error holds it until here: its memory is for the others
+        torch.cuda.empty_cache()
 
 
 def ours(version, size, **changes):

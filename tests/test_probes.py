@@ -114,7 +114,8 @@ def test_what_moved_is_asked_at_the_end_where_it_is_told_for_the_first_time():
             elif q.kind.startswith("tracking a group"):
                 assert re.search(r"(they were (all|both)|(all|both) of them were) at the$", ending)
                 told = q.prefix.rpartition("\n")[0]  # before the ending
-                assert re.search(r"they all left|all of them went|they said", told), q.prefix
+                left = r"they (all|both) left|(all|both) of them went|they said"
+                assert re.search(left, told), q.prefix
             elif q.kind.startswith("tracking one thing"):  # whose thing it is, the opening tells
                 begins = ending in [each for each in ends]  # then his name: he had ...
                 assert begins or re.search(r"(, |and )the \w+ \w+ \w+ was with$", ending), q.prefix

@@ -44,6 +44,9 @@ def test_the_steps_alone_run_compiled(version, cache, monkeypatch):
 
         return call
 
+    def stance():
+        return torch._dynamo.eval_frame._stance.stance
+
     def compiled(self):
         self._compiled_call_impl = torch.compile(self._call_impl, backend=compiler)
 
@@ -52,7 +55,15 @@ def test_the_steps_alone_run_compiled(version, cache, monkeypatch):
     run(module, monkeypatch, flags(module, data=text, out_dir=cache / "run", compile=True))
     config = json.loads((cache / "run" / "config.json").read_text(encoding="utf-8"))["config"]
     assert len(graphs) == 1 and sizes == {(config["batch_size"], config["context_length"])}
-    assert torch.compiler.is_compiling() is False and (cache / "run" / "result.json").exists()
+    assert stance() == "default"
+    # Stopped behind its last step, it goes on with evaluations alone; and a sample is one.
+    (cache / "run" / "result.json").unlink()
+    monkeypatch.setattr(module.Run, "finish", lambda self, *_: stances.append(stance()))
+    stances = []
+    run(module, monkeypatch, ["--resume", "--out-dir", str(cache / "run")])
+    run(module, monkeypatch, ["--sample-only", "--out-dir", str(cache / "run")])
+    assert stances == ["force_eager"] and stance() == "default"
+    assert len(graphs) == 2  # the resumed run's own
 
 
 def test_overfitting_is_said_once_and_the_best_weights_are_kept(cache, monkeypatch, capsys):
