@@ -310,10 +310,10 @@ def outdated(jobs):
 
 
 def _questions(name):
-    """What is asked of a published run: of the versions themselves, not of their variants."""
+    """What is asked of a published run: of the versions themselves, hardly of their variants."""
     kinds = {"sample": ["probes", "diagnostics", "claims"], "sample-long": ["probes", "claims"]}
     kinds |= {"wikitext-2": ["diagnostics", "heldout"], "wikitext-2-long": ["heldout"]}
-    return kinds.get(name.partition("-")[2], [])
+    return ["claims"] if name == HALF else kinds.get(name.partition("-")[2], [])
 
 
 def _folder(name, seed):
@@ -550,6 +550,7 @@ def lineage_rows(corpus):
 
 
 HALVES = ("v1", "v4")
+HALF = "v4-sample-control"
 CONTROLS = {
     "v1": "with v0's tokenizer: batches, and the steps and learning rate that suit them",
     "v1_1": "with the next one's batches and steps",
@@ -693,8 +694,8 @@ def claims_rows():
     def alike(one):
         return json.dumps([one[key] for key in ("stories", "seed", "temperature")])
 
-    names = {version: f"{version}-sample" for version in ORDER}
-    names["v4, longer"] = LONGER["v4, longer"]
+    names = {version: f"{version}-sample" for version in ORDER[:-1]}
+    names |= {"v4, control": HALF, **LONGER}
     told = _measured("claims", alike, names)
     if not told:
         return None
