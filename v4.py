@@ -3,7 +3,7 @@
 How far back something stands matters, not where in the window: ALiBi lowers scores by the distance,
 RoPE turns queries and keys so that it alone counts. The step to here: `diff v3.py v4.py`.
 
-Expect stories that hold together (mimetic_start pays now), and quicker sampling: keys are kept.
+Expect stories that hold together, and quicker sampling: keys that hold no position can be kept.
 """
 
 import math

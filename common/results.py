@@ -44,7 +44,7 @@ SHORT = STACK | {"steps": 500, "eval-every": 500}
 LONG = STACK | {"n-layer": 4, "steps": 3600, "eval-every": 600}
 MORE = {"data": "more.txt", "dtype": "bfloat16"}
 MORE |= {"steps": 13500, "eval-every": 4500}
-# What makes that text, whose stories are read two or three times.
+# What makes that text, whose stories are read about twice.
 MAKE_MORE = "data/make_input.py --bytes 30000000 --seed 2 --recaps --out more.txt".split()
 VOCABULARIES = (512, 1024, 4096, 16384)
 
@@ -434,9 +434,10 @@ def _is_unfinished(folder, script, args):
 
 
 def _is_script(folder, script):
+    """True where the run was made by this code, whatever was said beside it since."""
     try:
-        return (folder / "script.py").read_bytes() == script.read_bytes()
-    except FileNotFoundError:
+        return code_sha256(folder / "script.py") == code_sha256(script)
+    except (OSError, SyntaxError, ValueError):  # not there, or damaged
         return False
 
 
