@@ -1,9 +1,9 @@
 """v3: scale, by a stack of blocks and what it takes to train one.
 
 Depth needs care: residual-scaled initialisation, warm-up and cosine decay, gradient clipping,
-weight decay on matrices, an AdamW that forgets sooner (its betas), dropout, and a start by copying,
-which pays in the next version. Size needs machines: mixed precision, a fused attention kernel, and
-data parallelism (`torchrun --nproc-per-node=2 v3.py`). The step to here: `diff v2.py v3.py`.
+weight decay on matrices, an AdamW that forgets sooner (its betas); dropout and a start by copying
+are here, and off. Size needs machines: mixed precision, a fused attention kernel, data parallelism
+(`torchrun --nproc-per-node=2 v3.py`). The step to here: `diff v2.py v3.py`.
 
 Expect fewer broken sentences: the second block can look up what the first has gathered.
 """

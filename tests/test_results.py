@@ -620,13 +620,30 @@ def test_a_stopped_run_with_other_settings_is_begun_anew(project, monkeypatch):
     assert [call.split()[3:] for call in calls(project)] == [["--dropout", "0.2", "--seed", "1"]]
 
 
-def test_a_stopped_run_of_a_script_that_was_changed_is_begun_anew(project, monkeypatch):
+@pytest.mark.parametrize(
+    "more, then", [("changed = 1\n", ["--seed", "1"]), ("# said\n", ["--resume"])]
+)
+def test_a_stopped_run_of_code_that_was_changed_is_begun_anew(project, monkeypatch, more, then):
     monkeypatch.setattr(results, "PUBLISHED", {"v0-sample": ([], (1,))})
     (project / "stop").touch()
     with pytest.raises(UserError):
         results.publish()
     calls(project)
-    (project / "v0.py").write_text(SCRIPT + "# changed\n", encoding="utf-8")
+    (project / "v0.py").write_text(SCRIPT + more, encoding="utf-8")
+    results.publish()
+    assert [call.split()[3:] for call in calls(project)] == [then]
+
+
+def test_a_stopped_run_whose_script_is_damaged_is_begun_anew(project, monkeypatch):
+    monkeypatch.setattr(results, "PUBLISHED", {"v0-sample": ([], (1,))})
+    (project / "stop").touch()
+    with pytest.raises(UserError):
+        results.publish()
+    calls(project)
+    script = project / "runs" / "published" / "v0-sample-seed1" / "script.py"
+    for damaged in (b"\xff", b"def", b"a\0b"):
+        script.write_bytes(damaged)
+        assert not results._is_script(script.parent, project / "v0.py")
     results.publish()
     assert [call.split()[3:] for call in calls(project)] == [["--seed", "1"]]
 
