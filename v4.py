@@ -147,7 +147,7 @@ class CausalSelfAttention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         if q.dtype == torch.bfloat16 and x.device.type == "cpu":  # float32 is quicker here
             q, k, v = q.float(), k.float(), v.float()
-        bias = None if bias is None else bias[..., -T:, -S:].type_as(q)
+        bias = None if bias is None else bias[..., S - T : S, :S].type_as(q)
         causal = bias is None and S == T  # a single new token may look at all that is kept
         with torch.autocast(x.device.type, enabled=False):  # takes q, k, v as they are
             y = F.scaled_dot_product_attention(q, k, v, bias, dropout, causal)
