@@ -2,10 +2,9 @@
 
     python tests/bench_gpu.py [--only NAME] [--seeds 3] [--out results/bench-gpu.txt]
 
-The published runs' own command lines, and one that a CPU can't make in minutes: a larger v4,
-untuned. One run after the other; each row is printed when its run has ended, and kept in --out.
-"training" is the loop alone, without evaluations; "in all" begins with the process and ends with
-it, and holds what --compile takes. The first run of a tokenizer trains it.
+The published runs' own command lines, one run after the other; each row is printed when its run has
+ended, and kept in --out. "training" is the loop alone, without evaluations; "in all" begins with the
+process and ends with it. The first run of a tokenizer trains it.
 """
 
 import argparse
@@ -23,14 +22,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import torch  # noqa: E402
 from lineage import ROOT, VERSIONS, machine  # noqa: E402
 
-from common.results import LONG, PUBLISHED, flags, load_results  # noqa: E402
+from common.results import PUBLISHED, load_results  # noqa: E402
 
 torch.set_num_threads(os.cpu_count())  # as the scripts have it; the tests make do with one
-LARGER = LONG | {"n-layer": 6, "n-head": 6, "n-embd": 384, "context-length": 512, "batch-size": 32}
-LARGER |= {"dropout": 0.3, "learning-rate": 0.002, "steps": 3000, "eval-every": 750}
 RUNS = {name: PUBLISHED[name][0] for name in (f"{v}-wikitext-2" for v in VERSIONS)}
 RUNS["v4-wikitext-2-long"] = PUBLISHED["v4-wikitext-2-long"][0]
-RUNS["v4-wikitext-2-larger"] = [*flags(LARGER), "--compile"]
 
 
 def main():
@@ -57,8 +53,6 @@ def main():
     for name in RUNS:
         if options.only in name:
             say(row(name, options))
-    larger = " ".join(RUNS["v4-wikitext-2-larger"])
-    say(f"\nlarger: python v4.py {larger}")
 
 
 def row(name, options):
@@ -78,9 +72,6 @@ def row(name, options):
             if done.returncode:
                 lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
                 return f"{name:22} failed: {lines[-1]}"
-            for line in done.stderr.splitlines():
-                if line.startswith("--compile is not possible"):
-                    print(line, flush=True)
             path = Path(folder, "run", "result.json")
             made.append(json.loads(path.read_text(encoding="utf-8")))
 

@@ -68,6 +68,8 @@ def main():
     for size in [options.size] if options.size else sizes:
         for dtype in [options.dtype] if options.dtype else DTYPES:
             compare(size, dtype, options, lasting or start(options.device))
+    for pipe in (lasting or {}).values():
+        pipe.send(None)
 
 
 def start(device):

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -41,8 +42,9 @@ def machine(device="cpu"):
     on = f"{processor()}, {n} thread{'s' * (n > 1)}, torch {torch.__version__}"
     if device != "cuda":
         return on
-    driver = torch._C._cuda_getDriverVersion()  # 13000: for CUDA 13.0
-    driver = f"driver for CUDA {driver // 1000}.{driver % 1000 // 10}"
+    ask = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    driver = subprocess.run(ask, capture_output=True, encoding="utf-8", check=True).stdout.split()
+    driver = f"driver {driver[0]}, CUDA {torch.version.cuda}"
     on = f"{torch.cuda.get_device_name()}, {driver}, {on}"
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     pinned = next(line.partition("==")[2] for line in lines if line.startswith("torch=="))
