@@ -2,9 +2,9 @@
 
     python tests/bench_gpu.py [--only NAME] [--seeds 3] [--out results/bench-gpu.txt]
 
-The published runs' own command lines, one run after the other; each row is printed when its run has
-ended, and kept in --out. "training" is the loop alone, without evaluations; "in all" begins with the
-process and ends with it. The first run of a tokenizer trains it.
+The published runs' own command lines, one run after the other; each row is printed when its run
+has ended, and kept in --out. "training" is the loop alone, without evaluations; "in all" begins
+with the process and ends with it. The first run of a tokenizer trains it.
 """
 
 import argparse
