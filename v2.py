@@ -73,8 +73,8 @@ def get_batch(tokens, config, generator):
 
 # ---- Model ---------------------------------------------------------------------------------------
 def sinusoids(T, C):
-    """Waves, from one radian a token to a thousandth: (T, C) (Vaswani et al. 2017, to 1/10000)."""
-    angles = torch.arange(T)[:, None] * 1000 ** (-torch.arange(0, C, 2) / C)  # (T, C/2)
+    """Waves, from one radian a token to a hundredth: (T, C) (Vaswani et al. 2017, to 1/10000)."""
+    angles = torch.arange(T)[:, None] * 100 ** (-torch.arange(0, C, 2) / C)  # (T, C/2)
     return torch.cat((angles.sin(), angles.cos()), dim=-1)[:, :C]
 
 
@@ -152,8 +152,8 @@ class LanguageModel(nn.Module):
         self.position_embedding.weight.data = 0.05 * sinusoids(config.context_length, config.n_embd)
 
     def forward(self, idx):  # (B, T) token ids
-        positions = torch.arange(idx.shape[-1], device=idx.device)
-        x = self.token_embedding(idx) + self.position_embedding(positions)  # (B, T, C)
+        x = self.token_embedding(idx)  # (B, T, C)
+        x = x + self.position_embedding(torch.arange(idx.shape[-1], device=idx.device))
         x = self.block(x)
         return self.head(self.norm(x))  # (B, T, V) logits
 

@@ -1,8 +1,8 @@
 """v3: scale, by a stack of blocks and what it takes to train one.
 
 Depth needs care: residual-scaled initialisation, warm-up and cosine decay, gradient clipping,
-weight decay on matrices, an AdamW that forgets sooner (its betas); dropout and a start by copying
-are here, and off. Size needs machines: mixed precision, a fused attention kernel, data parallelism
+weight decay on matrices, an AdamW that forgets sooner (its betas), a head that begins as the
+embedding; dropout is off. Size needs machines: mixed precision, fused attention, data parallelism
 (`torchrun --nproc-per-node=2 v3.py`). The step to here: `diff v2.py v3.py`.
 
 Expect fewer broken sentences: the second block can look up what the first has gathered.
@@ -46,7 +46,7 @@ class Config:
     dropout: float = 0.0  # share of activations set to zero while training
     activation_checkpointing: bool = False  # keep only blocks' inputs, compute the rest again
     qkv_bias: bool = False  # biases for queries, keys and values, as in GPT-2
-    mimetic_start: bool = False  # attention begins by copying what is alike, the head as embedding
+    mimetic_start: bool = True  # what is alike is likely from the start on
     steps: int = 2000  # updates of the parameters
     learning_rate: float = 0.002  # AdamW's step size
     warmup_steps: int = 100  # steps in which the learning rate rises to that
@@ -83,8 +83,8 @@ def get_batch(tokens, config, generator):
 
 # ---- Model ---------------------------------------------------------------------------------------
 def sinusoids(T, C):
-    """Waves, from one radian a token to a thousandth: (T, C) (Vaswani et al. 2017, to 1/10000)."""
-    angles = torch.arange(T)[:, None] * 1000 ** (-torch.arange(0, C, 2) / C)  # (T, C/2)
+    """Waves, from one radian a token to a hundredth: (T, C) (Vaswani et al. 2017, to 1/10000)."""
+    angles = torch.arange(T)[:, None] * 100 ** (-torch.arange(0, C, 2) / C)  # (T, C/2)
     return torch.cat((angles.sin(), angles.cos()), dim=-1)[:, :C]
 
 
@@ -160,18 +160,14 @@ class LanguageModel(nn.Module):
                 nn.init.zeros_(parameter)
             if name.endswith(("proj.weight", "down.weight")):  # what the 2 * n_layer sums add up
                 nn.init.normal_(parameter, std=0.05 / math.sqrt(2 * config.n_layer))
-        if config.mimetic_start:  # cf. Trockman & Kolter 2023; positions added to x disturb it
-            for block in self.blocks:
-                q, k, v = block.attention.qkv.weight.data.chunk(3)  # (C, C) each
-                k.copy_(q)  # what is alike has a high score, and is handed on about as it is:
-                block.attention.proj.weight.data.copy_(v.T / math.sqrt(2 * config.n_layer))
-            self.head.weight.data.copy_(self.token_embedding.weight)  # whose token is likely
+        if config.mimetic_start:  # cf. Trockman & Kolter 2023; whose token stands there is likely
+            self.head.weight.data.copy_(self.token_embedding.weight)
         # Neighbours alike and distances even from the start: learned from noise, that takes long.
         self.position_embedding.weight.data = 0.05 * sinusoids(config.context_length, config.n_embd)
 
     def forward(self, idx):  # (B, T) token ids
-        positions = torch.arange(idx.shape[-1], device=idx.device)
-        x = self.token_embedding(idx) + self.position_embedding(positions)  # (B, T, C)
+        x = self.token_embedding(idx)  # (B, T, C)
+        x = x + self.position_embedding(torch.arange(idx.shape[-1], device=idx.device))
         x = self.dropout(x)
         for block in self.blocks:
             if self.checkpointing and self.training:  # less memory, a third more work

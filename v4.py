@@ -44,7 +44,7 @@ class Config:
     dropout: float = 0.0  # share of activations set to zero while training
     activation_checkpointing: bool = False  # keep only blocks' inputs, compute the rest again
     qkv_bias: bool = False  # biases for queries, keys and values, as in GPT-2
-    mimetic_start: bool = True  # attention begins by copying what is alike, the head as embedding
+    mimetic_start: bool = True  # what is alike is likely from the start on
     position: Literal["alibi", "rope", "sinusoidal", "learned", "none"] = "alibi"  # source of order
     rope_base: float = 10000.0  # RoPE's: a larger one tells farther positions apart
     steps: int = 2000  # updates of the parameters
@@ -83,16 +83,15 @@ def get_batch(tokens, config, generator):
 
 # ---- Model ---------------------------------------------------------------------------------------
 def sinusoids(T, C):
-    """Waves, from one radian a token to a thousandth: (T, C) (Vaswani et al. 2017, to 1/10000)."""
-    angles = torch.arange(T)[:, None] * 1000 ** (-torch.arange(0, C, 2) / C)  # (T, C/2)
+    """Waves, from one radian a token to a hundredth: (T, C) (Vaswani et al. 2017, to 1/10000)."""
+    angles = torch.arange(T)[:, None] * 100 ** (-torch.arange(0, C, 2) / C)  # (T, C/2)
     return torch.cat((angles.sin(), angles.cos()), dim=-1)[:, :C]
 
 
 def alibi_slopes(n_head):
     """How fast each head's scores fall with the distance: (H,) (Press et al. 2022).
 
-    2^(-8/n), 2^(-16/n), ... for a power of two n; otherwise those of the next lower power, then
-    every other slope of the next higher one.
+    2^(-8/n), 2^(-16/n), ... for n a power of two; heads beyond it get every other slope of 2n.
     """
     n = 2 ** math.floor(math.log2(n_head))
     slopes = [2 ** (-8 * (i + 1) / n) for i in range(n)]
@@ -205,12 +204,12 @@ class LanguageModel(nn.Module):
                 nn.init.zeros_(parameter)
             if name.endswith(("proj.weight", "down.weight")):  # what the 2 * n_layer sums add up
                 nn.init.normal_(parameter, std=0.05 / math.sqrt(2 * config.n_layer))
-        if config.mimetic_start:  # cf. Trockman & Kolter 2023; positions added to x disturb it
-            for block in self.blocks:
+        if config.mimetic_start:  # cf. Trockman & Kolter 2023; whose token stands there is likely
+            self.head.weight.data.copy_(self.token_embedding.weight)
+            for block in self.blocks:  # what is alike has a high score, and is handed on as it is
                 q, k, v = block.attention.qkv.weight.data.chunk(3)  # (C, C) each
-                k.copy_(q)  # what is alike has a high score, and is handed on about as it is:
+                k.copy_(q)
                 block.attention.proj.weight.data.copy_(v.T / math.sqrt(2 * config.n_layer))
-            self.head.weight.data.copy_(self.token_embedding.weight)  # whose token is likely
         # Neighbours alike and distances even from the start: learned from noise, that takes long.
         if config.position == "learned":
             waves = sinusoids(config.context_length, config.n_embd)
@@ -222,10 +221,9 @@ class LanguageModel(nn.Module):
             x = x + self.position_embedding(torch.arange(idx.shape[-1], device=idx.device))
         if self.position == "sinusoidal":
             x = x + 0.05 * sinusoids(*x.shape[1:]).to(x.device)  # as large as the embeddings
-        bias = None  # what attention adds to the scores; without one it masks the future itself
+        bias = None  # what each block adds to the scores; without one it masks the future itself
         if self.position == "alibi":
-            longest = x.shape[1] if cache is None else self.context_length
-            bias = alibi_bias(self.slopes, longest)  # the same in every block
+            bias = alibi_bias(self.slopes, x.shape[1] if cache is None else self.context_length)
         x = self.dropout(x)
         for block in self.blocks:
             if self.checkpointing and self.training:  # less memory, a third more work

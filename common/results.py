@@ -555,7 +555,7 @@ HALF = "v4-sample-control"
 CONTROLS = {
     "v1": "with v0's tokenizer: batches, and the steps and learning rate that suit them",
     "v1_1": "with the next one's batches and steps",
-    "v4": "without the mimetic start, which v3 has switched off",
+    "v4": "without the mimetic start, of which v3 has the head's part",
 }
 
 
