@@ -33,11 +33,14 @@ from common.memory import describe_model, estimate_memory, keep_freed_memory
 from common.tokenizers import END_OF_TEXT, load_tokenizer, load_tokenizer_file
 
 CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")  # the newest first
-FILES = (  # in the order in which an old run is moved aside: while config.json stands, it is a run
-    "checkpoint.previous.pt checkpoint.pt best.pt model.safetensors metrics.jsonl samples.txt"
-    " loss.png script.py tokenizer.json result.json probes.json diagnostics.json heldout.json"
-    " config.json"
-).split()
+# What commands of common/ found in a finished run: of its weights, and of no later ones.
+ASKED = "probes.json diagnostics.json claims.json heldout.json".split()
+FILES = [  # in the order in which an old run is moved aside: while config.json stands, it is a run
+    *"checkpoint.previous.pt checkpoint.pt best.pt model.safetensors metrics.jsonl".split(),
+    *"samples.txt loss.png script.py tokenizer.json result.json".split(),
+    *ASKED,
+    "config.json",
+]
 
 
 def pick_device(name):
@@ -509,6 +512,8 @@ class Run:
         }
         self._share_weights()
         floor = corpus.floor and corpus.floor["validation"]
+        for name in ASKED:  # a finished run that was trained on has other weights by now
+            (self.folder / name).unlink(missing_ok=True)
         loss_curve(self.metrics, self.folder / "loss.png", title=self.version, floor=floor)
         write_json(self.folder / "result.json", result)
         self.close()

@@ -14,6 +14,7 @@ from common.data import load_corpus
 from common.diagnostics import continuations, cut_after, diagnose, measure, passages, words_of
 from common.plots import read_metrics
 from common.results import EXTRAS
+from common.run import ASKED
 from common.tokenizers import WordTokenizer
 
 
@@ -128,10 +129,19 @@ def test_the_table_and_the_file_in_the_run_s_folder(run_folder, capsys):
 def test_a_new_run_in_the_folder_does_not_inherit_what_was_measured_before(tmp_path, capsys):
     folder = finished_run("v2", tmp_path / "v2")
     diagnose((str(folder),), prompts=2, words=6)
-    (folder / "probes.json").write_text("{}", encoding="utf-8")
+    for name in {*ASKED} - {"diagnostics.json"}:
+        (folder / name).write_text("{}", encoding="utf-8")
     finished_run("v2", folder)
-    for name in ("diagnostics.json", "probes.json"):
+    for name in ASKED:
         assert not (folder / name).exists() and (tmp_path / "v2.1" / name).exists()
+
+
+def test_a_run_that_is_trained_on_does_not_keep_what_was_measured_before(tmp_path, capsys):
+    folder = finished_run("v2", tmp_path / "v2")
+    for name in ASKED:
+        (folder / name).write_text("{}", encoding="utf-8")
+    finished_run("v2", folder, resume=True, steps=16)
+    assert not any((folder / name).exists() for name in ASKED)
 
 
 def test_errors_are_one_line(run_folder, tmp_path, monkeypatch, capsys):
