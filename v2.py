@@ -148,7 +148,7 @@ class LanguageModel(nn.Module):
                 nn.init.normal_(parameter, std=0.05)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
-        # Neighbours alike and distances even from the start: learned from noise, that takes long.
+        # The same distance looks the same everywhere from the start: from noise, that takes long.
         self.position_embedding.weight.data = 0.05 * sinusoids(config.context_length, config.n_embd)
 
     def forward(self, idx):  # (B, T) token ids

@@ -46,7 +46,7 @@ class Config:
     dropout: float = 0.0  # share of activations set to zero while training
     activation_checkpointing: bool = False  # keep only blocks' inputs, compute the rest again
     qkv_bias: bool = False  # biases for queries, keys and values, as in GPT-2
-    mimetic_start: bool = True  # what is alike is likely from the start on
+    mimetic_start: bool = True  # begin with weights that copy what stands there
     steps: int = 2000  # updates of the parameters
     learning_rate: float = 0.002  # AdamW's step size
     warmup_steps: int = 100  # steps in which the learning rate rises to that
@@ -160,9 +160,9 @@ class LanguageModel(nn.Module):
                 nn.init.zeros_(parameter)
             if name.endswith(("proj.weight", "down.weight")):  # what the 2 * n_layer sums add up
                 nn.init.normal_(parameter, std=0.05 / math.sqrt(2 * config.n_layer))
-        if config.mimetic_start:  # cf. Trockman & Kolter 2023; whose token stands there is likely
+        if config.mimetic_start:  # whose embedding is handed on, that token is likely to follow
             self.head.weight.data.copy_(self.token_embedding.weight)
-        # Neighbours alike and distances even from the start: learned from noise, that takes long.
+        # The same distance looks the same everywhere from the start: from noise, that takes long.
         self.position_embedding.weight.data = 0.05 * sinusoids(config.context_length, config.n_embd)
 
     def forward(self, idx):  # (B, T) token ids

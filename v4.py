@@ -1,7 +1,7 @@
 """v4: relative position, by ALiBi or RoPE.
 
 How far back something stands matters, not where in the window: ALiBi lowers scores by the distance,
-RoPE turns queries and keys so that it alone counts. The step to here: `diff v3.py v4.py`.
+RoPE turns queries and keys so that scores depend on it alone. The step to here: `diff v3.py v4.py`.
 
 Expect stories that hold together, and quicker sampling: keys that hold no position can be kept.
 """
@@ -44,7 +44,7 @@ class Config:
     dropout: float = 0.0  # share of activations set to zero while training
     activation_checkpointing: bool = False  # keep only blocks' inputs, compute the rest again
     qkv_bias: bool = False  # biases for queries, keys and values, as in GPT-2
-    mimetic_start: bool = True  # what is alike is likely from the start on
+    mimetic_start: bool = True  # begin with weights that copy what stands there
     position: Literal["alibi", "rope", "sinusoidal", "learned", "none"] = "alibi"  # source of order
     rope_base: float = 10000.0  # RoPE's: a larger one tells farther positions apart
     steps: int = 2000  # updates of the parameters
@@ -91,7 +91,7 @@ def sinusoids(T, C):
 def alibi_slopes(n_head):
     """How fast each head's scores fall with the distance: (H,) (Press et al. 2022).
 
-    2^(-8/n), 2^(-16/n), ... for n a power of two; heads beyond it get every other slope of 2n.
+    2^(-8/n), 2^(-16/n), ... of n heads, a power of two; others get every second slope of 2n heads.
     """
     n = 2 ** math.floor(math.log2(n_head))
     slopes = [2 ** (-8 * (i + 1) / n) for i in range(n)]
@@ -146,7 +146,7 @@ class CausalSelfAttention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         if q.dtype == torch.bfloat16 and x.device.type == "cpu":  # float32 is quicker here
             q, k, v = q.float(), k.float(), v.float()
-        bias = None if bias is None else bias[..., S - T : S, :S].type_as(q)
+        bias = None if bias is None else bias[..., S - T : S, :S].type_as(q)  # the last T rows
         causal = bias is None and S == T  # a single new token may look at all that is kept
         with torch.autocast(x.device.type, enabled=False):  # takes q, k, v as they are
             y = F.scaled_dot_product_attention(q, k, v, bias, dropout, causal)
@@ -204,13 +204,13 @@ class LanguageModel(nn.Module):
                 nn.init.zeros_(parameter)
             if name.endswith(("proj.weight", "down.weight")):  # what the 2 * n_layer sums add up
                 nn.init.normal_(parameter, std=0.05 / math.sqrt(2 * config.n_layer))
-        if config.mimetic_start:  # cf. Trockman & Kolter 2023; whose token stands there is likely
+        if config.mimetic_start:  # whose embedding is handed on, that token is likely to follow
             self.head.weight.data.copy_(self.token_embedding.weight)
-            for block in self.blocks:  # what is alike has a high score, and is handed on as it is
+            for block in self.blocks:  # cf. Trockman & Kolter 2023: alike scores high, is handed on
                 q, k, v = block.attention.qkv.weight.data.chunk(3)  # (C, C) each
                 k.copy_(q)
                 block.attention.proj.weight.data.copy_(v.T / math.sqrt(2 * config.n_layer))
-        # Neighbours alike and distances even from the start: learned from noise, that takes long.
+        # The same distance looks the same everywhere from the start: from noise, that takes long.
         if config.position == "learned":
             waves = sinusoids(config.context_length, config.n_embd)
             self.position_embedding.weight.data = 0.05 * waves
@@ -220,7 +220,7 @@ class LanguageModel(nn.Module):
         if self.position == "learned":
             x = x + self.position_embedding(torch.arange(idx.shape[-1], device=idx.device))
         if self.position == "sinusoidal":
-            x = x + 0.05 * sinusoids(*x.shape[1:]).to(x.device)  # as large as the embeddings
+            x = x + 0.05 * sinusoids(*x.shape[1:]).to(x.device)  # about as large as they are
         bias = None  # what each block adds to the scores; without one it masks the future itself
         if self.position == "alibi":
             bias = alibi_bias(self.slopes, x.shape[1] if cache is None else self.context_length)
@@ -250,9 +250,9 @@ def generate(model, config, tokenizer, device):
     generator = torch.Generator().manual_seed(config.seed)
     idx = torch.tensor(tokenizer.encode(config.prompt), device=device)  # (T,)
     model.eval()
-    cache = None if config.position in ("sinusoidal", "learned") else {}  # keys hold no position
+    cache = None if config.position in ("sinusoidal", "learned") else {}  # where keys hold none
     for _ in range(config.max_new_tokens):
-        new = idx[-1:] if cache else idx[-config.context_length :]  # all of it the first time
+        new = idx[-1:] if cache else idx[-config.context_length :]  # or all of it, as at first
         logits = model(new[None], cache)[0, -1]  # (V,): the last position's
         token = choose(logits.float().cpu(), config, generator)
         if token == tokenizer.end_of_text:

@@ -14,7 +14,7 @@ import typing
 from pathlib import Path
 
 from bpe_tokenizer import TokenizerError
-from common.errors import UserError
+from common.errors import UserError, is_out_of_memory
 from common.files import read_json
 
 # The fields that may change when a run is resumed. None of them changes what has been learned so
@@ -236,7 +236,7 @@ def run_main(main):
     except (UserError, TokenizerError) as error:
         _say_and_leave(str(error))
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         sizes = "--batch-size, --context-length, --vocab-size, --n-embd or --n-layer"
         _say_and_leave(f"out of memory: give a lower {sizes}; what was saved is still there")
@@ -250,9 +250,3 @@ def run_main(main):
 def _say_and_leave(message):
     print(f"{Path(sys.argv[0]).name}: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(2)
-
-
-def _is_out_of_memory(error):
-    """torch has an error of its own for GPUs only; on CPUs it is known by its words, by system."""
-    words = "out of memory|can't allocate memory|not enough memory|size calculation overflowed"
-    return isinstance(error, MemoryError) or bool(re.search(words, str(error)))

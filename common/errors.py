@@ -1,4 +1,6 @@
-"""The one error that is meant for people."""
+"""The errors that are meant for people, and the one that every system words in its own way."""
+
+import re
 
 
 class UserError(ValueError):
@@ -11,3 +13,9 @@ class UserError(ValueError):
 
 class NotFinite(UserError):
     """A loss that is NaN or infinite, from where the step and the learning rate are not known."""
+
+
+def is_out_of_memory(error):
+    """torch has an error of its own for GPUs only; on CPUs it is known by its words, by system."""
+    words = "out of memory|can't allocate memory|not enough memory|size calculation overflowed"
+    return isinstance(error, MemoryError) or bool(re.search(words, str(error)))

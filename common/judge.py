@@ -1,11 +1,12 @@
 """The judge: one measure for every version, on the whole validation split, never random."""
 
 import math
+import sys
 
 import torch
 import torch.nn.functional as F
 
-from common.errors import NotFinite
+from common.errors import NotFinite, is_out_of_memory
 
 LOGIT_BYTES = 2**23  # logits held at once: 8 MiB, so that judging needs no more than training
 LONG_WINDOWS = 65_536  # tokens judged in windows longer than the training context
@@ -82,12 +83,19 @@ def beyond_the_context(model, tokens, config, corpus, run):
     Sliding by half a window, every token has at least half of it: is far context harmful?
     Learned positions end with the context, so they have the first row alone. Long windows cost a
     lot, so of a long split only the first LONG_WINDOWS tokens are judged, the same in each row.
+    Where there is no memory for them the table ends before, and the run goes on to its end.
     """
     run.note_peak()  # eight times the context is another matter
     for times in (1,) if config.position == "learned" else (1, 2, 4, 8):
         T = times * config.context_length
         strides = (T, max(1, T // 2))
-        rows = [judge(model, tokens, T, corpus, stride=s, limit=LONG_WINDOWS) for s in strides]
+        try:
+            rows = [judge(model, tokens, T, corpus, stride=s, limit=LONG_WINDOWS) for s in strides]
+        except (MemoryError, RuntimeError) as error:
+            if times == 1 or not is_out_of_memory(error):
+                raise
+            print(f"not enough memory for windows of {T:,} tokens", file=sys.stderr)
+            break
         run.extrapolation(times, T, *(row["bits_per_byte"] for row in rows))
 
 

@@ -33,7 +33,7 @@ from common.memory import describe_model, estimate_memory, keep_freed_memory
 from common.tokenizers import END_OF_TEXT, load_tokenizer, load_tokenizer_file
 
 CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")  # the newest first
-# What commands of common/ found in a finished run: of its weights, and of no later ones.
+# What commands of common/ found in a finished run, of its best weights.
 ASKED = "probes.json diagnostics.json claims.json heldout.json".split()
 FILES = [  # in the order in which an old run is moved aside: while config.json stands, it is a run
     *"checkpoint.previous.pt checkpoint.pt best.pt model.safetensors metrics.jsonl".split(),
@@ -512,8 +512,6 @@ class Run:
         }
         self._share_weights()
         floor = corpus.floor and corpus.floor["validation"]
-        for name in ASKED:  # a finished run that was trained on has other weights by now
-            (self.folder / name).unlink(missing_ok=True)
         loss_curve(self.metrics, self.folder / "loss.png", title=self.version, floor=floor)
         write_json(self.folder / "result.json", result)
         self.close()
@@ -575,6 +573,8 @@ class Run:
         """Keep the weights as best.pt, beside the last checkpoint; --sample-only takes them."""
         if self.writes:
             best = {**self._names(self.recorded), "state": {"model": model.state_dict()}}
+            for name in ASKED:  # that was of the weights before
+                (self.folder / name).unlink(missing_ok=True)
             with atomic_write(self.folder / "best.pt") as file:
                 torch.save({**best, "sha256": digest(best)}, file)
 

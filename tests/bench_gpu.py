@@ -78,7 +78,8 @@ def row(name, options):
     def mean(key):
         return statistics.fmean(result[key] or 0 for result in made)
 
-    published = [r["val_bits_per_byte"] for r in load_results(name).values()]
+    found = load_results(name).items()
+    published = [r["val_bits_per_byte"] for seed, r in found if seed <= options.seeds]
     there = f"{statistics.fmean(published):8.3f}" if published else f"{'':8}"
     return (
         f"{name.replace('-wikitext-2', ''):22} {mean('val_bits_per_byte'):13.3f}  {there}"

@@ -4,7 +4,9 @@ import json
 
 import pytest
 import torch
-from lineage import flags, load, run, story_file
+from lineage import finished_run, flags, load, run, story_file
+
+import common.judge
 
 
 @pytest.mark.parametrize("version", ["v0", "v3"])
@@ -100,6 +102,21 @@ def test_what_was_done_to_a_text_is_said(cache, monkeypatch, capsys):
     said = capsys.readouterr().err
     assert "story.txt: split 90/5/5 at line ends\n" in said
     assert "ids of 2,000, since every chunk of the text is one token by then\n" in said
+
+
+def test_no_memory_for_long_windows_does_not_cost_the_run(cache, monkeypatch, capsys):
+    judge = common.judge.judge
+
+    def with_little_memory(model, tokens, T, *args, **options):
+        if T > 40:
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried")
+        return judge(model, tokens, T, *args, **options)
+
+    monkeypatch.setattr(common.judge, "judge", with_little_memory)  # the scripts' own is as it was
+    finished_run("v4", cache / "run")
+    assert "not enough memory for windows of 64 tokens\n" in capsys.readouterr().err
+    result = json.loads((cache / "run" / "result.json").read_text(encoding="utf-8"))
+    assert [row["times"] for row in result["extrapolation"]] == [1, 2]
 
 
 def test_ctrl_c_beyond_the_context_says_how_to_go_on(cache, monkeypatch, capsys):
