@@ -5,7 +5,7 @@ weight decay on matrices, an AdamW that forgets sooner (its betas), a head that 
 embedding; dropout is off. Size needs machines: mixed precision, fused attention, data parallelism
 (`torchrun --nproc-per-node=2 v3.py`). The step to here: `diff v2.py v3.py`.
 
-Expect fewer broken sentences: the second block can look up what the first has gathered.
+Expect stories that keep to their things: the second block looks up what the first has gathered.
 """
 
 import math

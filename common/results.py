@@ -74,8 +74,8 @@ PUBLISHED = {
     "v1-wikitext-2": (flags(TABLE), THREE),
     "v1_1-wikitext-2": (flags(TABLE), THREE),
     "v1_1-wikitext-2-control": (flags(CONTROL), THREE),
-    "v2-wikitext-2": (flags(BLOCK), THREE),
-    "v3-wikitext-2": (flags(STACK), THREE),
+    "v2-wikitext-2": (flags(BLOCK), FIVE),
+    "v3-wikitext-2": (flags(STACK), FIVE),
     "v4-wikitext-2": (flags(STACK), THREE),
     **{
         f"v3-wikitext-2-vocab-{size}": (flags(SHORT | {"vocab-size": size}), THREE)
