@@ -160,7 +160,7 @@ class LanguageModel(nn.Module):
                 nn.init.zeros_(parameter)
             if name.endswith(("proj.weight", "down.weight")):  # what the 2 * n_layer sums add up
                 nn.init.normal_(parameter, std=0.05 / math.sqrt(2 * config.n_layer))
-        if config.mimetic_start:  # whose embedding is handed on, that token is likely to follow
+        if config.mimetic_start:  # a token is likely where its embedding has been handed on
             self.head.weight.data.copy_(self.token_embedding.weight)
         # The same distance looks the same everywhere from the start: from noise, that takes long.
         self.position_embedding.weight.data = 0.05 * sinusoids(config.context_length, config.n_embd)

@@ -91,7 +91,7 @@ def sinusoids(T, C):
 def alibi_slopes(n_head):
     """How fast each head's scores fall with the distance: (H,) (Press et al. 2022).
 
-    2^(-8/n), 2^(-16/n), ... of n heads, a power of two; others get every second slope of 2n heads.
+    2^(-8/n), 2^(-16/n), ... for n heads, a power of two; any more get every other slope of 2n.
     """
     n = 2 ** math.floor(math.log2(n_head))
     slopes = [2 ** (-8 * (i + 1) / n) for i in range(n)]
@@ -146,7 +146,7 @@ class CausalSelfAttention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         if q.dtype == torch.bfloat16 and x.device.type == "cpu":  # float32 is quicker here
             q, k, v = q.float(), k.float(), v.float()
-        bias = None if bias is None else bias[..., S - T : S, :S].type_as(q)  # the last T rows
+        bias = None if bias is None else bias[..., S - T : S, :S].type_as(q)  # aligned for CUDA
         causal = bias is None and S == T  # a single new token may look at all that is kept
         with torch.autocast(x.device.type, enabled=False):  # takes q, k, v as they are
             y = F.scaled_dot_product_attention(q, k, v, bias, dropout, causal)
@@ -204,7 +204,7 @@ class LanguageModel(nn.Module):
                 nn.init.zeros_(parameter)
             if name.endswith(("proj.weight", "down.weight")):  # what the 2 * n_layer sums add up
                 nn.init.normal_(parameter, std=0.05 / math.sqrt(2 * config.n_layer))
-        if config.mimetic_start:  # whose embedding is handed on, that token is likely to follow
+        if config.mimetic_start:  # a token is likely where its embedding has been handed on
             self.head.weight.data.copy_(self.token_embedding.weight)
             for block in self.blocks:  # cf. Trockman & Kolter 2023: alike scores high, is handed on
                 q, k, v = block.attention.qkv.weight.data.chunk(3)  # (C, C) each
@@ -220,7 +220,7 @@ class LanguageModel(nn.Module):
         if self.position == "learned":
             x = x + self.position_embedding(torch.arange(idx.shape[-1], device=idx.device))
         if self.position == "sinusoidal":
-            x = x + 0.05 * sinusoids(*x.shape[1:]).to(x.device)  # about as large as they are
+            x = x + 0.05 * sinusoids(*x.shape[1:]).to(x.device)  # as large as embeddings are, about
         bias = None  # what each block adds to the scores; without one it masks the future itself
         if self.position == "alibi":
             bias = alibi_bias(self.slopes, x.shape[1] if cache is None else self.context_length)
@@ -250,9 +250,9 @@ def generate(model, config, tokenizer, device):
     generator = torch.Generator().manual_seed(config.seed)
     idx = torch.tensor(tokenizer.encode(config.prompt), device=device)  # (T,)
     model.eval()
-    cache = None if config.position in ("sinusoidal", "learned") else {}  # where keys hold none
+    cache = None if config.position in ("sinusoidal", "learned") else {}  # keys hold no position
     for _ in range(config.max_new_tokens):
-        new = idx[-1:] if cache else idx[-config.context_length :]  # or all of it, as at first
+        new = idx[-1:] if cache else idx[-config.context_length :]  # all of it without a cache
         logits = model(new[None], cache)[0, -1]  # (V,): the last position's
         token = choose(logits.float().cpu(), config, generator)
         if token == tokenizer.end_of_text:
