@@ -140,16 +140,18 @@ class CausalSelfAttention(nn.Module):
             old = cache.get(self, (k[:, :, :0], v[:, :, :0]))
             k, v = (torch.cat(z, dim=2)[:, :, -self.context_length :] for z in zip(old, (k, v)))
             cache[self] = k, v  # (B, H, S, D): S - T old ones and T new ones
-        S = k.shape[2]
+        S = k.shape[2]  # in sampling a single new token may look at all of these
         if self.position == "rope":
             q, k = rotate(q, self.rope_base, S - T), rotate(k, self.rope_base, 0)
-        dropout = self.dropout if self.training else 0.0
-        if q.dtype == torch.bfloat16 and x.device.type == "cpu":  # float32 is quicker here
-            q, k, v = q.float(), k.float(), v.float()
         bias = None if bias is None else bias[..., S - T : S, :S].type_as(q)  # aligned for CUDA
-        causal = bias is None and S == T  # a single new token may look at all that is kept
-        with torch.autocast(x.device.type, enabled=False):  # takes q, k, v as they are
-            y = F.scaled_dot_product_attention(q, k, v, bias, dropout, causal)
+        dropout = self.dropout if self.training else 0.0
+        if q.dtype == torch.bfloat16 and x.device.type == "cpu":  # written out is quicker there
+            scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-2, -1)  # (B, H, T, T)
+            future = torch.full((T, T), -math.inf, dtype=q.dtype).triu(1) if bias is None else bias
+            weights = F.softmax(scores + future, dim=-1)  # each row sums to 1
+            y = F.dropout(weights, dropout) @ v  # (B, H, T, D)
+        else:
+            y = F.scaled_dot_product_attention(q, k, v, bias, dropout, bias is None and S == T)
         return self.proj(y.transpose(1, 2).reshape(B, T, C))
 
 
