@@ -111,8 +111,9 @@ def rotate(x, base, start):
     T, D = x.shape[-2:]
     frequencies = base ** (-torch.arange(0, D, 2, device=x.device) / D)  # radians a token
     a = torch.arange(start, start + T, device=x.device)[:, None] * frequencies  # (T, D/2): radians
+    cos, sin = a.cos().type_as(x), a.sin().type_as(x)
     x1, x2 = x.chunk(2, dim=-1)
-    return torch.cat((x1 * a.cos() - x2 * a.sin(), x1 * a.sin() + x2 * a.cos()), dim=-1).type_as(x)
+    return torch.cat((x1 * cos - x2 * sin, x1 * sin + x2 * cos), dim=-1)
 
 
 class CausalSelfAttention(nn.Module):
@@ -189,9 +190,8 @@ class LanguageModel(nn.Module):
     def __init__(self, config, vocab_size):
         super().__init__()
         self.token_embedding = nn.Embedding(vocab_size, config.n_embd)
-        self.position = config.position
+        self.position, self.context_length = config.position, config.context_length
         self.register_buffer("slopes", alibi_slopes(config.n_head), persistent=False)
-        self.context_length = config.context_length
         if config.position == "learned":
             self.position_embedding = nn.Embedding(config.context_length, config.n_embd)
         self.dropout = nn.Dropout(config.dropout)
