@@ -1,7 +1,12 @@
 """What a model weighs: its parameters by module, and the memory that a training step needs."""
 
+import contextlib
 import ctypes
+import math
+import os
 import platform
+import re
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -9,19 +14,38 @@ import torch.nn.functional as F
 from common.distributed import world_size
 
 
-def keep_freed_memory():
-    """Have the C library keep what a step frees for the next one.
+def keep_freed_memory(estimate=0):
+    """Have the C library keep what a step frees for the next one; True where memory is short.
 
     glibc takes blocks above 32 MB from the system each time and gives them back when they are
     freed. Logits are such blocks: every step would get fresh pages for them, which the system
     clears first, and on WikiText-2 that took more than a third of a step. The price is memory:
     holes in the heap, the larger its blocks the more, so the largest are left as they were.
-    Versions before 2.35 refuse to change that, and stay as they are, like other C libraries.
+    A run takes up to twice the `estimate` (MB) of its step then. Where three times that is not
+    free, memory is short: every block above 1 MB goes back at once, a run takes what is estimated,
+    and its steps longer.
+    Whoever sets glibc's MALLOC_MMAP_THRESHOLD_ has decided for themselves. Versions before 2.35
+    refuse to raise that limit, and stay as they are, like other C libraries.
     """
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        if libc.mallopt(-3, 1 << 27):  # M_MMAP_THRESHOLD: blocks up to 128 MB are of the heap
-            libc.mallopt(-1, -1)  # M_TRIM_THRESHOLD: which keeps its size
+    if platform.libc_ver()[0] != "glibc" or "MALLOC_MMAP_THRESHOLD_" in os.environ:
+        return False
+    libc = ctypes.CDLL(None)
+    short = 3 * estimate * int(os.environ.get("LOCAL_WORLD_SIZE", 1)) > free_memory()
+    # M_MMAP_THRESHOLD: larger blocks are the system's. M_TRIM_THRESHOLD: the heap keeps its size.
+    if libc.mallopt(-3, 1 << 20 if short else 1 << 27) and not short:
+        libc.mallopt(-1, -1)
+    return short
+
+
+def free_memory():
+    """MB (10^6 bytes) that Linux could still hand out, in a container no more than its limit."""
+    found = [math.inf]
+    with contextlib.suppress(OSError, ValueError):
+        text = Path("/proc/meminfo").read_text(encoding="utf-8")
+        found.append(int(re.search(r"MemAvailable: *(\d+) kB", text)[1]) * 1024)
+    with contextlib.suppress(OSError, ValueError):  # "max" where there is none
+        found.append(int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8")))
+    return min(found) / 1e6
 
 
 def describe_model(model, estimate):

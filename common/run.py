@@ -214,10 +214,12 @@ class Run:
                 f"the training text has {len(tokens)} tokens, too few for a context of"
                 f" {self.config.context_length}: give a longer text or a smaller --context-length"
             )
-        keep_freed_memory()
         for note in self.notes:
             self._say(note)
         self.state, self.device = state, next(state["model"].parameters()).device
+        self.estimate = estimate_memory(state["model"], self.config, self.device)
+        if keep_freed_memory(sum(self.estimate.values()) * (self.device.type == "cpu")):
+            self._say("memory is short: steps give back what they free at once, and take longer")
         if self.config.resume:
             self.step = self._restore(state)
             self._leave_if_finished()
@@ -344,9 +346,8 @@ class Run:
 
     def describe(self, model):
         """Say how many parameters the model has, by module, and what memory a step needs."""
-        device = next(model.parameters()).device
-        self.extra["memory_estimate_mb"] = estimate_memory(model, self.config, device)
-        for line in describe_model(model, self.extra["memory_estimate_mb"]):
+        self.extra["memory_estimate_mb"] = self.estimate
+        for line in describe_model(model, self.estimate):
             self._say(line)
 
     def reference(self, name, bits_per_byte):

@@ -5,18 +5,19 @@ import platform
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from lineage import ROOT, VERSIONS, finished_run, flags, load, model_of, run, story_file
 
-from common.memory import describe_model, estimate_memory
+from common.memory import describe_model, estimate_memory, free_memory
 from common.saved import open_run
 
 CPU = torch.device("cpu")
 COUNT_FAULTS = """
 import resource, torch
-from common.memory import keep_freed_memory
+from common import memory
 {first}
 for _ in range(10):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -173,13 +174,26 @@ NAME, VERSION = platform.libc_ver()
 
 
 @pytest.mark.skipif(NAME != "glibc" or float(VERSION) < 2.35, reason="of glibc since 2.35")
-def test_what_is_freed_is_kept_for_the_next_step():
+def test_what_is_freed_is_kept_for_the_next_step(monkeypatch):
     """64 MB are 15,625 pages of 4 kB (or 31 of 2 MB): fresh ones each time, unless kept."""
-    faults = {}
-    for first in ("", "keep_freed_memory()"):
-        code = COUNT_FAULTS.format(first=first)
-        command = [sys.executable, "-c", code]
+
+    def faults(first):
+        command = [sys.executable, "-c", COUNT_FAULTS.format(first=first)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=True)
-        faults[first] = int(done.stdout)
-    assert faults[""] > 30
-    assert faults["keep_freed_memory()"] < faults[""] / 10
+        return int(done.stdout)
+
+    assert faults("") > 30
+    assert faults("assert not memory.keep_freed_memory()") < faults("") / 10
+    short = "memory.free_memory = lambda: 299.0; "
+    assert faults(short + "assert not memory.keep_freed_memory(99)") < faults("") / 10
+    assert faults(short + "assert memory.keep_freed_memory(100)") > 30
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")  # each process takes that much
+    assert faults(short + "assert memory.keep_freed_memory(50)") > 30
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "1048576")  # the user's word
+    assert faults("assert not memory.keep_freed_memory()") > 30
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of Linux")
+def test_what_is_free_is_no_more_than_there_is():
+    total = re.search(r"MemTotal: *(\d+) kB", Path("/proc/meminfo").read_text(encoding="utf-8"))[1]
+    assert 0 < free_memory() < int(total) * 1024 / 1e6
