@@ -6,6 +6,8 @@ Each version trains a few steps. What Python and torch need, and whatever else a
 v1 the whole text), is the peak of the same run with a model of next to nothing; the difference is
 set against `estimate_memory`: parameters, gradients, optimizer, activations. Of the vocabulary's
 ids those are counted that the text needs (fewer, where each of its words is one token by then).
+Each is measured twice: as it runs where memory is plentiful, and as where it is short, when every
+block above 1 MB goes back to the system at once (`common/memory.py`).
 """
 
 import argparse
@@ -38,20 +40,27 @@ def main():
     torch.set_num_threads(os.cpu_count())  # the tests make do with one
     sizes = ", ".join(f"{name} {value:,}" for name, value in LARGE.items())
     print(f"{machine()}, MB (10^6 bytes)\n{options.data}: {sizes}\n")
-    print("version   estimate: parameters + gradients + optimizer + activations   measured   ratio")
+    head = "version   estimate: parameters + gradients + optimizer + activations"
+    print(f"{head}   plentiful: measured   ratio   short: measured   ratio")
     for version in ORDER:
         module = load(version)
-        config = make_config(module, LARGE)
+        config, nothing = make_config(module, LARGE), make_config(module, NOTHING)
+        measured = []
         with tempfile.TemporaryDirectory() as folder:
-            for _ in range(2):  # the first time the vocabulary and the token files are made, too
-                peak, n_ids = peak_of(version, config, options.data, folder)
-                idle, _ = peak_of(version, make_config(module, NOTHING), options.data, folder)
+            peak_of(version, config, options.data, folder)  # makes vocabulary and token files, too
+            peak_of(version, nothing, options.data, folder)
+            for short in (False, True):
+                peak, n_ids = peak_of(version, config, options.data, folder, short)
+                measured.append((peak, peak_of(version, nothing, options.data, folder, short)[0]))
         model = module.LanguageModel(config, n_ids)
         estimate = estimate_memory(model, config, torch.device("cpu"))
         total = sum(estimate.values())
         parts = " + ".join(f"{value:.0f}" for value in estimate.values())
-        measured = f"{peak - idle:.0f} ({peak:.0f} - {idle:.0f})"
-        print(f"{version:8} {total:6.0f}: {parts:30} {measured:24} {(peak - idle) / total:.2f}")
+        cells = [
+            f"{f'{peak - idle:.0f} ({peak:.0f} - {idle:.0f})':>{width}} {(peak - idle) / total:7.2f}"
+            for (peak, idle), width in zip(measured, (22, 17), strict=True)
+        ]
+        print(f"{version:8} {total:6.0f}: {parts:44} {'  '.join(cells)}", flush=True)
     longer_corpus()
 
 
@@ -75,14 +84,15 @@ def make_config(module, sizes):
     return module.Config(**{k: v for k, v in sizes.items() if k in fields and k not in fixed})
 
 
-def peak_of(version, config, data, folder):
+def peak_of(version, config, data, folder, short=False):
     """Peak resident memory of a run of four steps, and how many ids its vocabulary has."""
     command = [sys.executable, str(ROOT / f"{version}.py"), "--data", data, "--out-dir", folder]
     command += "--steps 4 --eval-every 4 --max-new-tokens 1".split()
     for name in LARGE:
         if hasattr(config, name):
             command += ["--" + name.replace("_", "-"), str(getattr(config, name))]
-    subprocess.run(command, check=True, capture_output=True)
+    env = os.environ | ({"MALLOC_MMAP_THRESHOLD_": str(1 << 20)} if short else {})
+    subprocess.run(command, check=True, capture_output=True, env=env)
     result = json.loads(Path(folder, "result.json").read_text(encoding="utf-8"))
     return result["peak_rss_mb"], result["tokenizer"]["vocab_size"]
 
