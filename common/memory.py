@@ -92,7 +92,7 @@ def _kept(model, config, device, own, B):
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # a pass's own output would hold the pass, and so itself, for ever
 
     # Checkpointed blocks keep their inputs, and for the one that goes back all that it computes.
     checkpointing, blocks = getattr(model, "checkpointing", False), []

@@ -1,10 +1,12 @@
 """What a model is said to weigh, against arithmetic."""
 
+import gc
 import json
 import platform
 import re
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -171,6 +173,19 @@ def test_a_resumed_run_drops_what_it_would_have_dropped(version, tmp_path, monke
 
 
 NAME, VERSION = platform.libc_ver()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_estimate_leaves_nothing_behind(version):
+    """What its passes computed is freed: a run would carry it along to its end."""
+    model, config = model_of(load(version), 50)
+    outputs = []
+    for module in model.modules():
+        module.register_forward_hook(lambda module, x, y: outputs.append(weakref.ref(y)))
+    estimate_memory(model, config, CPU)
+    gc.collect()
+    assert outputs
+    assert not [each for each in outputs if each() is not None]
 
 
 @pytest.mark.skipif(NAME != "glibc" or float(VERSION) < 2.35, reason="of glibc since 2.35")
