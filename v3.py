@@ -106,7 +106,7 @@ class CausalSelfAttention(nn.Module):
         q, k, v = self.qkv(x).split(C, dim=-1)
         q, k, v = (z.view(B, T, self.n_head, -1).transpose(1, 2) for z in (q, k, v))  # (B, H, T, D)
         dropout = self.dropout if self.training else 0.0
-        if q.dtype == torch.bfloat16 and x.device.type == "cpu":  # written out is quicker there
+        if q.dtype == torch.bfloat16 and x.device.type == "cpu":  # quicker there than fused
             scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-2, -1)  # (B, H, T, T)
             future = torch.full((T, T), -math.inf, dtype=q.dtype).triu(1)
             weights = F.softmax(scores + future, dim=-1)  # each row sums to 1

@@ -141,12 +141,12 @@ class CausalSelfAttention(nn.Module):
             old = cache.get(self, (k[:, :, :0], v[:, :, :0]))
             k, v = (torch.cat(z, dim=2)[:, :, -self.context_length :] for z in zip(old, (k, v)))
             cache[self] = k, v  # (B, H, S, D): S - T old ones and T new ones
-        S = k.shape[2]  # in sampling a single new token may look at all of these
+        S = k.shape[2]  # in sampling S > T: a single new token may look at all that is kept
         if self.position == "rope":
             q, k = rotate(q, self.rope_base, S - T), rotate(k, self.rope_base, 0)
         bias = None if bias is None else bias[..., S - T : S, :S].type_as(q)  # aligned for CUDA
         dropout = self.dropout if self.training else 0.0
-        if q.dtype == torch.bfloat16 and x.device.type == "cpu":  # written out is quicker there
+        if q.dtype == torch.bfloat16 and x.device.type == "cpu":  # quicker there than fused
             scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-2, -1)  # (B, H, T, T)
             future = torch.full((T, T), -math.inf, dtype=q.dtype).triu(1) if bias is None else bias
             weights = F.softmax(scores + future, dim=-1)  # each row sums to 1

@@ -1,6 +1,5 @@
 """What a model weighs: its parameters by module, and the memory that a training step needs."""
 
-import contextlib
 import ctypes
 import math
 import os
@@ -21,31 +20,40 @@ def keep_freed_memory(estimate=0):
     freed. Logits are such blocks: every step would get fresh pages for them, which the system
     clears first, and on WikiText-2 that took more than a third of a step. The price is memory:
     holes in the heap, the larger its blocks the more, so the largest are left as they were.
-    A run takes up to twice the `estimate` (MB) of its step then. Where three times that is not
-    free, memory is short: every block above 1 MB goes back at once, a run takes what is estimated,
-    and its steps longer.
+    With them a run takes more than the `estimate` (MB) of its step. Where three times that is not
+    free, memory is short: every block above 1 MB goes back at once, a step takes what is
+    estimated, and longer.
     Whoever sets glibc's MALLOC_MMAP_THRESHOLD_ has decided for themselves. Versions before 2.35
     refuse to raise that limit, and stay as they are, like other C libraries.
     """
     if platform.libc_ver()[0] != "glibc" or "MALLOC_MMAP_THRESHOLD_" in os.environ:
         return False
     libc = ctypes.CDLL(None)
-    short = 3 * estimate * int(os.environ.get("LOCAL_WORLD_SIZE", 1)) > free_memory()
-    # M_MMAP_THRESHOLD: larger blocks are the system's. M_TRIM_THRESHOLD: the heap keeps its size.
-    if libc.mallopt(-3, 1 << 20 if short else 1 << 27) and not short:
-        libc.mallopt(-1, -1)
+    short = 3 * estimate * int(os.environ.get("LOCAL_WORLD_SIZE") or 1) > free_memory()
+    if short:
+        libc.mallopt(-3, 1 << 20)  # M_MMAP_THRESHOLD: larger blocks are the system's
+        libc.mallopt(-1, 1 << 20)  # M_TRIM_THRESHOLD: what is free at the heap's end, too
+        libc.malloc_trim(0)
+    elif libc.mallopt(-3, 1 << 27):  # blocks up to 128 MB are of the heap
+        libc.mallopt(-1, -1)  # which keeps its size
     return short
 
 
-def free_memory():
+def free_memory(meminfo="/proc/meminfo", cgroup="/sys/fs/cgroup"):
     """MB (10^6 bytes) that Linux could still hand out, in a container no more than its limit."""
-    found = [math.inf]
-    with contextlib.suppress(OSError, ValueError):
-        text = Path("/proc/meminfo").read_text(encoding="utf-8")
-        found.append(int(re.search(r"MemAvailable: *(\d+) kB", text)[1]) * 1024)
-    with contextlib.suppress(OSError, ValueError):  # "max" where there is none
-        found.append(int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8")))
-    return min(found) / 1e6
+
+    def number(path, pattern):
+        try:
+            return int(re.search(pattern, Path(path).read_text(encoding="utf-8"))[1])
+        except (OSError, TypeError):  # not there, or without such a line
+            return math.inf
+
+    available = number(meminfo, r"MemAvailable: *(\d+) kB") * 1024
+    limit = number(f"{cgroup}/memory.max", r"(\d+)")  # "max" where there is none
+    if limit < math.inf:
+        cached = number(f"{cgroup}/memory.stat", r"inactive_file (\d+)")  # files', given up first
+        limit += cached - number(f"{cgroup}/memory.current", r"(\d+)")
+    return min(available, limit) / 1e6
 
 
 def describe_model(model, estimate):

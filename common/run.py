@@ -29,7 +29,7 @@ from common.data import detokenize
 from common.distributed import gather, mean_over_processes, rank, to_device, world_size
 from common.errors import NotFinite, UserError
 from common.files import atomic_write, failures_told, write_json
-from common.memory import describe_model, estimate_memory, keep_freed_memory
+from common.memory import describe_model, estimate_memory, free_memory, keep_freed_memory
 from common.tokenizers import END_OF_TEXT, load_tokenizer, load_tokenizer_file
 
 CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")  # the newest first
@@ -217,9 +217,6 @@ class Run:
         for note in self.notes:
             self._say(note)
         self.state, self.device = state, next(state["model"].parameters()).device
-        self.estimate = estimate_memory(state["model"], self.config, self.device)
-        if keep_freed_memory(sum(self.estimate.values()) * (self.device.type == "cpu")):
-            self._say("memory is short: steps give back what they free at once, and take longer")
         if self.config.resume:
             self.step = self._restore(state)
             self._leave_if_finished()
@@ -231,6 +228,13 @@ class Run:
                 half.unlink()
             with failures_told(self.folder / "tokenizer.json"):
                 tokenizer.save(self.folder / "tokenizer.json")
+        self.estimate = estimate_memory(state["model"], self.config, self.device)
+        needed = sum(self.estimate.values()) if self.device.type == "cpu" else 0
+        if keep_freed_memory(needed):
+            self._say(
+                f"memory is short ({needed:.0f} MB a step, {free_memory():.0f} MB free): steps give"
+                " back what they free at once, and take longer"
+            )
         if rank() and not self.config.resume:  # dropout that each process draws for itself
             torch.manual_seed(self.config.seed + rank())
         self.tokenizer_row = {

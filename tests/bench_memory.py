@@ -32,6 +32,15 @@ LARGE |= {"grad_accum": 2}  # micro-batches one after the other: memory for one 
 NOTHING = {"vocab_size": 300, "context_length": 8, "batch_size": 1, "n_embd": 8, "n_layer": 1}
 NOTHING |= {"grad_accum": 1}
 
+SHORT = f"""
+import runpy, sys
+sys.path.insert(0, {str(ROOT)!r})
+from common import memory
+memory.free_memory = lambda: 0.0
+sys.argv.pop(0)
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -56,11 +65,11 @@ def main():
         estimate = estimate_memory(model, config, torch.device("cpu"))
         total = sum(estimate.values())
         parts = " + ".join(f"{value:.0f}" for value in estimate.values())
-        cells = [
-            f"{f'{peak - idle:.0f} ({peak:.0f} - {idle:.0f})':>{width}} {(peak - idle) / total:7.2f}"
-            for (peak, idle), width in zip(measured, (22, 17), strict=True)
-        ]
-        print(f"{version:8} {total:6.0f}: {parts:44} {'  '.join(cells)}", flush=True)
+        line = f"{version:8} {total:6.0f}: {parts:50}"
+        for (peak, idle), width in zip(measured, (21, 18), strict=True):
+            told = f"{peak - idle:.0f} ({peak:.0f} - {idle:.0f})"
+            line += f"  {told:>{width}} {(peak - idle) / total:7.2f}"
+        print(line, flush=True)
     longer_corpus()
 
 
@@ -86,13 +95,15 @@ def make_config(module, sizes):
 
 def peak_of(version, config, data, folder, short=False):
     """Peak resident memory of a run of four steps, and how many ids its vocabulary has."""
-    command = [sys.executable, str(ROOT / f"{version}.py"), "--data", data, "--out-dir", folder]
+    command = [sys.executable, *([] if not short else ["-c", SHORT]), str(ROOT / f"{version}.py")]
+    command += ["--data", data, "--out-dir", folder]
     command += "--steps 4 --eval-every 4 --max-new-tokens 1".split()
     for name in LARGE:
         if hasattr(config, name):
             command += ["--" + name.replace("_", "-"), str(getattr(config, name))]
-    env = os.environ | ({"MALLOC_MMAP_THRESHOLD_": str(1 << 20)} if short else {})
-    subprocess.run(command, check=True, capture_output=True, env=env)
+    env = {name: value for name, value in os.environ.items() if name != "MALLOC_MMAP_THRESHOLD_"}
+    done = subprocess.run(command, check=True, capture_output=True, encoding="utf-8", env=env)
+    assert ("memory is short" in done.stdout + done.stderr) == short
     result = json.loads(Path(folder, "result.json").read_text(encoding="utf-8"))
     return result["peak_rss_mb"], result["tokenizer"]["vocab_size"]
 

@@ -130,8 +130,35 @@ def test_the_learning_rate_rises_then_falls_to_a_tenth(version):
 @pytest.mark.parametrize(
     ("version", "position"), [("v3", None), *(("v4", position) for position in POSITIONS)]
 )
+def test_attention_written_out_is_the_fused_one(version, position, monkeypatch):
+    """In bfloat16 on CPUs; with weights so large that the softmax is far from even."""
+    changes = {"position": position} if position else {}
+    module = load(version)
+    model, config = model_of(module, n_embd=32, dropout=0.0, **changes)
+    attention = model.blocks[0].attention
+    attention.qkv.weight.data.normal_(std=0.7)
+    more = ()
+    if version == "v4":
+        bias = module.alibi_bias(model.slopes, config.context_length)
+        more = (bias if position == "alibi" else None, None)
+    x = torch.randn(4, config.context_length, 32).bfloat16().float()
+    fused = attention(x, *more)
+    monkeypatch.setattr(F, "scaled_dot_product_attention", None)  # not called
+    with torch.autocast("cpu", torch.bfloat16):
+        written_out = attention(x, *more)
+    assert written_out.dtype == torch.bfloat16
+    assert (written_out - fused).std() < 0.02 * fused.std()
+    attention.dropout = 0.5
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (attention(x, *more) - fused).std() > 0.1 * fused.std()
+        assert torch.equal(attention.eval()(x, *more), written_out)
+
+
+@pytest.mark.parametrize(
+    ("version", "position"), [("v3", None), *(("v4", position) for position in POSITIONS)]
+)
 def test_bfloat16_learns_what_float32_does(version, position):
-    """Only the products of matrices are rounded: gradients point the same way, weights stay."""
+    """Products of matrices and attention are rounded: gradients point the same way, weights stay."""
     changes = {"position": position} if position else {}
     model, config = model_of(load(version), n_embd=32, **changes)
     x, y = torch.randint(50, (2, 4, config.context_length))
