@@ -158,7 +158,7 @@ def test_attention_written_out_is_the_fused_one(version, position, monkeypatch):
     ("version", "position"), [("v3", None), *(("v4", position) for position in POSITIONS)]
 )
 def test_bfloat16_learns_what_float32_does(version, position):
-    """Products of matrices and attention are rounded: gradients point the same way, weights stay."""
+    """Products and attention are rounded: gradients point the same way, weights stay."""
     changes = {"position": position} if position else {}
     model, config = model_of(load(version), n_embd=32, **changes)
     x, y = torch.randint(50, (2, 4, config.context_length))
