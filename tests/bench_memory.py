@@ -2,10 +2,11 @@
 
     python tests/bench_memory.py [--data sample]
 
-Each version trains a few steps. What Python and torch need, and whatever else a run loads (v0 and
-v1 the whole text), is the peak of the same run with a model of next to nothing; the difference is
-set against `estimate_memory`: parameters, gradients, optimizer, activations. Of the vocabulary's
-ids those are counted that the text needs (fewer, where each of its words is one token by then).
+Each version trains a few steps (on Linux: it says what a process holds). What that adds at most to
+what the process held before, with the parameters, less what it adds for a model of next to nothing
+(threads, libraries), is set against `estimate_memory`: parameters, gradients, optimizer,
+activations. Of the vocabulary's ids those are counted that the text needs (fewer, where each of its
+words is one token by then).
 Each is measured twice: as it runs where memory is plentiful, and as where it is short, when every
 block above 1 MB goes back to the system at once (`common/memory.py`).
 """
@@ -32,11 +33,28 @@ LARGE |= {"grad_accum": 2}  # micro-batches one after the other: memory for one 
 NOTHING = {"vocab_size": 300, "context_length": 8, "batch_size": 1, "n_embd": 8, "n_layer": 1}
 NOTHING |= {"grad_accum": 1}
 
-SHORT = f"""
-import runpy, sys
+# Runs a script so that its "peak" is what training added at most to what the process held before:
+# neither the text nor what drawing the curve takes; "short" as where no memory is free.
+WATCHED = f"""
+import ctypes, platform, runpy, sys
 sys.path.insert(0, {str(ROOT)!r})
-from common import memory
-memory.free_memory = lambda: 0.0
+from common import memory, run
+done, before = run.Run.done, []
+def watched(self, *args):
+    if ended := done(self, *args):
+        self.note_peak()
+        self.peak -= before[0]
+        run.Run.note_peak = lambda self: None
+    elif not before:  # the first step comes next
+        if platform.libc_ver()[0] == "glibc":
+            ctypes.CDLL(None).malloc_trim(0)  # what is free by now is no part of it
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")  # the peak begins anew
+        before.append(run.peak_rss_mb())
+    return ended
+run.Run.done = watched
+if sys.argv.pop(1) == "short":
+    memory.free_memory = lambda: 0.0
 sys.argv.pop(0)
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
@@ -58,17 +76,17 @@ def main():
         with tempfile.TemporaryDirectory() as folder:
             peak_of(version, config, options.data, folder)  # makes vocabulary and token files, too
             peak_of(version, nothing, options.data, folder)
-            for short in (False, True):
-                peak, n_ids = peak_of(version, config, options.data, folder, short)
-                measured.append((peak, peak_of(version, nothing, options.data, folder, short)[0]))
+            for mode in ("plentiful", "short"):
+                grown, n_ids = peak_of(version, config, options.data, folder, mode)
+                measured.append(grown - peak_of(version, nothing, options.data, folder, mode)[0])
         model = module.LanguageModel(config, n_ids)
         estimate = estimate_memory(model, config, torch.device("cpu"))
         total = sum(estimate.values())
         parts = " + ".join(f"{value:.0f}" for value in estimate.values())
         line = f"{version:8} {total:6.0f}: {parts:50}"
-        for (peak, idle), width in zip(measured, (21, 18), strict=True):
-            told = f"{peak - idle:.0f} ({peak:.0f} - {idle:.0f})"
-            line += f"  {told:>{width}} {(peak - idle) / total:7.2f}"
+        for grown, width in zip(measured, (21, 18), strict=True):
+            took = grown + estimate["parameters"]  # which were there before training
+            line += f"  {took:{width}.0f} {took / total:7.2f}"
         print(line, flush=True)
     longer_corpus()
 
@@ -93,17 +111,19 @@ def make_config(module, sizes):
     return module.Config(**{k: v for k, v in sizes.items() if k in fields and k not in fixed})
 
 
-def peak_of(version, config, data, folder, short=False):
-    """Peak resident memory of a run of four steps, and how many ids its vocabulary has."""
-    command = [sys.executable, *([] if not short else ["-c", SHORT]), str(ROOT / f"{version}.py")]
-    command += ["--data", data, "--out-dir", folder]
+def peak_of(version, config, data, folder, mode=None):
+    """Peak resident memory of a run of four steps, with a mode what its training adds, and how
+    many ids its vocabulary has.
+    """
+    command = [sys.executable, *(["-c", WATCHED, mode] if mode else [])]
+    command += [str(ROOT / f"{version}.py"), "--data", data, "--out-dir", folder]
     command += "--steps 4 --eval-every 4 --max-new-tokens 1".split()
     for name in LARGE:
         if hasattr(config, name):
             command += ["--" + name.replace("_", "-"), str(getattr(config, name))]
     env = {name: value for name, value in os.environ.items() if name != "MALLOC_MMAP_THRESHOLD_"}
     done = subprocess.run(command, check=True, capture_output=True, encoding="utf-8", env=env)
-    assert ("memory is short" in done.stdout + done.stderr) == short
+    assert ("memory is short" in done.stdout + done.stderr) == (mode == "short")
     result = json.loads(Path(folder, "result.json").read_text(encoding="utf-8"))
     return result["peak_rss_mb"], result["tokenizer"]["vocab_size"]
 
