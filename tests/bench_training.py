@@ -15,6 +15,7 @@ so its memory has to hold them together.
 """
 
 import argparse
+import gc
 import math
 import multiprocessing
 import os
@@ -130,7 +131,9 @@ def serve(name, device, pipe):
         if job == "step":
             pipe.send(step.seconds(n))
             continue
-        step = None  # the one before makes room
+        step = None  # the one before makes room: it hangs in cycles, and in what is compiled
+        torch._dynamo.reset()  # whose sizes would make the next one's shapes dynamic, too
+        gc.collect()
         torch.cuda.empty_cache()
         try:
             size, dtype, compiled = job
@@ -189,7 +192,6 @@ class Step:
         self.get_batch = load("v3").get_batch
         self.model = make(SIZES[size]).to(self.device)
         if compiled:
-            torch._dynamo.reset()  # what it knows of another size would make these shapes dynamic
             self.model.compile()
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3, fused=True)
         self.autocast = torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16")
