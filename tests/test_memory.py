@@ -225,3 +225,15 @@ def test_what_is_free_is_what_the_system_and_the_container_have(tmp_path):
     assert free_memory(meminfo, cgroup) == 5.12
     (cgroup / "memory.max").write_text("6000000\n", encoding="utf-8")
     assert free_memory(meminfo, cgroup) == 4.0
+
+
+@pytest.mark.parametrize("version", ["v0", "v4"])
+def test_a_run_says_where_memory_is_short(version, tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("LINEAGE_CACHE", str(tmp_path / "cache"))
+    module, asked = load(version), []
+    monkeypatch.setattr("common.run.keep_freed_memory", lambda needed: asked.append(needed) or True)
+    args = flags(module, out_dir=tmp_path / "run", steps=1, data=story_file(tmp_path))
+    run(module, monkeypatch, args)
+    out = "".join(capfd.readouterr())
+    assert len(asked) == 1 and asked[0] > 0
+    assert f"memory is short ({asked[0]:.0f} MB a step" in out
