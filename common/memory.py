@@ -23,6 +23,11 @@ def keep_freed_memory(estimate=0):
     With them a run takes more than the `estimate` (MB) of its step. Where three times that is not
     free, memory is short: every block above 1 MB goes back at once, a step takes what is
     estimated, and longer.
+    The holes come from small change. An aligned block is cut from a longer one, and the few bytes
+    left at its ends go to a cache of small blocks, from which something small takes them: when the
+    tensor is freed, the hole is those bytes too short for the next of its size. A process can be
+    started without these caches, but not switch them off:
+    GLIBC_TUNABLES=glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0.
     Whoever sets glibc's MALLOC_MMAP_THRESHOLD_ has decided for themselves. Versions before 2.35
     refuse to raise that limit, and stay as they are, like other C libraries.
     """
@@ -70,12 +75,14 @@ def describe_model(model, estimate):
     ]
 
 
-def estimate_memory(model, config, device):
+def estimate_memory(model, config, device, fused=True):
     """MB (10^6 bytes) by purpose: parameters, gradients, optimizer (AdamW keeps two of each), and
     activations.
 
-    These are measured, not guessed: forward passes of one sequence and of two, in which autograd
-    reports what it keeps for the backward pass. What the second adds, each sequence of a
+    An AdamW that is not `fused` computes in two more of a parameter, when the activations are gone:
+    where two of the largest are more than those took, the rest counts as the optimizer's.
+    Activations are measured, not guessed: forward passes of one sequence and of two, in which
+    autograd reports what it keeps for the backward pass. What the second adds, each sequence of a
     micro-batch takes, of which a process has its share of batch_size.
     The random numbers that dropout draws in them are put back: a resumed run, which measures once
     more, must go on with those it was stopped at.
@@ -84,10 +91,11 @@ def estimate_memory(model, config, device):
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
     one, two = (_kept(model, config, device, own, B) for B in (1, 2))
     activations = one + (config.batch_size // world_size() - 1) * (two - one)
+    between = 0 if fused else 2 * max(p.numel() * p.element_size() for p in model.parameters())
     return {
         "parameters": parameters / 1e6,
         "gradients": parameters / 1e6,
-        "optimizer": 2 * parameters / 1e6,
+        "optimizer": (2 * parameters + max(0, between - activations)) / 1e6,
         "activations": activations / 1e6,
     }
 

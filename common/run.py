@@ -228,7 +228,9 @@ class Run:
                 half.unlink()
             with failures_told(self.folder / "tokenizer.json"):
                 tokenizer.save(self.folder / "tokenizer.json")
-        self.estimate = estimate_memory(state["model"], self.config, self.device)
+        fused = state["optimizer"].defaults["fused"]
+        self.estimate = estimate_memory(state["model"], self.config, self.device, fused)
+        self.extra["memory_estimate_mb"] = self.estimate
         needed = sum(self.estimate.values()) if self.device.type == "cpu" else 0
         if keep_freed_memory(needed):
             self._say(
@@ -350,7 +352,6 @@ class Run:
 
     def describe(self, model):
         """Say how many parameters the model has, by module, and what memory a step needs."""
-        self.extra["memory_estimate_mb"] = self.estimate
         for line in describe_model(model, self.estimate):
             self._say(line)
 

@@ -64,6 +64,27 @@ def test_parameters_gradients_and_optimizer_are_what_a_step_of_adamw_holds(versi
     assert table["optimizer"] == pytest.approx(sum(moments) / 1e6)
 
 
+@pytest.mark.parametrize("fused", [True, False])
+def test_what_adamw_computes_in_counts_where_activations_take_less(fused):
+    model, config = model_of(load("v1"), 3000, batch_size=1, context_length=2)
+    table = estimate_memory(model, config, CPU, fused)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=fused)
+    for _ in range(2):  # the first step makes the two averages
+        optimizer.zero_grad()
+        model(torch.zeros(1, 2, dtype=torch.long)).sum().backward()
+        with torch.profiler.profile(profile_memory=True) as profile:
+            optimizer.step()
+    live, most = 0, 0
+    events = profile.profiler.kineto_results.events()
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        if event.name() == "[memory]":
+            live += event.nbytes()
+            most = max(most, live)
+    assert most == pytest.approx(0 if fused else 2 * 4 * 3000**2, abs=1000)
+    takes = table["optimizer"] - 2 * table["parameters"] + table["activations"]
+    assert takes == pytest.approx(max(most / 1e6, table["activations"]), rel=0.001)
+
+
 def test_activations_of_a_table_by_hand():
     """For each position its id (8 bytes), and V floats four times: the logits, the logarithms of
     their probabilities, which the backward pass needs, and the gradients of both."""
