@@ -23,15 +23,21 @@ def keep_freed_memory(estimate=0):
     With them a run takes more than the `estimate` (MB) of its step. Where three times that is not
     free, memory is short: every block above 1 MB goes back at once, a step takes what is
     estimated, and longer.
-    The holes come from small change. An aligned block is cut from a longer one, and the few bytes
-    left at its ends go to a cache of small blocks, from which something small takes them: when the
-    tensor is freed, the hole is those bytes too short for the next of its size. A process can be
-    started without these caches, but not switch them off:
-    GLIBC_TUNABLES=glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0.
-    Whoever sets glibc's MALLOC_MMAP_THRESHOLD_ has decided for themselves. Versions before 2.35
-    refuse to raise that limit, and stay as they are, like other C libraries.
+    Many of the holes come from small change, in glibc before 2.39 (its bug 30723): a tensor
+    is cut, aligned, from a longer block, and the few bytes left at its ends go to a cache of small
+    blocks and stay there, or something small takes them. When the tensor is freed, its place is
+    those bytes too short for the next of its size. glibc reads only when a process starts that it
+    shall do without these caches, so that has to stand in front of the command:
+
+        GLIBC_TUNABLES=glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0
+
+    Whoever sets glibc's limit (MALLOC_MMAP_THRESHOLD_, or in GLIBC_TUNABLES) has decided for
+    themselves. Versions before 2.35 refuse to raise it, and stay as they are, like other C
+    libraries.
     """
-    if platform.libc_ver()[0] != "glibc" or "MALLOC_MMAP_THRESHOLD_" in os.environ:
+    decided = "mmap_threshold" in os.environ.get("GLIBC_TUNABLES", "")
+    decided = decided or "MALLOC_MMAP_THRESHOLD_" in os.environ
+    if platform.libc_ver()[0] != "glibc" or decided:
         return False
     libc = ctypes.CDLL(None)
     short = 3 * estimate * int(os.environ.get("LOCAL_WORLD_SIZE") or 1) > free_memory()
@@ -79,19 +85,21 @@ def estimate_memory(model, config, device, fused=True):
     """MB (10^6 bytes) by purpose: parameters, gradients, optimizer (AdamW keeps two of each), and
     activations.
 
-    An AdamW that is not `fused` computes in two more of a parameter, when the activations are gone:
-    where two of the largest are more than those took, the rest counts as the optimizer's.
+    An AdamW that is not `fused` computes after the backward pass in two more of a parameter, and
+    holds what is left from the one before. Where that is more than the activations took, the
+    difference counts as the optimizer's.
     Activations are measured, not guessed: forward passes of one sequence and of two, in which
     autograd reports what it keeps for the backward pass. What the second adds, each sequence of a
     micro-batch takes, of which a process has its share of batch_size.
     The random numbers that dropout draws in them are put back: a resumed run, which measures once
     more, must go on with those it was stopped at.
     """
-    parameters = sum(p.numel() * p.element_size() for p in model.parameters())
+    sizes = [p.numel() * p.element_size() for p in model.parameters()]
+    parameters = sum(sizes)
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
     one, two = (_kept(model, config, device, own, B) for B in (1, 2))
     activations = one + (config.batch_size // world_size() - 1) * (two - one)
-    between = 0 if fused else 2 * max(p.numel() * p.element_size() for p in model.parameters())
+    between = 0 if fused else max(a + 2 * b for a, b in zip([0, *sizes], sizes, strict=False))
     return {
         "parameters": parameters / 1e6,
         "gradients": parameters / 1e6,

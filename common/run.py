@@ -228,7 +228,7 @@ class Run:
                 half.unlink()
             with failures_told(self.folder / "tokenizer.json"):
                 tokenizer.save(self.folder / "tokenizer.json")
-        fused = state["optimizer"].defaults["fused"]
+        fused = state["optimizer"].defaults.get("fused")
         self.estimate = estimate_memory(state["model"], self.config, self.device, fused)
         self.extra["memory_estimate_mb"] = self.estimate
         needed = sum(self.estimate.values()) if self.device.type == "cpu" else 0
