@@ -4,16 +4,20 @@
 
 Each version trains a few steps (on Linux: it says what a process holds). What that adds at most to
 what the process held before, with the parameters, less what it adds for a model of next to nothing
-(threads, libraries), is set against `estimate_memory`: parameters, gradients, optimizer,
-activations. Of the vocabulary's ids those are counted that the text needs (fewer, where each of its
-words is one token by then).
-Each is measured twice: as it runs where memory is plentiful, and as where it is short, when every
-block above 1 MB goes back to the system at once (`common/memory.py`).
+(threads, libraries), is set against what its run said that a step needs: parameters, gradients,
+optimizer, activations. Of the vocabulary's ids those are counted that the text needs (fewer, where
+each of its words is one token by then).
+Each is measured in three ways: where memory is plentiful; there, but started without the C
+library's caches of small blocks ("tuned"); and where memory is short, when every block above 1 MB
+goes back to the system at once (`common/memory.py` has the reasons). In the first table each figure
+is the median of three runs, beside the ratio the lowest and the highest.
 """
 
 import argparse
 import json
 import os
+import platform
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,33 +30,36 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lineage import ORDER, ROOT, load, machine  # noqa: E402
 
-from common.memory import estimate_memory  # noqa: E402
-
 LARGE = {"vocab_size": 8192, "context_length": 256, "batch_size": 16, "n_embd": 256, "n_layer": 4}
 LARGE |= {"grad_accum": 2}  # micro-batches one after the other: memory for one of them
 NOTHING = {"vocab_size": 300, "context_length": 8, "batch_size": 1, "n_embd": 8, "n_layer": 1}
 NOTHING |= {"grad_accum": 1}
+UNCACHED = "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0"
+WAYS = {"plentiful": {}, "tuned": {"GLIBC_TUNABLES": UNCACHED}, "short": {}}  # what each sets
 
 # Runs a script so that its "peak" is what training added at most to what the process held before:
-# neither the text nor what drawing the curve takes; "short" as where no memory is free.
+# neither the text nor what judging and drawing take; "short" as where no memory is free.
 WATCHED = f"""
 import ctypes, platform, runpy, sys
 sys.path.insert(0, {str(ROOT)!r})
 from common import memory, run
-done, before = run.Run.done, []
-def watched(self, *args):
-    if ended := done(self, *args):
+done, due, before = run.Run.done, run.Run.due, []
+def trained(self, step):
+    if before and step == self.config.steps:
         self.note_peak()
         self.peak -= before[0]
         run.Run.note_peak = lambda self: None
-    elif not before:  # the first step comes next
+    return due(self, step)
+def watched(self, *args):
+    ended = done(self, *args)
+    if not before:  # the first step comes next
         if platform.libc_ver()[0] == "glibc":
             ctypes.CDLL(None).malloc_trim(0)  # what is free by now is no part of it
         with open("/proc/self/clear_refs", "w") as file:
             file.write("5")  # the peak begins anew
         before.append(run.peak_rss_mb())
     return ended
-run.Run.done = watched
+run.Run.done, run.Run.due = watched, trained
 if sys.argv.pop(1) == "short":
     memory.free_memory = lambda: 0.0
 sys.argv.pop(0)
@@ -66,28 +73,27 @@ def main():
     options = parser.parse_args()
     torch.set_num_threads(os.cpu_count())  # the tests make do with one
     sizes = ", ".join(f"{name} {value:,}" for name, value in LARGE.items())
-    print(f"{machine()}, MB (10^6 bytes)\n{options.data}: {sizes}\n")
-    head = "version   estimate: parameters + gradients + optimizer + activations"
-    print(f"{head}   plentiful: measured   ratio   short: measured   ratio")
+    print(f"{machine()}, {' '.join(platform.libc_ver())}, MB (10^6 bytes)")
+    print(f"{options.data}: {sizes}\n")
     for version in ORDER:
-        module = load(version)
-        config, nothing = make_config(module, LARGE), make_config(module, NOTHING)
-        measured = []
+        config, nothing = (make_config(load(version), chosen) for chosen in (LARGE, NOTHING))
+        lines = []
         with tempfile.TemporaryDirectory() as folder:
-            peak_of(version, config, options.data, folder)  # makes vocabulary and token files, too
-            peak_of(version, nothing, options.data, folder)
-            for mode in ("plentiful", "short"):
-                grown, n_ids = peak_of(version, config, options.data, folder, mode)
-                measured.append(grown - peak_of(version, nothing, options.data, folder, mode)[0])
-        model = module.LanguageModel(config, n_ids)
-        estimate = estimate_memory(model, config, torch.device("cpu"))
-        total = sum(estimate.values())
-        parts = " + ".join(f"{value:.0f}" for value in estimate.values())
-        line = f"{version:8} {total:6.0f}: {parts:50}"
-        for grown, width in zip(measured, (21, 18), strict=True):
-            took = grown + estimate["parameters"]  # which were there before training
-            line += f"  {took:{width}.0f} {took / total:7.2f}"
-        print(line, flush=True)
+            for each in (config, nothing):  # which makes vocabulary and token files, too
+                peak_of(version, each, options.data, folder)
+            for way in WAYS:
+                bases, peaks = [], []
+                for _ in range(3):
+                    bases.append(peak_of(version, nothing, options.data, folder, way)[0])
+                    peak, estimate = peak_of(version, config, options.data, folder, way)
+                    peaks.append(peak + estimate["parameters"])  # there before training
+                took = sorted(peak - statistics.median(bases) for peak in peaks)
+                low, ratio, high = (each / sum(estimate.values()) for each in took)
+                ratio = f"x {ratio:.2f} ({low:.2f} to {high:.2f})"
+                lines.append(f"  {way:14} {took[1]:5.0f}   {ratio}")
+        parts = " + ".join(f"{name} {value:.0f}" for name, value in estimate.items())
+        print(f"{version + ', estimate':16} {sum(estimate.values()):5.0f}   {parts}")
+        print(*lines, sep="\n", flush=True)
     longer_corpus()
 
 
@@ -111,21 +117,23 @@ def make_config(module, sizes):
     return module.Config(**{k: v for k, v in sizes.items() if k in fields and k not in fixed})
 
 
-def peak_of(version, config, data, folder, mode=None):
-    """Peak resident memory of a run of four steps, with a mode what its training adds, and how
-    many ids its vocabulary has.
+def peak_of(version, config, data, folder, way=None):
+    """Of a run of four steps: the peak of its resident memory, in one of the WAYS what its training
+    adds; and its own estimate.
     """
-    command = [sys.executable, *(["-c", WATCHED, mode] if mode else [])]
+    command = [sys.executable, *(["-c", WATCHED, way] if way else [])]
     command += [str(ROOT / f"{version}.py"), "--data", data, "--out-dir", folder]
     command += "--steps 4 --eval-every 4 --max-new-tokens 1".split()
     for name in LARGE:
         if hasattr(config, name):
             command += ["--" + name.replace("_", "-"), str(getattr(config, name))]
-    env = {name: value for name, value in os.environ.items() if name != "MALLOC_MMAP_THRESHOLD_"}
+    unset = ("MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
+    env = {name: value for name, value in os.environ.items() if name not in unset}
+    env |= WAYS.get(way, {})
     done = subprocess.run(command, check=True, capture_output=True, encoding="utf-8", env=env)
-    assert ("memory is short" in done.stdout + done.stderr) == (mode == "short")
+    assert ("memory is short" in done.stdout + done.stderr) == (way == "short")
     result = json.loads(Path(folder, "result.json").read_text(encoding="utf-8"))
-    return result["peak_rss_mb"], result["tokenizer"]["vocab_size"]
+    return result["peak_rss_mb"], result["memory_estimate_mb"]
 
 
 if __name__ == "__main__":
