@@ -28,13 +28,12 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lineage import ORDER, ROOT, load, machine  # noqa: E402
+from lineage import ORDER, ROOT, UNCACHED, load, machine  # noqa: E402
 
 LARGE = {"vocab_size": 8192, "context_length": 256, "batch_size": 16, "n_embd": 256, "n_layer": 4}
 LARGE |= {"grad_accum": 2}  # micro-batches one after the other: memory for one of them
 NOTHING = {"vocab_size": 300, "context_length": 8, "batch_size": 1, "n_embd": 8, "n_layer": 1}
 NOTHING |= {"grad_accum": 1}
-UNCACHED = "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0"
 WAYS = {"plentiful": {}, "tuned": {"GLIBC_TUNABLES": UNCACHED}, "short": {}}  # what each sets
 
 # Runs a script so that its "peak" is what training added at most to what the process held before:

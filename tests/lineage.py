@@ -10,6 +10,8 @@ import pytest
 import torch
 
 torch.set_num_threads(1)  # the models here are tiny: a second thread only gets in the way
+# For GLIBC_TUNABLES: a heap with few holes; common/memory.py has the reasons.
+UNCACHED = "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0"
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from lineage import ROOT, flags, load, story_file
+from lineage import ROOT, UNCACHED, flags, load, story_file
 
 from common.data import load_corpus, token_file
 from common.tokenizers import load_tokenizer
@@ -15,8 +15,6 @@ from common.tokenizers import load_tokenizer
 LENGTHS = (8 * 10**6, 48 * 10**6)  # characters; even the first fills each buffer there is
 TOKENS = 0.9 * (LENGTHS[1] - LENGTHS[0]) / 1e6  # MB that the longer one's add, at a byte each
 LIMIT = TOKENS / 2
-# The heap's holes (common/memory.py has the reasons) differ by more than 10 MB from run to run.
-UNCACHED = "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0"
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/status").exists(), reason="the peak of resident memory is Linux's"
@@ -47,6 +45,7 @@ def peak(version, text, out):
 
     Few steps: each stretch that is read maps a few pages of the file, and those count here though
     the system can take them back. The validation split, read as a whole, is 2 MB longer.
+    The heap's holes are left out, which differ by more than 10 MB from run to run.
     """
     settings = {"data": text, "tokenizer": "char", "out_dir": out, "steps": 4, "eval_every": 4}
     settings["context_length"] = 64
