@@ -11,7 +11,18 @@ import weakref
 import pytest
 import torch
 import torch.nn as nn
-from lineage import ROOT, VERSIONS, finished_run, flags, load, model_of, run, small, story_file
+from lineage import (
+    ROOT,
+    UNCACHED,
+    VERSIONS,
+    finished_run,
+    flags,
+    load,
+    model_of,
+    run,
+    small,
+    story_file,
+)
 
 from common.memory import describe_model, estimate_memory, free_memory
 from common.saved import open_run
@@ -213,6 +224,9 @@ def test_an_estimate_leaves_nothing_behind(version):
 def test_what_is_freed_is_kept_where_memory_is_not_short(monkeypatch):
     """Blocks of 64 MB are fresh pages each time unless they are kept, and those of 16 MB are kept
     unless memory is short: thousands of pages of 4 kB, or some of 2 MB.
+
+    glibc's caches of small blocks are off here. With them it takes three to seven more of such
+    blocks before one fits where another has been, as chance has it: nothing to count on.
     """
 
     def faults(size, first):
@@ -222,11 +236,12 @@ def test_what_is_freed_is_kept_where_memory_is_not_short(monkeypatch):
 
     for name in ("MALLOC_MMAP_THRESHOLD_", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GLIBC_TUNABLES", UNCACHED)
     large, small = 16_000_000, 4_000_000  # numbers, of 4 bytes each
-    assert faults(large, "") > 30
-    assert faults(large, "assert not memory.keep_freed_memory()") < faults(large, "") / 10
     there = "memory.free_memory = lambda: 299.0; "
-    assert faults(large, there + "assert not memory.keep_freed_memory(99)") < faults(large, "") / 10
+    assert faults(large, "") > 30
+    assert faults(large, "assert not memory.keep_freed_memory()") < 3
+    assert faults(large, there + "assert not memory.keep_freed_memory(99)") < 3
     assert faults(small, there + "assert not memory.keep_freed_memory(99)") < 3
     assert faults(small, there + "assert memory.keep_freed_memory(100)") > 6
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")  # each process takes that much
