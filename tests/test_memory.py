@@ -239,9 +239,10 @@ def test_what_is_freed_is_kept_where_memory_is_not_short(monkeypatch):
     monkeypatch.setenv("GLIBC_TUNABLES", UNCACHED)
     large, small = 16_000_000, 4_000_000  # numbers, of 4 bytes each
     there = "memory.free_memory = lambda: 299.0; "
-    assert faults(large, "") > 30
-    assert faults(large, "assert not memory.keep_freed_memory()") < 3
-    assert faults(large, there + "assert not memory.keep_freed_memory(99)") < 3
+    fresh = faults(large, "")
+    assert fresh > 30
+    assert faults(large, "assert not memory.keep_freed_memory()") < fresh / 10
+    assert faults(large, there + "assert not memory.keep_freed_memory(99)") < fresh / 10
     assert faults(small, there + "assert not memory.keep_freed_memory(99)") < 3
     assert faults(small, there + "assert memory.keep_freed_memory(100)") > 6
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")  # each process takes that much
