@@ -126,7 +126,7 @@ def train(model, config, corpus, tokenizer, run, device):
         loss = F.cross_entropy(logits.flatten(0, -2), y.to(device).flatten())
         loss.backward()
         run.count(loss, y.numel())
-        del logits, loss  # or they would take memory while the next ones are made
+        del logits, loss  # a batch's logits are large: free for the update and the next batch
         optimizer.step()
         step += 1
 

@@ -249,7 +249,7 @@ def train(model, config, corpus, tokenizer, run, device):
                 loss = F.cross_entropy(logits.flatten(0, -2), y.flatten())
             (loss / config.grad_accum).backward()  # gradients add up: the mean over the pieces
             run.count(loss, y.numel())
-            del logits, loss  # or they would take memory while the next ones are made
+            del logits, loss  # a batch's logits are large: free for the update and the next batch
         nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
         optimizer.step()
         step += 1

@@ -20,14 +20,14 @@ def keep_freed_memory(estimate=0):
     freed. Logits are such blocks: every step would get fresh pages for them, which the system
     clears first, and on WikiText-2 that took more than a third of a step. The price is memory:
     holes in the heap, the larger its blocks the more, so the largest are left as they were.
-    With them a run takes more than the `estimate` (MB) of its step. Where three times that is not
-    free, memory is short: every block above 1 MB goes back at once, a step takes what is
-    estimated, and longer.
-    Many of the holes come from small change, in glibc before 2.39 (its bug 30723): a tensor
-    is cut, aligned, from a longer block, and the few bytes left at its ends go to a cache of small
-    blocks and stay there, or something small takes them. When the tensor is freed, its place is
-    those bytes too short for the next of its size. glibc reads only when a process starts that it
-    shall do without these caches, so that has to stand in front of the command:
+    With these holes a run takes more than the `estimate` (MB) of its step. Where three times that
+    is not free, memory is short: every block above 1 MB goes back at once, a step takes the memory
+    that is estimated, and more time.
+    Before glibc 2.39 (its bug 30723) there are many more holes, which come from small change: a
+    tensor is cut, aligned, from a longer block, and the few bytes left at its ends go to a cache of
+    small blocks and stay there, or something small takes them. When the tensor is freed, its place
+    is those bytes too short for the next of its size. glibc reads only when a process starts that
+    it shall do without these caches, so that has to stand in front of the command:
 
         GLIBC_TUNABLES=glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0
 
