@@ -825,7 +825,7 @@ def _footnote(corpus):
 
 
 BENCHMARKS = "training training-compiled time-to-loss sampling memory scaleout startup".split()
-BENCHMARKS += ["gpu-training", "gpu-training-compiled", "gpu"]
+BENCHMARKS += "memory-glibc-2.41 gpu-training gpu-training-compiled gpu".split()
 LONGER = {"v4": "v4-sample", "v4, longer": "v4-sample-long"}
 POSITIONS = [("ALiBi", "v4-sample"), ("RoPE", "v4-sample-rope")]
 POSITIONS += [(kind, f"v4-sample-{kind}") for kind in ("learned", "sinusoidal", "none")]
