@@ -18,9 +18,9 @@ import torch.nn.functional as F
 
 from common.cli import parse, run_main
 from common.data import load_corpus, token_file
-from common.judge import judge
-from common.ngram import counting_bigram
-from common.run import Run, compile_if_asked, pick_device
+from common.evaluation.evaluate import judge
+from common.evaluation.ngram import counting_bigram
+from common.training.run import Run, compile_if_asked, pick_device
 
 
 @dataclass

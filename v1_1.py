@@ -19,8 +19,8 @@ import torch.nn.functional as F
 
 from common.cli import parse, run_main
 from common.data import load_corpus, token_file
-from common.judge import judge
-from common.run import Run, compile_if_asked, pick_device
+from common.evaluation.evaluate import judge
+from common.training.run import Run, compile_if_asked, pick_device
 
 
 @dataclass

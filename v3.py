@@ -23,10 +23,10 @@ from torch.utils.checkpoint import checkpoint
 
 from common.cli import parse, run_main
 from common.data import load_corpus, token_file
-from common.distributed import join_processes, rank, to_device, world_size
+from common.training.distributed import join_processes, rank, to_device, world_size
 from common.errors import UserError
-from common.judge import judge
-from common.run import Run, compile_if_asked, pick_device
+from common.evaluation.evaluate import judge
+from common.training.run import Run, compile_if_asked, pick_device
 
 
 @dataclass

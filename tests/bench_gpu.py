@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import torch  # noqa: E402
 from lineage import ROOT, VERSIONS, machine  # noqa: E402
 
-from common.results import PUBLISHED, load_results  # noqa: E402
+from results.tables import PUBLISHED, load_results  # noqa: E402
 
 torch.set_num_threads(os.cpu_count())  # as the scripts have it; the tests make do with one
 RUNS = {name: PUBLISHED[name][0] for name in (f"{v}-wikitext-2" for v in VERSIONS)}

@@ -41,7 +41,8 @@ WAYS = {"plentiful": {}, "tuned": {"GLIBC_TUNABLES": UNCACHED}, "short": {}}  # 
 WATCHED = f"""
 import ctypes, platform, runpy, sys
 sys.path.insert(0, {str(ROOT)!r})
-from common import judge, memory, run
+from common.evaluation import evaluate as judge
+from common.training import memory, run
 judge.beyond_the_context = lambda *args: None  # long, and after the training
 done, due, before = run.Run.done, run.Run.due, []
 def trained(self, step):

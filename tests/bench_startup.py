@@ -28,7 +28,7 @@ import torch
 script = sys.argv[1]
 sys.argv = sys.argv[1:]
 sys.path.insert(0, os.path.dirname(script))
-from common.run import Run
+from common.training.run import Run
 due, took = Run.due, []
 def noted(self, step):
     took.append(time.perf_counter())

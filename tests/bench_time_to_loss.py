@@ -31,8 +31,8 @@ from bench_training import B, SIZES, gpt2  # noqa: E402
 from lineage import ROOT, machine  # noqa: E402
 
 from common.data import load_corpus, token_file  # noqa: E402
-from common.judge import judge  # noqa: E402
-from common.results import PUBLISHED  # noqa: E402
+from common.evaluation.evaluate import judge  # noqa: E402
+from results.tables import PUBLISHED  # noqa: E402
 from common.tokenizers import END_OF_TEXT, load_tokenizer  # noqa: E402
 
 torch.set_num_threads(os.cpu_count())  # the tests make do with one

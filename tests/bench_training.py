@@ -37,8 +37,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lineage import load, machine  # noqa: E402
 
-from common.distributed import to_device  # noqa: E402
-from common.memory import estimate_memory, keep_freed_memory  # noqa: E402
+from common.training.distributed import to_device  # noqa: E402
+from common.training.memory import estimate_memory, keep_freed_memory  # noqa: E402
 
 torch.set_num_threads(os.cpu_count())  # the tests make do with one
 SIZES = {  # layers, width, heads, context, vocabulary

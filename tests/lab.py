@@ -24,7 +24,7 @@ from lineage import flags, load, story_file
 
 METHODS = multiprocessing.get_all_start_methods()
 processes = multiprocessing.get_context("forkserver" if "forkserver" in METHODS else "spawn")
-IMPORTED = "pytest torch._dynamo tyro safetensors.torch matplotlib.pyplot lineage common.run"
+IMPORTED = "pytest torch._dynamo tyro safetensors.torch matplotlib.pyplot lineage common.training.run"
 processes.set_forkserver_preload(IMPORTED.split())
 SIZES = {"steps": 40, "eval_every": 4}  # ten evaluations, each of which saves a checkpoint
 

@@ -15,7 +15,7 @@ UNCACHED = "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0"
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from common.results import ORDER  # noqa: E402
+from results.tables import ORDER  # noqa: E402
 
 VERSIONS = [name for name in ORDER if (ROOT / f"{name}.py").exists()]
 
@@ -38,7 +38,7 @@ SMALL = {
 
 def machine(device="cpu"):
     """What a benchmark's numbers belong to."""
-    from common.run import processor
+    from common.training.run import processor
 
     n = torch.get_num_threads()
     on = f"{processor()}, {n} thread{'s' * (n > 1)}, torch {torch.__version__}"

@@ -7,8 +7,8 @@ import re
 import pytest
 from lineage import edit_json, finished_run
 
-from common import claims
-from common.claims import KINDS, Reader, score
+from data import claims
+from data.claims import KINDS, Reader, score
 from common.cli import run_main
 from common.errors import UserError
 

@@ -8,7 +8,8 @@ import sys
 import pytest
 from lineage import ROOT, VERSIONS, flags, load, run, story_file
 
-from common import plots, results
+from results import plots
+from results import tables as results
 from common.cli import parse, run_command, run_main
 
 # Slow to import, and wanted only once a picture is drawn, a dataset read, an interval computed.
@@ -31,7 +32,7 @@ def refusal(monkeypatch, capsys, main, *args):
         (results.main, ["runs/v2"], "there are local, publish, readme, compare, check, references"),
         (results.main, ["zzz"], "a run's folder or name stands behind one of them"),
         (results.main, ["local", "runs"], "runs; nothing is expected there without a flag"),
-        (results.main, ["check"], "Missing from python -m common.results check"),
+        (results.main, ["check"], "Missing from python -m results.tables check"),
         (plots.main, ["curve"], "did you mean curves?"),
     ],
 )
@@ -102,7 +103,7 @@ def test_ctrl_c_while_modules_are_imported_is_one_line(module, tmp_path):
 def test_other_errors_while_importing_keep_their_traceback(tmp_path):
     (tmp_path / "numpy.py").write_text("1 / 0\n", encoding="utf-8")
     env = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    command = [sys.executable, "-m", "common.results"]
+    command = [sys.executable, "-m", "results.tables"]
     done = subprocess.run(command, env=env, capture_output=True, encoding="utf-8", cwd=ROOT)
     assert "Traceback" in done.stderr and "ZeroDivisionError" in done.stderr
 
@@ -129,6 +130,6 @@ def test_nothing_slow_is_imported_at_the_start():
     assert imported(HELP.format("path", VERSIONS[-1] + ".py")) == ["torch"]
     for module in ("results", "report"):  # not even torch
         assert imported(HELP.format("module", f"common.{module}")) == []
-    modules = "bpe_tokenizer, common.plots, common.inside, common.probes, common.diagnostics"
-    modules += ", common.claims"
+    modules = "bpe_tokenizer, results.plots, results.inside, results.probes, results.diagnostics"
+    modules += ", data.claims"
     assert imported(f"import {modules}, {', '.join(VERSIONS)}") == ["torch"]

@@ -13,10 +13,11 @@ import pytest
 from scipy import stats
 from test_results import made_up, put
 
-from common import compare, references, results
+from results import compare, references
+from results import tables as results
 from common.cli import run_main
 from common.errors import UserError
-from common.ngram import counting
+from common.evaluation.ngram import counting
 
 
 def bare_project(tmp_path, monkeypatch):
@@ -41,7 +42,7 @@ def published(folder, name, bits, **changes):
 
 
 def called(monkeypatch, capsys, *args):
-    """Exit status, standard output and standard error of `python -m common.results ARGS`."""
+    """Exit status, standard output and standard error of `python -m results.tables ARGS`."""
     monkeypatch.setattr("sys.argv", ["results.py", *map(str, args)])
     try:
         run_main(results.main)
@@ -117,7 +118,7 @@ def test_more_in_the_files_than_is_needed_changes_nothing(folder, monkeypatch, c
         (["v2", "v3"], "no published run is called v3-sample"),
         (["v2", "v2-wikitext-2"], "are of different texts"),
         (["v2"], "required"),
-        (["v2", "v2-sample-dot"], "make it: python -m common.results publish --only v2-sample-dot"),
+        (["v2", "v2-sample-dot"], "make it: python -m results.tables publish --only v2-sample-dot"),
         (["v2", "runs/v3"], "runs/v3 is a path; compare takes the names of published runs"),
         (["v2", "v2", "--data", "nowhere"], "no published run is called v2-nowhere"),
     ],

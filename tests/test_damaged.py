@@ -19,8 +19,8 @@ from lineage import flags, load, run, story_file
 from common.data import load_corpus, token_file
 from common.errors import UserError
 from common.files import LARGEST_JSON, read_json
-from common.results import read_result
-from common.run import digest, read_checkpoint
+from results.tables import read_result
+from common.training.run import digest, read_checkpoint
 from common.tokenizers import load_tokenizer, load_tokenizer_file
 
 

@@ -116,7 +116,7 @@ def test_sample_is_verified(tmp_path, damage, wanted):
     damage(make_sample(tmp_path))
     with pytest.raises(UserError, match=wanted) as caught:
         data._sample("sample", None, tmp_path)
-    assert "python data/make_input.py" in str(caught.value)
+    assert "python data/world.py" in str(caught.value)
 
 
 # ---- the copying task --------------------------------------------------------------------------
@@ -620,7 +620,7 @@ def test_a_long_split_is_encoded_by_several_processes(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     files = []
     for name, limit in (("one", 50_000_000), ("two", 1_000_000)):
-        monkeypatch.setattr("common.data.SEVERAL_FROM", limit)
+        monkeypatch.setattr("common.data.corpus.SEVERAL_FROM", limit)
         found = load_corpus(str(text), cache_dir=tmp_path / name)
         files.append(token_file(found, "train", tokenizer, progress=False).path.read_bytes())
     assert asked == [1, 2]
@@ -718,7 +718,7 @@ def test_two_processes_prepare_the_same_corpus(corpus, tmp_path):
 
 
 def test_a_dead_process_leaves_no_lock(corpus, tmp_path):
-    code = ("import os, sys; from common.cache import locked\n"
+    code = ("import os, sys; from common.data.cache import locked\n"
             "with locked(sys.argv[1]): os._exit(1)")
     found = token_file(corpus, "train", Bytes())
     subprocess.run([sys.executable, "-c", code, str(found.path)], cwd=REPOSITORY)

@@ -11,7 +11,7 @@ import torch
 from lineage import flags, load, model_of, run
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from common.distributed import to_device
+from common.training.distributed import to_device
 
 NEW = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
 pytestmark = pytest.mark.skipif(not NEW, reason="torch sees no CUDA GPU here that is new enough")

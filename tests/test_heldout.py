@@ -9,8 +9,8 @@ from lineage import finished_run
 from common import heldout
 from common.cli import run_main
 from common.data import load_corpus, token_file
-from common.judge import judge
-from common.saved import open_run
+from common.evaluation.evaluate import judge
+from results.saved import open_run
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from lineage import ROOT
 
 CLIENT = """
 import json, sys, time
-from common import hub
+from common.data import hub
 from common.data import load_corpus
 from common.errors import UserError
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-import common.judge
-from common.judge import judge
+import common.evaluation.evaluate
+from common.evaluation.evaluate import judge
 
 
 def corpus(n_bytes, n_words=None):
@@ -97,7 +97,7 @@ def test_windows_judged_together_count_as_one_by_one(monkeypatch):
 
     together = Counter(41, cost)
     expected = nats_of(together, 40, 6, stride=4)
-    monkeypatch.setattr(common.judge, "LOGIT_BYTES", 1)
+    monkeypatch.setattr(common.evaluation.evaluate, "LOGIT_BYTES", 1)
     alone = Counter(41, cost)
     assert nats_of(alone, 40, 6, stride=4) == pytest.approx(expected, rel=1e-6)
     assert alone.windows == together.windows

@@ -12,7 +12,7 @@ import torch
 from lab import KILLED, Lab
 from lineage import VERSIONS
 
-from common.run import FILES
+from common.training.run import FILES
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from lineage import ROOT, VERSIONS, flags, load, run, small, story_file
 
 from common.cli import run_main
 from common.errors import UserError
-from common.run import pick_device, read_checkpoint
+from common.training.run import pick_device, read_checkpoint
 from common.tokenizers import load_tokenizer_file
 
 # ---- numbers -------------------------------------------------------------------------------------

@@ -24,14 +24,14 @@ from lineage import (
     story_file,
 )
 
-from common.memory import describe_model, estimate_memory, free_memory
-from common.saved import open_run
+from common.training.memory import describe_model, estimate_memory, free_memory
+from results.saved import open_run
 
 CPU = torch.device("cpu")
 NAME, VERSION = platform.libc_ver()
 COUNT_FAULTS = """
 import resource, torch
-from common import memory
+from common.training import memory
 {first}
 for _ in range(10):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -274,7 +274,7 @@ def test_what_is_free_is_what_the_system_and_the_container_have(tmp_path):
 def test_a_run_says_where_memory_is_short(version, tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("LINEAGE_CACHE", str(tmp_path / "cache"))
     module, asked = load(version), []
-    monkeypatch.setattr("common.run.keep_freed_memory", lambda needed: asked.append(needed) or True)
+    monkeypatch.setattr("common.training.run.keep_freed_memory", lambda needed: asked.append(needed) or True)
     args = flags(module, out_dir=tmp_path / "run", steps=1, data=story_file(tmp_path))
     run(module, monkeypatch, args)
     out = "".join(capfd.readouterr())

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from common.ngram import counting, counting_bigram
+from common.evaluation.ngram import counting, counting_bigram
 
 
 def bits(train, validation, V, n_bytes=1):

@@ -13,7 +13,7 @@ import pytest
 import torch
 from lineage import ROOT, VERSIONS, flags, load, run, story_file
 
-from common.distributed import join_processes
+from common.training.distributed import join_processes
 from common.errors import UserError
 
 PIECES = [version for version in VERSIONS if hasattr(load(version).Config, "grad_accum")]

@@ -13,11 +13,11 @@ from lineage import ROOT, edit_json, finished_run, model_of
 from lineage import load as load_version
 from torch import nn
 
-from common import probes
+from results import probes
 from common.cli import run_main
 from common.errors import UserError
-from common.probes import KINDS, Question, answer, encode, log_probabilities, make_questions, wilson
-from common.results import EXTRAS
+from results.probes import KINDS, Question, answer, encode, log_probabilities, make_questions, wilson
+from results.tables import EXTRAS
 from common.tokenizers import CharTokenizer, WordTokenizer
 
 EACH = 60
@@ -318,8 +318,8 @@ def test_more_stories_of_the_world_can_be_asked_about(run_folder, tmp_path, monk
     edit_json(copy / "config.json", config={"data": str(text)})
     with pytest.raises(UserError, match="was trained on .*more.txt: this is about"):
         probes.probe((str(copy),), each=1)
-    make_input = [sys.executable, str(ROOT / "data" / "make_input.py"), "--bytes", "1000"]
-    subprocess.run([*make_input, "--seed", "2", "--out", str(text)], check=True)
+    world = [sys.executable, str(ROOT / "data" / "world.py"), "--bytes", "1000"]
+    subprocess.run([*world, "--seed", "2", "--out", str(text)], check=True)
     with pytest.raises(UserError, match="--seed 2 tells the stories that .*copy was trained on"):
         probes.probe((str(copy),), each=1, seed=2)
     probes.probe((str(copy),), each=1)

@@ -10,7 +10,8 @@ import pytest
 from test_compare import bare_project
 from test_results import made_up, put
 
-from common import report, results
+from results import page as report
+from results import tables as results
 from common.cli import run_main
 from common.errors import UserError
 
@@ -123,7 +124,7 @@ def test_the_page_of_the_published_results(tmp_path, monkeypatch, capsys):
 def test_with_nothing_published_it_says_what_makes_it(folder):
     page = check_whole(report.page())
     words = " ".join(" ".join(page.text).split())
-    assert "No run is published yet: python -m common.results publish" in words
+    assert "No run is published yet: python -m results.tables publish" in words
     assert words.count("No curves:") == 2 and "has been asked" in words
     assert "not published yet" in words and not page.all("img") and not page.all("svg")
 
@@ -208,7 +209,7 @@ def test_pictures_that_make_the_page_too_large_are_left_out(folder, monkeypatch,
         (home / "best.pt").write_bytes(b"")
         settings = {"version": version, "config": {"n_layer": 2}}
         (home / "config.json").write_text(json.dumps(settings), encoding="utf-8")
-    from common import inside, saved
+    from results import inside, saved
 
     def attention(run, layer, out):
         if "v1" in run:
@@ -333,7 +334,7 @@ def luminance(colour):
 
 def test_every_text_can_be_read_on_every_ground_in_light_and_in_dark():
     """A contrast of 4.5 to 1, which WCAG 2 asks for (AA), of code on the marks of a diff too."""
-    style = (Path(report.__file__).parent / "report.html").read_text(encoding="utf-8")
+    style = (Path(report.__file__).parent / "page.html.jinja").read_text(encoding="utf-8")
     schemes = [dict(re.findall(r"--([\w-]+): #(\w+);", block))
                for block in re.findall(r":root \{(.*?)\}", style, re.S)]  # fmt: skip
     assert len(schemes) == 2 and schemes[0].keys() == schemes[1].keys()

@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
-import common.claims  # noqa: F401 - reads the world before a test moves results.ROOT
-from common import results
+import data.claims  # noqa: F401 - reads the world before a test moves results.ROOT
+from results import tables as results
 from common.cli import run_main
 from common.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
-MARKER = "<!-- {}: made by python -m common.results readme -->"
+MARKER = "<!-- {}: made by python -m results.tables readme -->"
 
 
 def made_up(version, seed, bits, **changes):
@@ -94,7 +94,7 @@ rows = [{"step": n, "tokens": n, "seconds": n, "val_bits_per_byte": 1.5} for n i
 (out / "result.json").write_text(json.dumps(result))
 """
 
-# In place of common.probes and common.diagnostics: the questions stop once where a file says so.
+# In place of results.probes and results.diagnostics: the questions stop once where a file says so.
 QUESTIONS = """
 import json, sys
 from pathlib import Path
@@ -407,7 +407,7 @@ def test_publish_makes_what_is_missing_and_only_that(project, monkeypatch, capsy
 def test_a_run_that_was_stopped_behind_the_training_is_not_trained_again(project, monkeypatch):
     monkeypatch.setattr(results, "PUBLISHED", {"v0-sample": ([], (1,))})
     (project / "stop_questions").touch()
-    with pytest.raises(UserError, match="v0-sample, seed 1: common.probes stopped"):
+    with pytest.raises(UserError, match="v0-sample, seed 1: results.probes stopped"):
         results.publish()
     assert not (project / "results").exists()
     calls(project)
@@ -427,7 +427,7 @@ def test_a_run_is_waited_for_when_publishing_is_stopped(project, name):
 import sys
 from pathlib import Path
 sys.path.insert(0, {str(ROOT)!r})
-from common import results
+from results import tables as results
 from common.cli import run_main
 results.ROOT = Path({str(project)!r})
 results.PUBLISHED = {{"v0-sample": ([], (1,))}}
@@ -506,14 +506,14 @@ with open("made", "a") as made, open(sys.argv[-1], "w"), open("more.json", "w") 
     made.write("once ")
     json.dump({"command": " ".join(["python", *sys.argv]), "format": 2}, about)
 """
-    (project / "data" / "make_input.py").write_text(text, encoding="utf-8")
+    (project / "data" / "world.py").write_text(text, encoding="utf-8")
     (project / "data" / "input.json").write_text('{"format": 2}', encoding="utf-8")
     results.publish()
     assert (project / "made").read_text(encoding="utf-8") == "once " and len(calls(project)) == 2
     assert results.load_results("v3-sample-long")[2]["probes"] == FOUND["probes"]
     # A text of the same name that another command wrote is another text, and so is another world's.
     about = json.loads((project / "more.json").read_text(encoding="utf-8"))
-    for n, other in enumerate(({"command": "python data/make_input.py"}, {"format": 1}), start=2):
+    for n, other in enumerate(({"command": "python data/world.py"}, {"format": 1}), start=2):
         (project / "more.json").write_text(json.dumps(about | other), encoding="utf-8")
         (project / "results" / "v3-sample-long-seed2.json").unlink()
         shutil.rmtree(project / "runs" / "published" / "v3-sample-long-seed2")
@@ -705,7 +705,7 @@ def test_the_table_of_the_local_runs(tmp_path):
     (tmp_path / "runs" / "unfinished").mkdir()
     shutil.copytree(ROOT / "common", tmp_path / "common", ignore=shutil.ignore_patterns("__*__"))
     shutil.copy(ROOT / "bpe_tokenizer.py", tmp_path)
-    command = [sys.executable, "-m", "common.results"]
+    command = [sys.executable, "-m", "results.tables"]
     settings = {"capture_output": True, "text": True, "encoding": "utf-8", "cwd": tmp_path}
     done = subprocess.run(command, **settings)
     assert (done.returncode, done.stderr) == (0, "")
@@ -839,7 +839,7 @@ def test_a_damaged_part_of_a_result_is_named(project, key, content):
 
 
 def test_the_readmes_tables_are_those_of_the_published_results():
-    """No number in them is typed by hand: `python -m common.results readme` changes nothing."""
+    """No number in them is typed by hand: `python -m results.tables readme` changes nothing."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert results.rewritten(text) == text
     assert "No run is published yet." not in text

@@ -6,7 +6,7 @@ import pytest
 import torch
 from lineage import finished_run, flags, load, run, story_file
 
-import common.judge
+import common.evaluation.evaluate
 
 
 @pytest.mark.parametrize("version", ["v0", "v3"])
@@ -105,14 +105,14 @@ def test_what_was_done_to_a_text_is_said(cache, monkeypatch, capsys):
 
 
 def test_no_memory_for_long_windows_does_not_cost_the_run(cache, monkeypatch, capsys):
-    judge = common.judge.judge
+    judge = common.evaluation.evaluate.judge
 
     def with_little_memory(model, tokens, T, *args, **options):
         if T > 40:
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried")
         return judge(model, tokens, T, *args, **options)
 
-    monkeypatch.setattr(common.judge, "judge", with_little_memory)  # the scripts' own is as it was
+    monkeypatch.setattr(common.evaluation.evaluate, "judge", with_little_memory)  # the scripts' own is as it was
     finished_run("v4", cache / "run")
     assert "not enough memory for windows of 64 tokens\n" in capsys.readouterr().err
     result = json.loads((cache / "run" / "result.json").read_text(encoding="utf-8"))

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bpe_tokenizer import BPETokenizer
-from common import tokenizers
+from common.tokenizers import load as tokenizers
 from common.data import Corpus, load_corpus, token_file
 from common.errors import UserError
 from common.tokenizers import (

@@ -22,11 +22,11 @@ from typing import Callable, Iterator
 
 import numpy as np
 
-from common.cache import REPOSITORY, cache_folder, locked, progress_bar, slug
+from common.data.cache import REPOSITORY, cache_folder, locked, progress_bar, slug
 from common.errors import UserError
 from common.files import atomic_write, read_json, write_json
-from common.hub import SPLITS, has_config, load_dataset
-from common.own_text import ROWS, SPLIT_NAMES, find_text, open_text, text_column
+from common.data.hub import SPLITS, has_config, load_dataset
+from common.data.own_text import ROWS, SPLIT_NAMES, find_text, open_text, text_column
 
 SEVERAL_FROM = 50_000_000  # bytes of a split from which on several processes encode it
 
@@ -144,7 +144,7 @@ def load_corpus(name, data_dir=None, cache_dir=None) -> Corpus:
 
 def _sample(name, data_dir, folder=REPOSITORY / "data") -> Corpus:
     """The bundled stories. Their generator knows what every choice cost, hence the floor."""
-    remake = "run python data/make_input.py to make it again"
+    remake = "run python data/world.py to make it again"
     try:
         info = json.loads((folder / "input.json").read_text(encoding="utf-8"))
         text = (folder / "input.txt").read_bytes()

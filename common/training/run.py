@@ -26,10 +26,10 @@ from tqdm import tqdm
 
 from common.cli import SAFE_TO_CHANGE
 from common.data import detokenize
-from common.distributed import gather, mean_over_processes, rank, to_device, world_size
+from common.training.distributed import gather, mean_over_processes, rank, to_device, world_size
 from common.errors import NotFinite, UserError
 from common.files import atomic_write, failures_told, write_json
-from common.memory import describe_model, estimate_memory, free_memory, keep_freed_memory
+from common.training.memory import describe_model, estimate_memory, free_memory, keep_freed_memory
 from common.tokenizers import END_OF_TEXT, load_tokenizer, load_tokenizer_file
 
 CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")  # the newest first
@@ -272,7 +272,7 @@ class Run:
         path = self.folder / "result.json"
         if self.step < self.config.steps or not path.exists():
             return
-        from common.results import read_result
+        from results.tables import read_result
 
         try:
             if read_result(path).get("steps") != self.step:
@@ -477,7 +477,7 @@ class Run:
         """
         if not self.writes:
             return
-        from common.plots import loss_curve
+        from results.plots import loss_curve
 
         last, on_gpu = self.metrics[-1], device.type == "cuda"
         n_bytes = corpus.n_bytes

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from common.errors import UserError
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def cache_folder(cache_dir=None) -> Path:

@@ -1,6 +1,6 @@
 """Cloze questions with known answers: what can a model do, beside its loss?
 
-    python -m common.probes runs/v0 runs/v2 runs/v4
+    python -m results.probes runs/v0 runs/v2 runs/v4
 
 The sample's generator tells new stories, and where the story so far decides a word, it knows the
 word. A question is a story up to there, and alternatives that grammar allows as well; the model
@@ -41,10 +41,10 @@ import torch
 from common.cli import run_command, run_main
 from common.errors import UserError
 from common.files import atomic_write
-from common.results import ROOT, markdown
-from common.saved import evaluating, load_script, open_run, read_settings
+from results.tables import ROOT, markdown
+from results.saved import evaluating, load_script, open_run, read_settings
 
-world = load_script(ROOT / "data" / "make_input.py")
+world = load_script(ROOT / "data" / "world.py")
 
 DISTANCES = {1: "1", 2: "2", 4: "3-4", 8: "5-8", 16: "9-16"}  # sentences, the most of each row
 MOVES = {
@@ -332,7 +332,7 @@ def table(results):
 def refuse_other_worlds(folder, seed):
     """Raise UserError where a run was not trained on stories of this world, or on the questions'.
 
-    More stories of the world are known by the file that make_input.py writes beside them.
+    More stories of the world are known by the file that world.py writes beside them.
     """
     data = read_settings(folder)[1].get("data")
     if data == "sample":
@@ -345,7 +345,7 @@ def refuse_other_worlds(folder, seed):
     if made is None:
         raise UserError(
             f"{folder} was trained on {data}: this is about --data sample, or about"
-            " more of it, as data/make_input.py writes it"
+            " more of it, as data/world.py writes it"
         )
     if made == seed:
         raise UserError(f"--seed {seed} tells the stories that {folder} was trained on")
@@ -361,7 +361,7 @@ def probe(runs: tuple[str, ...], each: int = 200, seed: int = 2024, device: str 
         device: auto, cpu, cuda or mps
     """
     if not runs:
-        raise UserError("give the folder of a run, or several: python -m common.probes runs/v2")
+        raise UserError("give the folder of a run, or several: python -m results.probes runs/v2")
     if each < 1:
         raise UserError(f"--each {each}: it has to be at least 1")
     for folder in runs:

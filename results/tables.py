@@ -1,11 +1,11 @@
 """Comparing runs: the local ones' table, and the published ones that the README's tables show.
 
-    python -m common.results                     the local runs' table
-    python -m common.results publish             make the published runs again, resuming
-    python -m common.results readme              rewrite the README's tables from results/
-    python -m common.results compare v2 v3       what changed from one published run to another
-    python -m common.results check runs/v2       does a run of your own agree with the published?
-    python -m common.results references          count the tables' reference rows again
+    python -m results.tables                     the local runs' table
+    python -m results.tables publish             make the published runs again, resuming
+    python -m results.tables readme              rewrite the README's tables from results/
+    python -m results.tables compare v2 v3       what changed from one published run to another
+    python -m results.tables check runs/v2       does a run of your own agree with the published?
+    python -m results.tables references          count the tables' reference rows again
 
 A published run is one JSON file in results/: the run's result.json, and beside its keys `curve`,
 the rows of metrics.jsonl; of the versions themselves also `probes`, `diagnostics` and `heldout`,
@@ -45,7 +45,7 @@ LONG = STACK | {"n-layer": 4, "steps": 3600, "eval-every": 600}
 MORE = {"data": "more.txt", "dtype": "bfloat16"}
 MORE |= {"steps": 13500, "eval-every": 4500}
 # What makes that text, whose stories are read about twice.
-MAKE_MORE = "data/make_input.py --bytes 30000000 --seed 2 --recaps --out more.txt".split()
+MAKE_MORE = "data/world.py --bytes 30000000 --seed 2 --recaps --out more.txt".split()
 VOCABULARIES = (512, 1024, 4096, 16384)
 
 
@@ -244,9 +244,9 @@ def publish(only: str = "", seeds: tuple[int, ...] = (), again: bool = False):
 def _is_made_as(command):
     """True where more.txt is there, made by this command; by another, it is another text."""
     with contextlib.suppress(UserError, OSError):
-        about = read_json(ROOT / "more.json", "what make_input.py wrote of a text")
+        about = read_json(ROOT / "more.json", "what world.py wrote of a text")
         made_as, world = about.get("command"), about.get("format")
-        sample = read_json(ROOT / "data" / "input.json", "what make_input.py wrote of the sample")
+        sample = read_json(ROOT / "data" / "input.json", "what world.py wrote of the sample")
         same = made_as == " ".join(["python", *command]) and world == sample.get("format", "")
         return (ROOT / "more.txt").exists() and same
     return False
@@ -277,7 +277,7 @@ def _complete(name, seed):
     result["environment"]["code_sha256"] = code_sha256(folder / "script.py")
     for key in _questions(name):
         if not (folder / f"{key}.json").exists():
-            command = [sys.executable, "-m", f"common.{key}", str(folder)]
+            command = [sys.executable, "-m", f"results.{key}" if key != "claims" else "data.claims", str(folder)]
             if _run(command):
                 raise UserError(f"{name}, seed {seed}: common.{key} stopped; run the same again")
         result[key] = read_json(folder / f"{key}.json", f"what common.{key} found")
@@ -382,7 +382,7 @@ def _is_published(name, seed, args):
 def _is_of_this_sample(result):
     """False where a run on the sample read another one than lies here now."""
     about = ROOT / "data" / "input.json"
-    sha256 = read_json(about, "what make_input.py wrote of the sample").get("sha256")
+    sha256 = read_json(about, "what world.py wrote of the sample").get("sha256")
     return result["data"].get("name") != "sample" or result["data"].get("sha256") in (sha256, None)
 
 
@@ -590,7 +590,7 @@ def read_reference(path):
     except (KeyError, TypeError):
         whole = False
     if not whole:
-        raise UserError(f"{path} is damaged: count again, python -m common.results references")
+        raise UserError(f"{path} is damaged: count again, python -m results.tables references")
     return reference
 
 
@@ -672,7 +672,7 @@ def probe_rows(names=None):
 
 def diagnostic_rows(corpus="sample"):
     """Head and rows of the diagnostics' table, or None: the text itself, and the seeds' means."""
-    from common.diagnostics import COLUMNS, table_rows
+    from results.diagnostics import COLUMNS, table_rows
 
     def alike(one):
         return json.dumps([one[key] for key in ("source", "prompts", "temperature")])
@@ -689,8 +689,8 @@ def diagnostic_rows(corpus="sample"):
 
 
 def claims_rows():
-    """Head and rows of what the runs' stories claim (`common.claims`), or None."""
-    from common.claims import table_rows
+    """Head and rows of what the runs' stories claim (`data.claims`), or None."""
+    from data.claims import table_rows
 
     def alike(one):
         return json.dumps([one[key] for key in ("stories", "seed", "temperature")])
@@ -819,7 +819,7 @@ def _footnote(corpus):
         f" the same seeds with its 95 % confidence interval, n.s. where that holds zero. Speed,"
         f" memory and time are medians on {machines(corpus)}, torch {torches}, {dtypes}; memory is"
         f" the whole run's, with reading the text and making the vocabulary."
-        f" Made by `python -m common.results publish`"
+        f" Made by `python -m results.tables publish`"
         f"{' and `references`' if counted else ''}."
     ) + f"\n\n{ELSEWHERE}" * (corpus == "wikitext-2")
 
@@ -847,12 +847,12 @@ TABLES = {
     "longer-sample": lambda: samples({"`v4`, trained longer": "v4-sample-long"}),
     **{f"bench-{name}": lambda name=name: benchmark(name) for name in BENCHMARKS},
     "glimpses": lambda: glimpses("sample"),
-    "probes": lambda: _if_measured(probe_rows(), "python -m common.probes"),
-    "claims": lambda: _if_measured(claims_rows(), "python -m common.claims"),
-    "longer": lambda: _if_measured(probe_rows(LONGER), "python -m common.probes"),
-    "diagnostics": lambda: _if_measured(diagnostic_rows(), "python -m common.diagnostics"),
+    "probes": lambda: _if_measured(probe_rows(), "python -m results.probes"),
+    "claims": lambda: _if_measured(claims_rows(), "python -m data.claims"),
+    "longer": lambda: _if_measured(probe_rows(LONGER), "python -m results.probes"),
+    "diagnostics": lambda: _if_measured(diagnostic_rows(), "python -m results.diagnostics"),
     "diagnostics-wikitext-2": lambda: _if_measured(
-        diagnostic_rows("wikitext-2"), "python -m common.diagnostics"
+        diagnostic_rows("wikitext-2"), "python -m results.diagnostics"
     ),
 }
 
@@ -860,7 +860,7 @@ TABLES = {
 def rewritten(text):
     """The README's text with the tables between their markers made anew from results/."""
     for name, table in TABLES.items():
-        begin = f"<!-- {name}: made by python -m common.results readme -->"
+        begin = f"<!-- {name}: made by python -m results.tables readme -->"
         end = f"<!-- /{name} -->"
         if begin not in text:
             continue
@@ -921,8 +921,8 @@ def local(folder: str = "runs"):
 
 
 def main():
-    from common.compare import check, compare
-    from common.references import references
+    from results.compare import check, compare
+    from results.references import references
 
     commands = {"local": local, "publish": publish, "readme": readme, "compare": compare,
                 "check": check, "references": references}  # fmt: skip

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from common.distributed import world_size
+from common.training.distributed import world_size
 
 
 def keep_freed_memory(estimate=0):

@@ -1,9 +1,9 @@
 """Write the bundled sample corpus: short stories from a small world whose entropy is known.
 
-    python data/make_input.py                                   # input.txt and input.json again
-    python data/make_input.py --bytes 20000000 --seed 2 --out more.txt    # more of the same
-    python data/make_input.py --questions 12 --seed 2 --out asked.txt     # with more to answer
-    python data/make_input.py --recaps --seed 2 --out recaps.txt          # easier to follow
+    python data/world.py                                   # input.txt and input.json again
+    python data/world.py --bytes 20000000 --seed 2 --out more.txt    # more of the same
+    python data/world.py --questions 12 --seed 2 --out asked.txt     # with more to answer
+    python data/world.py --recaps --seed 2 --out recaps.txt          # easier to follow
 
 Every story happens in a little world of people, things, boxes and places. The program keeps the
 state of that world (who is where, who holds what) and only ever writes what is true in it, so
@@ -17,7 +17,7 @@ ways; who has which takes two words at once to tell, and that is learned last.
 
 Every choice the program makes passes one function, `Teller.pick`, which also adds up
 -log2(probability). A choice is made only where the words that tell of it are written, and no two
-ways of choosing write the same text (tests/test_make_input.py checks it), so the sum is the
+ways of choosing write the same text (tests/test_world.py checks it), so the sum is the
 information in the text: Shannon's bound, below which no model's loss can come but by chance.
 It is stored in input.json as `floor_bits_per_byte`.
 
@@ -1303,7 +1303,7 @@ def main(arguments=None):
         parser.error(f"--out {out}: give the name of a file in a folder that is there")
     try:
         text, info = make(options.bytes, options.seed, options.questions, options.recaps)
-        command = "python data/make_input.py"
+        command = "python data/world.py"
         if vars(options) != {**vars(parser.parse_args([])), "out": out}:
             command += f" --bytes {options.bytes} --seed {options.seed}"
             command += f" --questions {options.questions}" if options.questions else ""

@@ -1,13 +1,13 @@
 """Pictures of runs, to be put beside each other or on a slide.
 
-    python -m common.plots curves runs/v2 runs/v3        loss curves, overlaid
-    python -m common.plots curves v2-sample v3-sample    those of the published runs, all seeds
-    python -m common.plots context                       v4's loss against the context's length
-    python -m common.plots vocabulary                    bits per byte against vocabulary size
-    python -m common.plots readme                        the README's three pictures, in results/
-    python -m common.plots attention runs/v2             what each head looks at in a prompt
-    python -m common.plots predictions runs/v2           the likeliest next tokens in a prompt
-    python -m common.plots embeddings runs/v2            the tokens' embeddings on a plane
+    python -m results.plots curves runs/v2 runs/v3        loss curves, overlaid
+    python -m results.plots curves v2-sample v3-sample    those of the published runs, all seeds
+    python -m results.plots context                       v4's loss against the context's length
+    python -m results.plots vocabulary                    bits per byte against vocabulary size
+    python -m results.plots readme                        the README's three pictures, in results/
+    python -m results.plots attention runs/v2             what each head looks at in a prompt
+    python -m results.plots predictions runs/v2           the likeliest next tokens in a prompt
+    python -m results.plots embeddings runs/v2            the tokens' embeddings on a plane
 
 --out FILE.png or FILE.svg says where the picture goes. Lines differ in dashes and markers too, so
 that prints without colour can be read. matplotlib is loaded when a picture is drawn: it is slow.
@@ -22,7 +22,7 @@ from common.cli import LATER, SAFE_TO_CHANGE, run_command, run_main
 from common.data import load_corpus
 from common.errors import UserError
 from common.files import atomic_write
-from common.results import ORDER, POSITIONS, ROOT, load_results, read_result
+from results.tables import ORDER, POSITIONS, ROOT, load_results, read_result
 
 # Line and marker; the colours (Okabe and Ito's) differ for the colour-blind and in brightness.
 LOOKS = [
@@ -198,7 +198,7 @@ def read_run(path):
     if path.is_file():
         result = read_result(path)
         return result["version"], LATER | result["config"], result["curve"]
-    from common.saved import read_settings
+    from results.saved import read_settings
 
     return *read_settings(path), read_metrics(path)
 
@@ -283,7 +283,7 @@ def curves(
     """
     picture_kind(out)
     if not runs:
-        raise UserError("give the folders or names of runs: python -m common.plots curves runs/v2")
+        raise UserError("give the folders or names of runs: python -m results.plots curves runs/v2")
     lines, data = line_groups(runs)
     floor = load_corpus("sample").floor["validation"] if data == "sample" else None
     save(curves_figure(lines, x, floor), out)
@@ -388,7 +388,7 @@ def readme():
 
 
 def main():
-    from common.inside import attention, embeddings, predictions
+    from results.inside import attention, embeddings, predictions
 
     commands = {"curves": curves, "context": context, "vocabulary": vocabulary, "readme": readme,
                 "attention": attention, "predictions": predictions,

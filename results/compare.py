@@ -1,6 +1,6 @@
 """Two published runs side by side, and a run of one's own beside the published ones.
 
-The commands are `python -m common.results compare v2 v3` and `python -m common.results check
+The commands are `python -m results.tables compare v2 v3` and `python -m results.tables check
 runs/v2`.
 """
 
@@ -13,12 +13,12 @@ import textwrap
 from itertools import zip_longest
 from pathlib import Path
 
-from common import results
+from results import tables as results
 from common.cli import LATER, SAFE_TO_CHANGE
 from common.errors import UserError
 from common.files import read_json
-from common.results import code_sha256, delta, diff_size, load_results, mean_and_deviation
-from common.results import read_result, spread
+from results.tables import code_sha256, delta, diff_size, load_results, mean_and_deviation
+from results.tables import read_result, spread
 
 # Settings that change nothing of what a run reaches, or that have to differ.
 NO_DIFFERENCE = {*SAFE_TO_CHANGE, "seed"} - {"steps"}
@@ -41,7 +41,7 @@ def compare(before: str, after: str, data: str = "sample"):
     for name in (before, after):
         if re.search(r"[/\\]", name):
             raise UserError(f"{name} is a path; compare takes the names of published runs, as v2:"
-                            f" for a run of your own, python -m common.results check {name}")
+                            f" for a run of your own, python -m results.tables check {name}")
     names = [name.removesuffix(".py") for name in (before, after)]
     names = [name if "-" in name else f"{name}-{data}" for name in names]
     first, second = (published(name) for name in names)
@@ -54,7 +54,7 @@ def published(name):
     found = load_results(name)
     if not found:
         there = ", ".join(published_names()) or "none yet"
-        make = f" (make it: python -m common.results publish --only {name})"
+        make = f" (make it: python -m results.tables publish --only {name})"
         make = make if name in results.PUBLISHED else ""
         raise UserError(f"no published run is called {name}{make}; there are: {there}")
     return found

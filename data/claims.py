@@ -1,9 +1,9 @@
 """What stories claim, held against what they have told: does it read as one story?
 
-    python -m common.claims runs/v2 runs/v4
+    python -m data.claims runs/v2 runs/v4
 
 Every model tells stories of the sample's world. They are read with the sentences of the program
-that wrote the sample (data/make_input.py), from the second one to the questions, and each thing
+that wrote the sample (data/world.py), from the second one to the questions, and each thing
 that a sentence says of what came before is a claim, true or false there:
 
 names      whoever acts has been introduced, is introduced once, and deals with somebody else
@@ -29,9 +29,9 @@ from dataclasses import dataclass, field
 from common.cli import run_command, run_main
 from common.errors import UserError
 from common.files import atomic_write
-from common.probes import refuse_other_worlds, world
-from common.results import markdown, mean_and_deviation
-from common.saved import evaluating, open_run
+from results.probes import refuse_other_worlds, world
+from results.tables import markdown, mean_and_deviation
+from results.saved import evaluating, open_run
 
 KINDS = ("names", "things", "owners", "holders", "places")
 # How the world writes a slot's form, where it is not the slot's own kind of word.
@@ -342,7 +342,7 @@ def hold(runs: tuple[str, ...], stories: int = 20, seed: int = 1, temperature: f
         device: auto, cpu, cuda or mps
     """
     if not runs:
-        raise UserError("give the folder of a run, or several: python -m common.claims runs/v2")
+        raise UserError("give the folder of a run, or several: python -m data.claims runs/v2")
     if stories < 1:
         raise UserError(f"--stories {stories}: it has to be at least 1")
     for folder in runs:

@@ -13,8 +13,8 @@ import torch
 
 from common.cli import LATER
 from common.errors import UserError
-from common.results import ROOT, read_result
-from common.run import pick_device, read_checkpoint
+from results.tables import ROOT, read_result
+from common.training.run import pick_device, read_checkpoint
 from common.tokenizers import load_tokenizer_file
 
 

@@ -1,4 +1,4 @@
-"""The lineage as one page to read: python -m common.report
+"""The lineage as one page to read: python -m results.page
 
 One HTML file that needs no network: the versions' ideas and diffs; their numbers, curves, answers
 and samples from results/; and pictures of what is inside the runs that lie in runs/published/.
@@ -15,13 +15,13 @@ import tempfile
 from itertools import groupby, zip_longest
 from pathlib import Path
 
-from common import results
+from results import tables as results
 from common.cli import run_command, run_main
 from common.errors import UserError
 from common.files import atomic_write
-from common.plots import LOOKS, curves_figure
-from common.results import claims_rows, delta, diagnostic_rows, diff_size, lineage_rows
-from common.results import load_results, probe_rows, read_result, spread
+from results.plots import LOOKS, curves_figure
+from results.tables import claims_rows, delta, diagnostic_rows, diff_size, lineage_rows
+from results.tables import load_results, probe_rows, read_result, spread
 
 CORPORA = {"sample": "the sample", "wikitext-2": "WikiText-2"}
 CONTEXT = 3  # unchanged lines shown around a change
@@ -250,12 +250,12 @@ def pictured(version):
 def draw_pictures():
     """{version: [(data URL, alternative text, table or None), ...]} of runs that are here.
 
-    A run of each version, opened and drawn as `python -m common.plots` does; what a version can't
+    A run of each version, opened and drawn as `python -m results.plots` does; what a version can't
     show (v0 has no attention) is left out, and what would make the page too large. The table is
     that of nearest neighbours: (head, rows).
     """
     from common import inside
-    from common.saved import read_settings
+    from results.saved import read_settings
 
     drawn, room = {}, PICTURES_MOST
     for version in results.ORDER:
@@ -299,7 +299,7 @@ def page(pictures=None):
 
     folder = Path(__file__).parent
     settings = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True}
-    template = Environment(loader=FileSystemLoader(folder), **settings).get_template("report.html")
+    template = Environment(loader=FileSystemLoader(folder), **settings).get_template("page.html.jinja")
     tables = {}
     for corpus, where in CORPORA.items():
         head, rows = lineage_rows(corpus)
@@ -319,11 +319,11 @@ def page(pictures=None):
         probes=asked,
         claims=claims_rows(),
         diagnostics=diagnostic_rows(),
-        command="python -m common.results publish",
+        command="python -m results.tables publish",
     )
 
 
-def report(out: str = "report.html", pictures: bool = True):
+def report(out: str = "page.html", pictures: bool = True):
     """Write the lineage as one HTML file.
 
     Args:

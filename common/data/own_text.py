@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Iterator
 
 from common.errors import UserError
-from common.hub import SPLITS, first_line
+from common.data.hub import SPLITS, first_line
 
 BLOCK = 1 << 20  # bytes read at once; the usual length of a stretch of a long text
 LONGEST_BLOCK = 16 << 20  # a stretch grows to this where no good place to cut is found

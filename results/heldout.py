@@ -1,6 +1,6 @@
 """The test split, which nothing was tuned on.
 
-    python -m common.heldout runs/v4
+    python -m results.heldout runs/v4
 
 Judges finished runs there as they were judged on the validation split, but with their best weights
 where those are not the last ones, and leaves heldout.json in their folders. Published figures of
@@ -15,9 +15,9 @@ from common.cli import run_command, run_main
 from common.data import load_corpus, token_file
 from common.errors import UserError
 from common.files import atomic_write
-from common.judge import judge
-from common.results import markdown
-from common.saved import open_run
+from common.evaluation.evaluate import judge
+from results.tables import markdown
+from results.saved import open_run
 
 
 def held_out(runs: tuple[str, ...], data_dir: str = "", device: str = "auto"):
@@ -29,7 +29,7 @@ def held_out(runs: tuple[str, ...], data_dir: str = "", device: str = "auto"):
         device: auto, cpu, cuda or mps
     """
     if not runs:
-        raise UserError("give the folder of a run: python -m common.heldout runs/v4")
+        raise UserError("give the folder of a run: python -m results.heldout runs/v4")
     rows = []
     for run in [open_run(folder, device) for folder in runs]:
         corpus = load_corpus(run.config.data, data_dir or run.config.data_dir or None)

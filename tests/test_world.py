@@ -16,19 +16,19 @@ from pathlib import Path
 import pytest
 
 DATA = Path(__file__).resolve().parent.parent / "data"
-PROGRAM = DATA / "make_input.py"
+PROGRAM = DATA / "world.py"
 
-spec = importlib.util.spec_from_file_location("make_input", PROGRAM)
-make_input = importlib.util.module_from_spec(spec)
-sys.modules["make_input"] = make_input  # dataclasses look their module up
-spec.loader.exec_module(make_input)
+spec = importlib.util.spec_from_file_location("world", PROGRAM)
+world = importlib.util.module_from_spec(spec)
+sys.modules["world"] = world  # dataclasses look their module up
+spec.loader.exec_module(world)
 
 
 class Astray(Exception):
     """This way of choosing cannot write the text."""
 
 
-class Retold(make_input.Teller):
+class Retold(world.Teller):
     """A teller whose first choices are given, and which stops where it leaves a known text.
 
     Past the given choices it takes the first option that costs anything, and notes how many
@@ -80,7 +80,7 @@ def derivations(text, **more):
 
 def stories(seed, n):
     rng = random.Random(seed)
-    return [make_input.tell_story(rng) for _ in range(n)]
+    return [world.tell_story(rng) for _ in range(n)]
 
 
 TOLD = stories(7, 200)
@@ -110,21 +110,21 @@ def test_a_story_can_be_told_in_one_way_only_and_costs_what_that_way_costs(seed)
 
 def test_the_search_sees_a_choice_that_stays_untold(monkeypatch):
     """The check above can fail: a world that chooses something and never says it is caught."""
-    opening = make_input.Teller.opening
+    opening = world.Teller.opening
 
     def careless(self):
         self.pick(["red", "blue"])
         opening(self)
 
     story = stories(3, 1)[0]
-    monkeypatch.setattr(make_input.Teller, "opening", careless)
+    monkeypatch.setattr(world.Teller, "opening", careless)
     found, _ = derivations(story.text)
     assert len(found) == 2
     assert all(each.bits == pytest.approx(story.bits + 1) for each in found)
 
 
 def test_dice_are_as_likely_as_their_weights():
-    choose = make_input.dice(random.Random(5))
+    choose = world.dice(random.Random(5))
     n = 20_000
     seen = [0, 0, 0]
     for _ in range(n):
@@ -134,7 +134,7 @@ def test_dice_are_as_likely_as_their_weights():
 
 
 def test_one_option_costs_nothing_and_weights_count():
-    teller = make_input.Teller(lambda weights: 1)
+    teller = world.Teller(lambda weights: 1)
     assert teller.pick(["only"]) == "only" and teller.bits == 0
     assert teller.pick(["a", "b"]) == "b" and teller.bits == 1
     assert teller.pick(["a", "b"], [3, 1]) == "b" and teller.bits == 3
@@ -160,12 +160,12 @@ def test_the_recalls_stand_where_they_say():
 
 
 def test_things_keep_their_adjectives():
-    nouns = "|".join([*make_input.HARD, *make_input.SOFT, *make_input.BOXES])
+    nouns = "|".join([*world.HARD, *world.SOFT, *world.BOXES])
     n = 0
     for story in TOLD:
         known = {}
         for adjective, noun in re.findall(rf"(\w+) ({nouns})\b", story.text):
-            if adjective in make_input.OBJECTS or adjective in make_input.BOX_OBJECTS:
+            if adjective in world.OBJECTS or adjective in world.BOX_OBJECTS:
                 assert known.setdefault(noun, adjective) == adjective, story.text
                 n += 1
     assert n > 5 * len(TOLD)
@@ -198,19 +198,19 @@ def test_questions_are_answered_from_the_story():
 
 def test_as_many_questions_as_asked_for_are_behind_every_story():
     rng = random.Random(8)
-    told = [make_input.tell_story(rng, n_questions=7) for _ in range(100)]
+    told = [world.tell_story(rng, n_questions=7) for _ in range(100)]
     for story in told:
         asked = [line.split("?")[0] for line in story.text.split("\n") if "Question: " in line]
         assert len(asked) == len(set(asked)) == 7
     # As many as there are where there are no more: two people and one thing have nine or ten.
-    counts = [make_input.tell_story(rng, n_questions=99).text.count("Question: ")
+    counts = [world.tell_story(rng, n_questions=99).text.count("Question: ")
               for _ in range(100)]
     assert min(counts) in (9, 10) and max(counts) > 12
 
 
 def test_more_questions_cost_what_their_one_way_of_asking_costs():
     rng = random.Random(9)
-    told = [make_input.tell_story(rng, n_questions=5) for _ in range(20)]
+    told = [world.tell_story(rng, n_questions=5) for _ in range(20)]
     story = min(told, key=lambda each: len(each.text))
     found, astray = derivations(story.text, n_questions=5)
     assert len(found) == 1 and len(astray) > 100
@@ -220,7 +220,7 @@ def test_more_questions_cost_what_their_one_way_of_asking_costs():
 def test_recaps_cost_what_their_one_way_of_telling_costs():
     """One is told, and everything else is as without: each story in one way only."""
     rng, n = random.Random(10), 0
-    told = [make_input.tell_story(rng, recaps=True) for _ in range(600)]
+    told = [world.tell_story(rng, recaps=True) for _ in range(600)]
     for story in sorted(told, key=lambda each: len(each.text)):
         recaps = re.findall(r"(?<=[.!?] )(\w+) (?:was|sat) at the [^.]*\. \w+ (?:was|sat) at the ",
                             story.text.split("\nQuestion:")[0].rpartition("\n")[0])
@@ -247,7 +247,7 @@ def test_stories_have_the_promised_shape():
         lines = story.text.split("\n")
         assert all(lines)
         # a name never begins a line or follows a quotation mark: there it would be another token
-        for name in make_input.WOMEN + make_input.MEN:
+        for name in world.WOMEN + world.MEN:
             assert not re.search(rf'(^|["\n]){name}', story.text)
     for kind in ("Question: Who had", "Question: Where was", "Question: What"):
         assert any(kind in story.text for story in TOLD)
@@ -258,9 +258,9 @@ def test_stories_have_the_promised_shape():
 def test_the_bundled_file_is_what_the_program_writes():
     text = (DATA / "input.txt").read_bytes()
     info = json.loads((DATA / "input.json").read_text(encoding="utf-8"))
-    again, facts = make_input.make(make_input.TRAIN_BYTES, make_input.SEED)
+    again, facts = world.make(world.TRAIN_BYTES, world.SEED)
     assert hashlib.sha256(again).hexdigest() == hashlib.sha256(text).hexdigest() == info["sha256"]
-    assert {**facts, "command": "python data/make_input.py"} == info
+    assert {**facts, "command": "python data/world.py"} == info
 
 
 def test_the_bundled_file_is_laid_out_as_its_json_says():
@@ -358,7 +358,7 @@ def test_the_command_in_the_json_makes_the_file_again(tmp_path):
         folder.mkdir()
         if arguments is None:
             info = json.loads((tmp_path / "0" / "a.json").read_text(encoding="utf-8"))
-            arguments = info["command"].removeprefix("python data/make_input.py").split()
+            arguments = info["command"].removeprefix("python data/world.py").split()
         done = subprocess.run([sys.executable, str(PROGRAM), *arguments], cwd=folder)
         assert done.returncode == 0
         written.append((folder / "a.txt").read_bytes())

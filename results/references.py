@@ -3,10 +3,10 @@
 import math
 import time
 
-from common import results
+from results import tables as results
 from common.data import load_corpus, token_file
 from common.files import write_json
-from common.ngram import counting
+from common.evaluation.ngram import counting
 from common.tokenizers import load_tokenizer
 
 VOCAB_SIZES = {"sample": 2048, "wikitext-2": 4096}  # those of the tables' versions from v1 on

@@ -1,6 +1,6 @@
 """What happens inside a model: where its heads look, what it expects next, where its tokens lie.
 
-The pictures of `python -m common.plots attention`, `predictions` and `embeddings`.
+The pictures of `python -m results.plots attention`, `predictions` and `embeddings`.
 """
 
 import contextlib
@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 
 from common.data import load_corpus, token_file
-from common.diagnostics import training_words
+from results.diagnostics import training_words
 from common.errors import UserError
-from common.plots import new_figure, picture_kind, save
-from common.results import ROOT, markdown
-from common.saved import evaluating, load_script, open_run
+from results.plots import new_figure, picture_kind, save
+from results.tables import ROOT, markdown
+from results.saved import evaluating, load_script, open_run
 
 PROMPT = "At the mill stood Mira the baker, who was holding an old brass key."
 PROMPT += " Mira was very proud of her old brass key."
@@ -268,7 +268,7 @@ def kinds_of_words(data):
     """{kind: set of words}, in the sample's world; of other texts nothing is known but capitals."""
     if data != "sample":
         return {}
-    world = load_script(ROOT / "data" / "make_input.py")
+    world = load_script(ROOT / "data" / "world.py")
     materials = " ".join([*world.HARD.values(), *world.SOFT.values(), *world.BOXES.values()])
     return {
         "women": set(world.WOMEN), "men": set(world.MEN), "trades": set(world.ROLES),

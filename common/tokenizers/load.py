@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.cache import cache_folder, locked, progress_bar, slug
+from common.data.cache import cache_folder, locked, progress_bar, slug
 from common.errors import UserError
 from common.files import atomic_write
 

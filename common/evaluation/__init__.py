@@ -1,0 +1,1 @@
+"""How well a model predicts a text: bits per byte, and what counting reaches."""
