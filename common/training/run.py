@@ -4,37 +4,25 @@ The training loop stands in the scripts. What stands here must not be lost and i
 """
 
 import dataclasses
-import hashlib
-import json
-import os
 import shlex
 import signal
 import sys
 from pathlib import Path
 
 from common.cli import default_folder, version_of
-from common.config import SAFE_TO_CHANGE
 from common.data import detokenize
 from common.errors import NotFinite, UserError
 from common.files import atomic_write, read_json, write_errors, write_json
 from common.tokenizers import END_OF_TEXT, load_tokenizer, load_tokenizer_file
 from common.training import log as logging
-from common.training.checkpoint import (
-    fitting,
-    get_state,
-    is_finite,
-    read_checkpoint,
-    set_state,
-    write_checkpoint,
-)
-from common.training.curve import draw_loss
-from common.training.environment import describe_environment, peak_rss_mb
-from common.training.folder import CHECKPOINTS, MEASURED, RunFolder
+from common.training.checkpoint import is_finite
+from common.training.checkpoints import BEST, Checkpoints
+from common.training.environment import peak_rss_mb
+from common.training.folder import CHECKPOINTS, RunFolder
 from common.training.machine import pick_device, pick_dtype, prepare, to_device
 from common.training.memory import describe_model, estimate_memory, keep_freed_memory
 from common.training.processes import (
     average_gradients,
-    gather,
     join_processes,
     mean_over_processes,
     rank,
@@ -42,8 +30,8 @@ from common.training.processes import (
 )
 from common.training.result import Result
 from common.training.signals import StopSignals
+from common.training.summary import finish_run
 
-import msgspec
 import torch
 
 BUNDLED = ("sample", "copy", "wikitext-")
@@ -75,18 +63,18 @@ class Run:
         self.signals, self.interrupted = StopSignals(), False
         self.first_step, self.evaluation_steps, self.step = 0, set(), 0
         self.extra, self.notes = {}, []
-        self.whole = True  # whether checkpoint.pt could be read
         # WikiText spaces its punctuation: people get to see it as it is usually written.
         self.readable = detokenize if config.data.startswith("wikitext") else str
         self.writes = rank() == 0 and not config.sample_only  # of several processes, the first
         self.log = logging.Log(self.folder, self.writes)
+        self.checkpoints = Checkpoints(self.folder, self.version, config)
         if self.writes:
             self.folder.take()
         try:
             if config.resume:
-                self.saved = self._load(CHECKPOINTS)
-            if config.sample_only:  # the best weights where they were kept, else the last
-                self.saved = self._load(("best.pt", *CHECKPOINTS))
+                self.saved = self.checkpoints.load(CHECKPOINTS)
+            if config.sample_only:
+                self.saved = self.checkpoints.load(BEST)
         except UserError:
             self.close()
             raise
@@ -150,9 +138,7 @@ class Run:
         compiled or with activation checkpointing where the settings say so."""
         self.model = prepare(model, self.config, self.device)
         if self.config.sample_only:
-            set_state(model, self.saved["state"].get("model"), self.folder.path)
-            if not is_finite(model.state_dict()):
-                raise UserError(f"the weights in {self.folder.path} are not finite: train again")
+            self.checkpoints.load_best_weights(model, self.saved)
         return model
 
     def start(self, tokens, val_tokens, optimizer, generator):
@@ -172,7 +158,10 @@ class Run:
         self.state = {"model": self.model, "optimizer": optimizer, "batches": generator}
         last_evaluated = -1
         if self.config.resume:
-            last_evaluated = self._restore()
+            saved, self.saved = self.saved, None
+            found = self.checkpoints.restore(saved, self.state, self.log, self.device)
+            self.first_step, last_evaluated = found
+            self.step = self.first_step
             self._leave_if_finished()
         elif self.writes:
             self._begin_folder()
@@ -204,7 +193,7 @@ class Run:
             half.unlink()
         with write_errors(self.folder / "tokenizer.json"):
             self.tokenizer.save(self.folder / "tokenizer.json")
-        settings = {"version": self.version, "config": self._settings()}
+        settings = {"version": self.version, "config": self.settings()}
         write_json(self.folder / "config.json", settings)
 
     def _estimate_memory(self):
@@ -214,7 +203,8 @@ class Run:
         for line in describe_model(self.model, estimate):
             self.log.say(line)
 
-    def _settings(self):
+    def settings(self):
+        """The settings as they are saved: a run that is resumed later has the same."""
         return {**dataclasses.asdict(self.config), "resume": False, "sample_only": False}
 
     def _leave_if_finished(self):
@@ -286,32 +276,11 @@ class Run:
         self.extra["extrapolation"].append(row)
 
     def save_checkpoint(self, step):
-        """checkpoint.pt, whole or not at all; the one before is kept as checkpoint.previous.pt.
-
-        Where the last evaluation was the best so far, its weights are kept as best.pt too.
-        """
+        """Save all that the run needs to go on from here, and the weights if they are the best."""
         self._refuse_weights()
-        own = {"torch": torch.get_rng_state(), "loss_sum": float(self.log.loss_sum)}
-        if self.device.type != "cpu":
-            own[self.device.type] = torch.get_device_module(self.device).get_rng_state()
-        own_of_each = gather(own)  # a list: dropout draws differently in each process
-        if self.writes:
-            evaluated = self.log.metrics[-1]["step"] if self.log.metrics else -1
-            content = {
-                **self._names(step),
-                "run": {**self.log.state(), "evaluated": evaluated},
-                "generators": own_of_each,
-                "state": {name: get_state(part) for name, part in self.state.items()},
-            }
-            # A damaged checkpoint.pt must not take the place of the good one before it.
-            previous = self.folder / CHECKPOINTS[1] if self.whole else None
-            write_checkpoint(self.folder / CHECKPOINTS[0], content, previous)
-            self.whole = True
-            if step == evaluated == self.log.best["step"]:
-                for name in MEASURED:  # that was of the weights before
-                    (self.folder / name).unlink(missing_ok=True)
-                best = {**self._names(step), "state": {"model": self.model.state_dict()}}
-                write_checkpoint(self.folder / "best.pt", best)
+        names = {"version": self.version, "tokenizer": self.tokenizer.sha256, "step": step}
+        names |= {"data": self.corpus.sha256, "config": self.settings()}
+        self.checkpoints.save(names, self.state, self.log, self.device, self.writes)
         self.log.start_clock()
 
     def save_and_exit(self, step):
@@ -328,10 +297,6 @@ class Run:
         go_on = f"python {self.script.name} --resume{data}{out}"
         self.log.say(f"{signal.Signals(number).name}: saved at step {step}; go on with: {go_on}")
         sys.exit(128 + number)
-
-    def _names(self, step):
-        names = {"version": self.version, "tokenizer": self.tokenizer.sha256, "step": step}
-        return {**names, "data": self.corpus.sha256, "config": self._settings()}
 
     def _check_finite(self, what, loss):
         rate = self.optimizer.param_groups[0]["lr"]
@@ -351,71 +316,14 @@ class Run:
     # -- after the loop --------------------------------------------------------------------------
 
     def finish(self, scores):
-        """Write model.safetensors, result.json and loss.png, print the row, release the folder.
+        """Write result.json, model.safetensors and loss.png, print the row, release the folder.
 
         scores: the last evaluation, of the whole validation split.
         """
-        if not self.writes:
-            return
-        log, last, on_gpu = self.log, self.log.metrics[-1], self.device.type == "cuda"
-        corpus, n_bytes = self.corpus, self.corpus.n_bytes
-        result = {
-            "version": self.version,
-            "idea": self.idea,
-            "seed": self.config.seed,
-            "data": {
-                "name": corpus.name,
-                "sha256": corpus.sha256,
-                "train_bytes": n_bytes["train"],
-                "val_bytes": n_bytes["validation"],
-            },
-            "tokenizer": {
-                "kind": self.tokenizer.kind,
-                "vocab_size": self.tokenizer.vocab_size,
-                "sha256": self.tokenizer.sha256,
-                "lossless": getattr(self.tokenizer, "lossless", True),
-            },
-            "config": self._settings(),
-            "params": sum(p.numel() for p in self.model.parameters()),
-            "steps": last["step"],
-            "tokens_seen": log.tokens,
-            "train_loss": last["train_loss"],
-            **{f"val_{name}": value for name, value in scores.items()},
-            "best_step": log.best["step"],
-            "seconds": round(log.seconds, 3),
-            "tokens_per_second": round(log.tokens / max(log.seconds, 1e-9), 1),
-            "peak_rss_mb": peak_rss_mb(),
-            "peak_gpu_mb": torch.cuda.max_memory_allocated() / 1e6 if on_gpu else None,
-            "environment": describe_environment(
-                self.device, self.dtype, hashlib.sha256(self.source).hexdigest()
-            ),
-            "sample": log.sample,
-            **self.extra,
-        }
-        self._share_weights()
-        write_json(self.folder / "result.json", msgspec.convert(result, Result))
-        entropy = corpus.floor and corpus.floor["validation"]
-        try:
-            with atomic_write(self.folder / "loss.png") as file:
-                draw_loss(log.metrics, file, f"{self.version} on {corpus.name}", entropy)
-        except Exception as error:  # whatever a backend raises: the result is written already
-            log.say(f"loss.png could not be drawn: {error}")
-        self.close()
-        print("\n".join(describe_result(result, log.sample, entropy, self.folder.path)))
-
-    def _share_weights(self):
-        """The best weights as model.safetensors: a file that other programs read, without pickle.
-
-        Its metadata holds the version, the vocabulary's hash, the step and the settings.
-        """
-        from safetensors.torch import save
-
-        best = self._load(("best.pt", *CHECKPOINTS))
-        metadata = {name: str(best[name]) for name in ("version", "tokenizer", "step")}
-        metadata["config"] = json.dumps(best["config"])
-        weights = {name: value.contiguous() for name, value in best["state"]["model"].items()}
-        with atomic_write(self.folder / "model.safetensors") as file:
-            file.write(save(weights, metadata))
+        if self.writes:
+            lines = finish_run(self, scores)
+            self.close()
+            print("\n".join(lines))
 
     def print_samples(self, model, tokenizer, generate):
         """Print config.n_samples continuations of the prompt, each from a seed of its own."""
@@ -424,103 +332,3 @@ class Run:
             if self.config.n_samples > 1:
                 print(f"--- seed {config.seed} ---")
             print(self.readable(generate(model, config, tokenizer, self.device)), flush=True)
-
-    # -- checkpoints -----------------------------------------------------------------------------
-
-    def _load(self, names):
-        """The first whole checkpoint of this run as a dictionary. Raises UserError where there is
-        none, or where it was made with other settings than the run's."""
-        problems = []
-        for name in names:
-            path = self.folder / name
-            if not os.path.lexists(path):
-                continue
-            try:
-                checkpoint = read_checkpoint(path)
-            except UserError as error:
-                problems.append(str(error))
-                self.whole = self.whole and name != CHECKPOINTS[0]
-                continue
-            if problems and rank() == 0:
-                print(f"{problems[0]}; {path} is used instead", file=sys.stderr)
-            if checkpoint["version"] != self.version:
-                raise UserError(
-                    f"{path} was written by {checkpoint['version']}.py, not by {self.version}.py"
-                )
-            self._refuse_changes(checkpoint["config"])
-            return checkpoint
-        if problems:
-            raise UserError(problems[0])
-        raise UserError(
-            f"no checkpoint in {self.folder.path}: the run ended before its first; train again,"
-            f" without --resume or --sample-only"
-        )
-
-    def _refuse_changes(self, saved):
-        """--resume and --sample-only take the saved settings; a change is refused.
-
-        The checkpoint's copy of them decides: config.json may have been edited or damaged.
-        """
-        now = dataclasses.asdict(self.config)
-        safe = SAFE_TO_CHANGE | ({"seed"} if self.config.sample_only else set())
-        changed = [k for k in now if k not in safe and now[k] != saved.get(k)]
-        if changed:
-            what = ", ".join(f"{k} is {saved.get(k)!r}, not {now[k]!r}" for k in changed)
-            raise UserError(
-                f"the run in {self.folder.path} was made with other settings: {what}. Leave those"
-                f" flags out (or put its config.json back), or train again in another --out-dir"
-            )
-
-    def _restore(self):
-        """Put the checkpoint's state back; return the last step that was evaluated."""
-        checkpoint, self.saved = self.saved, None
-        step, folder = checkpoint["step"], self.folder.path
-        if step > self.config.steps:
-            raise UserError(
-                f"the run in {folder} is at step {step} already; --steps {self.config.steps} would"
-                f" go back: give more steps, or train again in another --out-dir"
-            )
-        for name, part in self.state.items():
-            set_state(part, checkpoint["state"].get(name), folder)
-        with fitting(folder):
-            saved, processes = checkpoint["run"], checkpoint["generators"]
-            self.log.restore(saved)
-            self.log.loss_sum = sum(one["loss_sum"] for one in processes) / len(processes)
-            if len(processes) == world_size():
-                own = processes[rank()]
-                self.log.loss_sum = own["loss_sum"]
-                torch.set_rng_state(own["torch"])
-                if self.device.type in own:
-                    torch.get_device_module(self.device).set_rng_state(own[self.device.type])
-            else:
-                self.log.say(
-                    f"trained by {len(processes)} processes so far, now by {world_size()}: the"
-                    " batches stay the same, what dropout drops does not"
-                )
-            evaluated = int(saved["evaluated"])
-        self.first_step = self.step = step
-        self.log.say(f"resuming {folder} at step {step}")
-        return evaluated
-
-
-def describe_result(result, sample, entropy, folder):
-    """The lines that a run ends with; the last one names a command to try next."""
-    words = result["val_word_perplexity"]
-    per_word = f", {words:,.1f} per word" if words else ""
-    lossy = "" if result["tokenizer"]["lossless"] else " (lossy: what <|unk|> hides costs nothing)"
-    bound = f" (the corpus' entropy is {entropy:.3f})" if entropy else ""
-    version = result["version"]
-    home = Path(f"runs/{version}") == Path(folder)
-    where = "" if home else f" --out-dir {shlex.quote(str(folder))}"
-    return [
-        f"\n{sample}\n",
-        f"perplexity {result['val_perplexity']:,.1f} per token{per_word}; the right token is the"
-        f" most likely one in {result['val_accuracy']:.1%}, among the five most likely in"
-        f" {result['val_accuracy_top5']:.1%}",
-        f"{version} on {result['data']['name']}: {result['val_bits_per_byte']:.3f} bits per byte"
-        f"{lossy}{bound}, {result['seconds']:.0f} s of training,"
-        f" {result['tokens_per_second']:,.0f} tokens/s, peak memory {result['peak_rss_mb']:.0f} MB;"
-        f" its files are in {folder}",
-        f'next: python {version}.py --sample-only{where} --prompt "{result["config"]["prompt"]}"'
-        f" --temperature 0.5 --n-samples 3",
-    ]
