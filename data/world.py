@@ -2,24 +2,24 @@
 
     python data/world.py                                   # input.txt and input.json again
     python data/world.py --bytes 20000000 --seed 2 --out more.txt    # more of the same
-    python data/world.py --questions 12 --seed 2 --out asked.txt     # with more to answer
+    python data/world.py --questions 12 --seed 2 --out asked.txt     # with more questions
     python data/world.py --recaps --seed 2 --out recaps.txt          # easier to follow
 
 Every story happens in a little world of people, things, boxes and places. The program keeps the
 state of that world (who is where, who holds what) and only ever writes what is true in it, so
-that later words can be told from earlier ones: Mira's old key stays brass, and whoever was given it
-last still has it. A model that only knows the previous token cannot follow that. One that looks
+that later words follow from earlier ones: Mira's old key stays brass, and the person who was given
+it last still has it. A model that only knows the previous token cannot follow that. One that looks
 back can.
 
-Four stories in five are about one thing, and everybody stays together: who has it is whoever got
-it last, which two minutes of training teach. In the others everybody has a thing and goes his own
-ways; who has which takes two words at once to tell, and that is learned last.
+Four stories in five are about one thing, and everybody stays together: it is with the person who
+got it last, which two minutes of training teach. In the others everybody has a thing and comes and
+goes alone; who has which follows from two words at once, and that is learned last.
 
-Every choice the program makes passes one function, `Teller.pick`, which also adds up
--log2(probability). A choice is made only where the words that tell of it are written, and no two
+Every choice of the program passes one function, `Teller.pick`, which also adds up
+-log2(probability). A choice is made only where the words that express it are written, and no two
 ways of choosing write the same text (tests/test_world.py checks it), so the sum is the
-information in the text: Shannon's bound, below which no model's loss can come but by chance.
-It is stored in input.json as `floor_bits_per_byte`.
+information in the text: Shannon's entropy, the lower bound of every model's loss, but for luck.
+input.json has it as `floor_bits_per_byte`.
 
 Only random.Random(seed).random() is used, whose stream is the same on every platform and in
 every version of Python, so the file is the same to the byte wherever it is made.
@@ -33,11 +33,10 @@ import math
 import os
 import random
 import re
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-FORMAT = 3  # of the world: texts of another one ask for other things
+FORMAT = 3  # of the world: another format has other sentences and other questions
 SEED = 1
 TRAIN_BYTES = 2_000_000
 HELD_OUT = 20  # validation and test are each a twentieth of the training split
@@ -46,117 +45,192 @@ HELD_OUT = 20  # validation and test are each a twentieth of the training split
 # Words
 # ---------------------------------------------------------------------------------------------
 
+
+def phrases(text):
+    """The phrases of a text, which ends of lines and slashes separate."""
+    return tuple(part.strip() for part in re.split("[/\n]", text.strip()))
+
+
+def table(text):
+    """Phrases 'key: value' as a dictionary."""
+    return dict(part.split(": ") for part in phrases(text))
+
+
 WOMEN = "Anna Mira Rosa Lucy".split()
 MEN = "Tom Ben Max Leo".split()
-ROLES = ("baker miller farmer teacher sailor smith doctor weaver painter tailor gardener fisher "
-         "potter shepherd singer hunter").split()
+ROLES = (
+    "baker miller farmer teacher sailor smith doctor weaver painter tailor gardener fisher "
+    "potter shepherd singer hunter"
+).split()
 PLACES = "mill harbour bakery school farm market inn castle".split()
 
-# What a thing or a box can look like, whatever it is made of.
+# What a thing or a box can look like, of any material.
 LOOKS = "old new little big plain pretty fine strange lovely dusty lucky famous".split()
 # What a thing or a box can be made of (hard) or what colour it has (soft).
-HARD = {
-    "key": "brass iron copper silver", "bell": "brass copper silver glass",
-    "spoon": "silver oak pine bone", "cup": "clay tin silver glass", "ring": "copper silver bone",
-    "whistle": "tin bone brass pine", "lamp": "brass glass iron clay",
-    "coin": "copper silver brass", "comb": "bone pine silver", "needle": "bone silver iron",
-    "flute": "bone pine silver oak",
-    "mirror": "silver glass brass", "bowl": "clay oak glass copper", "hammer": "iron oak stone",
-    "plate": "tin clay silver", "compass": "brass silver copper", "vase": "glass clay stone",
-    "medal": "silver copper brass tin", "wheel": "oak iron stone", "button": "bone brass glass",
-}
-SOFT = {noun: "red blue green yellow white black grey brown purple pink" for noun in (
-    "scarf hat book kite ball ribbon blanket coat glove drum flag letter umbrella purse doll shawl "
-    "feather pencil apron belt").split()}
-BOXES = {
-    "box": "tin iron oak copper", "chest": "oak iron pine stone", "jar": "glass clay stone tin",
-    "barrel": "oak pine iron", "bucket": "tin iron pine", "pot": "clay copper iron brass",
-    "trunk": "iron oak tin", "basket": "brown white green red", "bag": "blue grey black red",
-    "sack": "brown grey white yellow", "crate": "green yellow blue pine",
-    "cupboard": "oak white blue green",
-}
-SPOTS = ("under the bench", "behind the door", "beside the stove", "under the stairs",
-         "by the window", "on the shelf", "in the corner", "near the gate", "beside the clock",
-         "behind the curtain")
+HARD = table("""
+    key: brass iron copper silver / bell: brass copper silver glass / spoon: silver oak pine bone
+    cup: clay tin silver glass / ring: copper silver bone / whistle: tin bone brass pine
+    lamp: brass glass iron clay / coin: copper silver brass / comb: bone pine silver
+    needle: bone silver iron / flute: bone pine silver oak / mirror: silver glass brass
+    bowl: clay oak glass copper / hammer: iron oak stone / plate: tin clay silver
+    compass: brass silver copper / vase: glass clay stone / medal: silver copper brass tin
+    wheel: oak iron stone / button: bone brass glass
+""")
+COLOURS = "red blue green yellow white black grey brown purple pink"
+SOFT = dict.fromkeys(
+    "scarf hat book kite ball ribbon blanket coat glove drum flag letter umbrella purse doll shawl"
+    " feather pencil apron belt".split(),
+    COLOURS,
+)
+BOXES = table("""
+    box: tin iron oak copper / chest: oak iron pine stone / jar: glass clay stone tin
+    barrel: oak pine iron / bucket: tin iron pine / pot: clay copper iron brass
+    trunk: iron oak tin / basket: brown white green red / bag: blue grey black red
+    sack: brown grey white yellow / crate: green yellow blue pine / cupboard: oak white blue green
+""")
+SPOTS = phrases("""
+    under the bench / behind the door / beside the stove / under the stairs / by the window
+    on the shelf / in the corner / near the gate / beside the clock / behind the curtain
+""")
 
-DAY = {"One morning": "When evening came,", "One day": "When the sun went down,",
-       "One afternoon": "When it grew dark,"}
+DAY = {
+    "One morning": "When evening came,",
+    "One day": "When the sun went down,",
+    "One afternoon": "When it grew dark,",
+}
 DARK = {"One evening": "When the moon was high,", "One night": "When the lamps went out,"}
 # By season: weather that suits the day, weather that suits the dark, what else can be seen.
 SEASONS = {
     "spring": (
-        ("a warm wind blew from the hills", "the sun shone on the wet roofs",
-         "rain fell softly on the young grass", "white clouds sailed over the valley"),
-        ("the frogs were singing in the pond", "mist rose from the meadow",
-         "a gentle rain was tapping on the windows"),
-        ("A lamb cried for its mother.", "The swallows were building their nests.",
-         "Somewhere a cuckoo called.", "The plum trees were full of blossom.",
-         "A rainbow stood over the village.", "Bees hummed among the tulips.")),
+        phrases("""
+            a warm wind blew from the hills / the sun shone on the wet roofs
+            rain fell softly on the young grass / white clouds sailed over the valley
+        """),
+        phrases("""
+            the frogs were singing in the pond / mist rose from the meadow
+            a gentle rain was tapping on the windows
+        """),
+        phrases("""
+            A lamb cried for its mother. / The swallows were building their nests.
+            Somewhere a cuckoo called. / The plum trees were full of blossom.
+            A rainbow stood over the village. / Bees hummed among the tulips.
+        """),
+    ),
     "summer": (
-        ("the air was hot and still", "the sun burned on the dusty road",
-         "not one cloud was in the sky", "butterflies danced over the wheat"),
-        ("thunder rolled behind the mountains", "the crickets were loud in the hedges",
-         "a red sunset faded over the sea"),
-        ("A dragonfly rested on a reed.", "The cows stood in the shade.",
-         "Children were splashing in the stream.", "The hay smelled sweet.",
-         "A lizard slept on the wall.", "Far away a cart rattled along.")),
+        phrases("""
+            the air was hot and still / the sun burned on the dusty road
+            not one cloud was in the sky / butterflies danced over the wheat
+        """),
+        phrases("""
+            thunder rolled behind the mountains / the crickets were loud in the hedges
+            a red sunset faded over the sea
+        """),
+        phrases("""
+            A dragonfly rested on a reed. / The cows stood in the shade.
+            Children were splashing in the stream. / The hay smelled sweet.
+            A lizard slept on the wall. / Far away a cart rattled along.
+        """),
+    ),
     "autumn": (
-        ("the wind chased yellow leaves along the street", "a thick fog hid the river",
-         "the fields were bare and muddy", "wild geese flew across the sky"),
-        ("a storm shook the shutters", "the owls called in the forest",
-         "smoke from many chimneys drifted over the houses"),
-        ("A squirrel ran off with a chestnut.", "Mushrooms grew along the path.",
-         "The crows quarrelled in an old elm.", "Apples lay in the grass.",
-         "It smelled of damp earth.", "A spider had spun its web between two posts.")),
+        phrases("""
+            the wind chased yellow leaves along the street / a thick fog hid the river
+            the fields were bare and muddy / wild geese flew across the sky
+        """),
+        phrases("""
+            a storm shook the shutters / the owls called in the forest
+            smoke from many chimneys drifted over the houses
+        """),
+        phrases("""
+            A squirrel ran off with a chestnut. / Mushrooms grew along the path.
+            The crows quarrelled in an old elm. / Apples lay in the grass.
+            It smelled of damp earth. / A spider had spun its web between two posts.
+        """),
+    ),
     "winter": (
-        ("snow lay deep on every roof", "the river was covered with ice",
-         "a pale sun hung over the white fields", "frost glittered on the fences"),
-        ("snowflakes whirled around the lanterns", "the stars were bright and cold",
-         "an icy wind howled in the chimney"),
-        ("A robin hopped over the snow.", "Icicles hung from the eaves.",
-         "A hungry fox crept past.", "Somebody had made a snowman.",
-         "The dogs stayed close to the fire.", "Sledges creaked on the frozen track.")),
+        phrases("""
+            snow lay deep on every roof / the river was covered with ice
+            a pale sun hung over the white fields / frost glittered on the fences
+        """),
+        phrases("""
+            snowflakes whirled around the lanterns / the stars were bright and cold
+            an icy wind howled in the chimney
+        """),
+        phrases("""
+            A robin hopped over the snow. / Icicles hung from the eaves.
+            A hungry fox crept past. / Somebody had made a snowman.
+            The dogs stayed close to the fire. / Sledges creaked on the frozen track.
+        """),
+    ),
 }
-ADJECTIVES = {"spring": "mild fresh bright", "summer": "hot lazy golden",
-              "autumn": "windy misty grey", "winter": "cold frosty quiet"}
+ADJECTIVES = {
+    "spring": "mild fresh bright",
+    "summer": "hot lazy golden",
+    "autumn": "windy misty grey",
+    "winter": "cold frosty quiet",
+}
 
-TASKS = ("swept the floor", "mended a net", "fed the hens", "sang an old song", "drew a map",
-         "wrote a long list", "chopped wood", "washed the dishes", "peeled potatoes",
-         "sharpened a knife", "hung up the laundry", "planted beans", "told a joke",
-         "read the newspaper", "tied a knot", "lit the candles", "carved a horse",
-         "fixed a broken chair", "stirred the soup", "yawned and stretched",
-         "whistled a tune", "watched the boats", "scratched the cat behind its ears",
-         "practised a speech", "did some sums", "dozed for an hour")
-MEALS = ("bread and cheese", "hot onion soup", "a slice of apple cake", "ripe plums", "fried fish",
-         "porridge with honey", "roasted nuts", "a plate of beans", "pancakes with jam",
-         "boiled eggs", "cherry pie", "sausages and cabbage", "warm milk and biscuits",
-         "pears and cream")
-TOPICS = ("the great flood", "the new mayor", "a whale in the bay", "the price of flour",
-          "a wedding in the town", "ghosts", "the old king's gold", "a circus with elephants",
-          "their school days", "the ship from China", "a thief who had never been caught",
-          "the best way to catch trout", "the next dance", "a dream about flying",
-          "the war long ago", "how bears sleep", "the tower that fell", "cousins in America")
-ORIGINS = ("at the fair", "on the beach", "in a ditch", "in a shop far away", "under a hedge",
-           "in the attic", "among some ruins", "on a journey to the south")
-GIVERS = ("grandmother", "uncle", "aunt", "godfather", "sister", "brother", "neighbour")
-HAPPY = ("happy", "glad", "cheerful", "proud", "pleased", "merry")
-HEARD = ("laughed", "listened", "shook with laughter", "did not believe a word of it",
-         "wanted to hear more", "knew even more about it", "only shrugged", "fell asleep")
-SAD = ("sad", "worried", "unhappy", "gloomy", "lonely", "upset")
-LEADS = ("Before long,", "A little later,", "Soon after that,", "After a while,", "Then",
-         "Some time later,", "Not long after,", "By and by,", "At last", "After that,")
-WHY_WANT = ("because {B.he} had lost {B.his} own", "because {B.he} had never seen a finer one",
-            "because it might bring {B.him} luck", "to show it to a friend",
-            "for no good reason at all", "because the children had asked for it")
-WHY_HOLD = ("because {B.he} had never seen a finer one", "because it might bring {B.him} luck",
-            "to show it to a friend", "for no good reason at all", "because it was so pretty")
-WHY_HIDE = ("so that nobody would steal it", "for a joke", "to keep it safe and dry",
-            "because {A.he} was afraid of thieves", "and told nobody why",
-            "and hoped it would be safe")
-EXCUSES = ("Not today", "I am sorry, but I need it myself", "You would only lose it",
-           "Ask me again tomorrow", "My answer is no")
-THANKS = ("Thank you", "How kind of you", "I will be careful with it", "You are a good friend",
-          "I will not forget this")
+TASKS = phrases("""
+    swept the floor / mended a net / fed the hens / sang an old song / drew a map
+    wrote a long list / chopped wood / washed the dishes / peeled potatoes / sharpened a knife
+    hung up the laundry / planted beans / told a joke / read the newspaper / tied a knot
+    lit the candles / carved a horse / fixed a broken chair / stirred the soup
+    yawned and stretched / whistled a tune / watched the boats / scratched the cat behind its ears
+    practised a speech / did some sums / dozed for an hour
+""")
+MEALS = phrases("""
+    bread and cheese / hot onion soup / a slice of apple cake / ripe plums / fried fish
+    porridge with honey / roasted nuts / a plate of beans / pancakes with jam / boiled eggs
+    cherry pie / sausages and cabbage / warm milk and biscuits / pears and cream
+""")
+TOPICS = phrases("""
+    the great flood / the new mayor / a whale in the bay / the price of flour
+    a wedding in the town / ghosts / the old king's gold / a circus with elephants
+    their school days / the ship from China / a thief who had never been caught
+    the best way to catch trout / the next dance / a dream about flying / the war long ago
+    how bears sleep / the tower that fell / cousins in America
+""")
+ORIGINS = phrases("""
+    at the fair / on the beach / in a ditch / in a shop far away / under a hedge / in the attic
+    among some ruins / on a journey to the south
+""")
+GIVERS = phrases("""
+    grandmother / uncle / aunt / godfather / sister / brother / neighbour
+""")
+HAPPY = phrases("""
+    happy / glad / cheerful / proud / pleased / merry
+""")
+HEARD = phrases("""
+    laughed / listened / shook with laughter / did not believe a word of it / wanted to hear more
+    knew even more about it / only shrugged / fell asleep
+""")
+SAD = phrases("""
+    sad / worried / unhappy / gloomy / lonely / upset
+""")
+LEADS = phrases("""
+    Before long, / A little later, / Soon after that, / After a while, / Then / Some time later,
+    Not long after, / By and by, / At last / After that,
+""")
+WHY_WANT = phrases("""
+    because {B.he} had lost {B.his} own / because {B.he} had never seen a finer one
+    because it might bring {B.him} luck / to show it to a friend / for no good reason at all
+    because the children had asked for it
+""")
+WHY_HOLD = phrases("""
+    because {B.he} had never seen a finer one / because it might bring {B.him} luck
+    to show it to a friend / for no good reason at all / because it was so pretty
+""")
+WHY_HIDE = phrases("""
+    so that nobody would steal it / for a joke / to keep it safe and dry
+    because {A.he} was afraid of thieves / and told nobody why / and hoped it would be safe
+""")
+EXCUSES = phrases("""
+    Not today / I am sorry, but I need it myself / You would only lose it / Ask me again tomorrow
+    My answer is no
+""")
+THANKS = phrases("""
+    Thank you / How kind of you / I will be careful with it / You are a good friend
+    I will not forget this
+""")
 
 # ---------------------------------------------------------------------------------------------
 # Sentences
@@ -222,8 +296,10 @@ SENTENCES = {
         "Off {B} went to the {t.place}.",
     ),
     "carrying": (
-        "{A} took {u} along.", "{A} had {u} in {A.his} pocket.",
-        "{A} carried {u} under {A.his} arm.", "With {A} went {u}.",
+        "{A} took {u} along.",
+        "{A} had {u} in {A.his} pocket.",
+        "{A} carried {u} under {A.his} arm.",
+        "With {A} went {u}.",
     ),
     # Wanting a thing that somebody holds.
     "want": (
@@ -276,7 +352,8 @@ SENTENCES = {
         "But {t.holder} would not give it away, and {B} left it at that.",
     ),
     "thanks": (
-        '"{w}," said {t.holder}.', '"{w}!" cried {t.holder}, who was {h} now.',
+        '"{w}," said {t.holder}.',
+        '"{w}!" cried {t.holder}, who was {h} now.',
         "That made {t.him} {h}.",
     ),
     "now has": (
@@ -362,7 +439,8 @@ SENTENCES = {
         '"My {t.bare} is gone!" cried {t.owner}.',
     ),
     "answer me": (
-        '"I have it here," said {t.holder}.', '"It is here with me," said {t.holder}.',
+        '"I have it here," said {t.holder}.',
+        '"It is here with me," said {t.holder}.',
         "It was {t.holder} who had it, and {t.he} said so.",
     ),
     "answer held": (
@@ -497,9 +575,12 @@ SENTENCES = {
     ),
     "end box": ("{t.The} lay in {t.box} {t.spot} at the {t.place}.",),
     "moral": (
-        "And they were good friends, as before.", "That was the end of it.",
-        "It had been a long day for everybody.", "Nobody ever spoke of it again.",
-        "They laughed about it for years.", "And so to bed.",
+        "And they were good friends, as before.",
+        "That was the end of it.",
+        "It had been a long day for everybody.",
+        "Nobody ever spoke of it again.",
+        "They laughed about it for years.",
+        "And so to bed.",
     ),
     "question role": ("Question: Who was the {A.work}? Answer: {A.named}.",),
     "question trade": ("Question: What was {A}'s trade? Answer: {A.role}.",),
@@ -516,8 +597,10 @@ SENTENCES = {
 def by_adjective(table):
     """adjective -> the nouns that it goes with."""
     words = " ".join(table.values()).split()
-    return {word: [noun for noun in table if word in table[noun].split()]
-            for word in dict.fromkeys(words)}
+    return {
+        word: [noun for noun in table if word in table[noun].split()]
+        for word in dict.fromkeys(words)
+    }
 
 
 OBJECTS, BOX_OBJECTS = by_adjective({**HARD, **SOFT}), by_adjective(BOXES)
@@ -525,13 +608,18 @@ SLOT = re.compile(r"\{([^{}]+)\}")
 split_slots = functools.cache(SLOT.split)
 WORD = re.compile(r"[A-Za-z]+(?:'[a-z]+)?")
 IT = ("", "The", "sure")  # forms of a thing for which "it" can stand
-PRONOUNS = {"he": ("he", "she"), "him": ("him", "her"), "his": ("his", "her"),
-            "He": ("He", "She"), "His": ("His", "Her")}
+PRONOUNS = {
+    "he": ("he", "she"),
+    "him": ("him", "her"),
+    "his": ("his", "her"),
+    "He": ("He", "She"),
+    "His": ("His", "Her"),
+}
 
 
 @dataclass(eq=False)
 class Person:
-    name: str = ""  # what is empty is not yet chosen: `Teller` does so where it writes it
+    name: str = ""  # empty: not yet chosen, which `Teller` does where it writes the word
     role: str = ""
     place: str = ""
 
@@ -561,7 +649,7 @@ class Thing:
 
 @dataclass
 class Recall:
-    """A place in a story where the story so far decides what stands there.
+    """A place in a story where the story so far decides the next word.
 
     `kind`: attribute (which adjective, noun, spot belongs together), role, owner, holder, place
     (of a person), name, box (that a thing is in), holder_place and box_place (two steps: the
@@ -569,6 +657,7 @@ class Recall:
     the start of the story. `alternatives`: the answers of this kind that the story offers, the
     right one among them. `distance`: sentences since the story last told it.
     """
+
     kind: str
     offset: int
     answer: str
@@ -579,7 +668,7 @@ class Recall:
 @dataclass
 class Story:
     text: str
-    bits: float  # -log2 of the probability that this story is told
+    bits: float  # -log2 of this story's probability
     recalls: list[Recall] = field(default_factory=list)
 
 
@@ -589,20 +678,20 @@ class Teller:
     kinds = (4, 1)  # how often a story has one thing, how often several
 
     def __init__(self, choose, n_questions=None, recaps=False):
-        self.choose = choose      # weights -> index: the only source of chance
-        self.n_questions = n_questions  # behind each story; None: two to four, or none
-        self.recaps = recaps      # after half of the events: where everybody is, and with what?
+        self.choose = choose  # weights -> index: the only source of chance
+        self.n_questions = n_questions  # after each story; None: two to four, or none
+        self.recaps = recaps  # after half of the events: where everybody is, and with what?
         self.bits = 0.0
         self.pieces = []
-        self.length = 0           # characters so far
-        self.sentences = 0        # sentences ended so far
-        self.fresh = True         # at the start of a paragraph?
+        self.length = 0  # characters so far
+        self.sentences = 0  # sentences ended so far
+        self.fresh = True  # at the start of a paragraph?
         self.people, self.things, self.boxes = [], [], []
-        self.been = {}            # the places of the story so far, in their order
-        self.single = False       # one thing, and everybody at one place?
-        self.named = False        # does the paragraph name a thing so far?
-        self.moved = []           # the things that somebody else got in this paragraph
-        self.told = {}            # fact -> the sentence that last told it
+        self.been = {}  # the places of the story so far, in their order
+        self.single = False  # one thing, and everybody at one place?
+        self.named = False  # does the paragraph name a thing so far?
+        self.moved = []  # the things that somebody else got in this paragraph
+        self.told = {}  # fact -> the number of the last sentence that said it
         self.recalls = []
 
     # ---- chance and text ----
@@ -619,7 +708,7 @@ class Teller:
     def say(self, text):
         self.pieces.append(text)
         self.length += len(text)
-        self.sentences += sum(text.count(mark) for mark in ".?!")
+        self.sentences += text.count(".") + text.count("?") + text.count("!")
         self.fresh = text.endswith("\n")
 
     def paragraph(self):
@@ -628,7 +717,7 @@ class Teller:
         self.named, self.moved = False, []
 
     def recall(self, kind, answer, alternatives, *facts):
-        """Write `answer`, which the facts told before decide, and note that it is so."""
+        """Write `answer`, which earlier facts decide, and record that it is so."""
         distance = self.sentences - min(self.told[fact] for fact in facts)
         self.recalls.append(Recall(kind, self.length, answer, list(alternatives), distance))
         self.say(answer)
@@ -636,7 +725,7 @@ class Teller:
             self.told[fact] = self.sentences
 
     def know(self, kind, who, late=0):
-        """Note that the sentence being written (late=1: the last one) tells this fact."""
+        """Record that the sentence being written (late=1: the last one) says this fact."""
         self.told[kind, who] = self.sentences - late
 
     def tell(self, event, lead=False, **cast):
@@ -688,9 +777,9 @@ class Teller:
             self.recall("role", who.role, [each.role for each in self.people], ("role", who))
         elif form == "place":
             self.recall("place", who.place, self.places(), ("place", who))
-        elif form == "free":      # not decided: which place tells which person is meant
+        elif form == "free":  # not decided: the place says which person is meant
             self.say(who.place)
-        elif form == "lone":      # decided if nobody else is at that place
+        elif form == "lone":  # decided if nobody else is at that place
             if [each.place for each in self.people].count(who.place) == 1:
                 self.recall("name", who.name, names, ("place", who))
             else:
@@ -706,17 +795,17 @@ class Teller:
             self.recall("pronoun", pronouns[who.she], pronouns, ("name", who))
 
     def described(self, thing, among):
-        """' brass key', after a look that tells which one is meant."""
+        """' brass key', after a look that says which one is meant."""
         fact = ("box" if isinstance(thing, Box) else "thing", thing)
         for part in ("adjective", "noun"):
             self.say(" ")
-            self.recall("attribute", getattr(thing, part), [getattr(each, part) for each in among],
-                        fact)
+            self.recall(
+                "attribute", getattr(thing, part), [getattr(each, part) for each in among], fact
+            )
 
     def thing(self, thing, form):
         looks = [each.look for each in self.things]
         adjectives = [each.adjective for each in self.things]
-        nouns = [each.noun for each in self.things]
         keeper, fact = thing.keeper, ("holder", thing)
         if self.is_it(form):
             self.say("It" if form == "The" else "it")
@@ -732,7 +821,7 @@ class Teller:
             self.say(thing.noun)
         elif form == "adjective":
             self.recall("attribute", thing.adjective, adjectives, ("thing", thing))
-        elif form in ("", "The"):  # which thing is told by its adjective
+        elif form in ("", "The"):  # the adjective says which thing
             self.say(f"{form or 'the'} {thing.look}")
             self.described(thing, self.things)
         elif form == "bare":
@@ -742,13 +831,14 @@ class Teller:
             self.say("the " if form == "sure" else "")
             self.recall("attribute", thing.look, looks, ("thing", thing))
             self.described(thing, self.things)
-        elif form == "owners":    # which thing is told by its owner's name
+        elif form == "owners":  # the owner's name says which thing
             self.say(f"{thing.owner.name}'s ")
             self.recall("attribute", thing.look, looks, ("owner", thing))
             self.described(thing, self.things)
         elif form == "owner":
-            self.recall("owner", thing.owner.name, [each.name for each in self.people],
-                        ("owner", thing))
+            self.recall(
+                "owner", thing.owner.name, [each.name for each in self.people], ("owner", thing)
+            )
             self.know("name", thing.owner)
         elif form == "holder":
             self.recall("holder", keeper.name, [each.name for each in self.people], fact)
@@ -763,9 +853,10 @@ class Teller:
             self.recall("box", keeper.look, [each.look for each in boxes], fact)
             self.described(keeper, boxes)
         elif form == "spot":
-            self.recall("attribute", keeper.spot, [each.spot for each in self.boxes],
-                        ("box", keeper))
-        elif form == "boxed":     # which box is told here
+            self.recall(
+                "attribute", keeper.spot, [each.spot for each in self.boxes], ("box", keeper)
+            )
+        elif form == "boxed":  # says which box
             self.say(f"the {keeper.look}")
             self.described(keeper, self.boxes)
         else:
@@ -797,8 +888,11 @@ class Teller:
     def new_object(self, new, table, article):
         """Write a look, an adjective and a noun that are all new to the story."""
         used = [word for each in self.things + self.boxes for word in (each.adjective, each.noun)]
-        free = {adjective: [noun for noun in nouns if noun not in used]
-                for adjective, nouns in table.items() if adjective not in used}
+        free = {
+            adjective: [noun for noun in nouns if noun not in used]
+            for adjective, nouns in table.items()
+            if adjective not in used
+        }
         taken = [each.look for each in self.things + self.boxes]
         new.look = self.pick([look for look in LOOKS if look not in taken])
         if article:
@@ -849,8 +943,11 @@ class Teller:
             time = self.pick([*DAY, *DARK], [6, 2, 2, 3, 1])
             self.night = time in DARK
             weather = self.pick(dark if self.night else day)
-            self.write(f"{time} in {season}, {weather}." if self.pick([True, False])
-                       else f"{time} {weather}.")
+            self.write(
+                f"{time} in {season}, {weather}."
+                if self.pick([True, False])
+                else f"{time} {weather}."
+            )
         elif form == "It was":
             kind = self.pick(ADJECTIVES[season].split())
             self.night = self.pick([False, True], [2, 1])
@@ -861,7 +958,7 @@ class Teller:
             self.write(f"Long ago, on a day in {season}, {self.pick(day)}.")
 
     def meet(self):
-        """Introduce somebody: name, place, role and thing are all told by one sentence.
+        """Introduce somebody: one sentence says name, place, role and thing.
 
         If the second one has no thing, nobody after him has, and they stay together.
         """
@@ -875,8 +972,13 @@ class Teller:
         who = Person()
         thing = Thing(owner=who, keeper=who)
         places = [place for place in PLACES if not friend or place != friend.place]
-        self.tell("meet there" if there else "meet", A=who, B=friend, t=thing,
-                  p=lambda: self.choose_place(places))
+        self.tell(
+            "meet there" if there else "meet",
+            A=who,
+            B=friend,
+            t=thing,
+            p=lambda: self.choose_place(places),
+        )
         self.move(who, friend.place if there else self.chosen)
         self.people.append(who)
         self.things.append(thing)
@@ -897,8 +999,7 @@ class Teller:
         """To a place of the story (twenty times as likely each) or to any other."""
         places = [place for place in PLACES if place != who.place]
         weights = [20 if place in self.places() else 1 for place in places]
-        self.tell("go", lead, A=who, h=HAPPY,
-                  p=lambda: self.choose_place(places, weights))
+        self.tell("go", lead, A=who, h=HAPPY, p=lambda: self.choose_place(places, weights))
         self.move(who, self.chosen)
         held = self.held(who)
         if held and self.pick([True, False]):
@@ -933,8 +1034,12 @@ class Teller:
     # Each kind of event: who and what it can happen to now, and the event.
 
     def can_borrow(self):
-        return [(who, thing) for who in self.people for thing in self.things
-                if isinstance(thing.keeper, Person) and thing.keeper is not who]
+        return [
+            (who, thing)
+            for who in self.people
+            for thing in self.things
+            if isinstance(thing.keeper, Person) and thing.keeper is not who
+        ]
 
     def borrow(self, who, thing):
         back = thing.owner is who
@@ -942,16 +1047,24 @@ class Teller:
         self.get(who, thing, sure=back)
 
     def can_fetch(self):
-        return [(who, thing) for who in self.people for thing in self.things
-                if isinstance(thing.keeper, Box) and thing.hider is not who]
+        return [
+            (who, thing)
+            for who in self.people
+            for thing in self.things
+            if isinstance(thing.keeper, Box) and thing.hider is not who
+        ]
 
     def fetch(self, who, thing):
         self.tell("look for it" if self.single else "look for", lead=True, B=who, t=thing)
         self.get(who, thing, sure=True)
 
     def can_bring(self):
-        return [(thing.keeper, thing, to) for thing in self.things for to in self.people
-                if isinstance(thing.keeper, Person) and thing.keeper is not to]
+        return [
+            (thing.keeper, thing, to)
+            for thing in self.things
+            for to in self.people
+            if isinstance(thing.keeper, Person) and thing.keeper is not to
+        ]
 
     def bring(self, who, thing, to):
         lead = True
@@ -968,8 +1081,13 @@ class Teller:
         self.result(thing)
 
     def can_swap(self):
-        return [(a, b, t, u) for a in self.people for b in self.near(a)
-                for t in self.held(a) for u in self.held(b)]
+        return [
+            (a, b, t, u)
+            for a in self.people
+            for b in self.near(a)
+            for t in self.held(a)
+            for u in self.held(b)
+        ]
 
     def swap(self, a, b, t, u):
         self.tell("swap", lead=True, A=a, B=b, t=t, u=u)
@@ -996,8 +1114,12 @@ class Teller:
             self.go(who)
 
     def can_sneak(self):
-        return [(who, thing, other) for who in self.people for thing in self.held(who)
-                for other in self.near(who)]
+        return [
+            (who, thing, other)
+            for who in self.people
+            for thing in self.held(who)
+            for other in self.near(who)
+        ]
 
     def sneak(self, who, thing, other):
         box = self.box_at(who.place)
@@ -1006,9 +1128,13 @@ class Teller:
         self.result(thing)
 
     def can_search(self):
-        return [(thing, other) for thing in self.things if thing.keeper is not thing.owner
-                and (isinstance(thing.keeper, Person) or thing.hider is not thing.owner)
-                for other in self.near(thing.owner)]
+        return [
+            (thing, other)
+            for thing in self.things
+            if thing.keeper is not thing.owner
+            and (isinstance(thing.keeper, Person) or thing.hider is not thing.owner)
+            for other in self.near(thing.owner)
+        ]
 
     def search(self, thing, other):
         owner = thing.owner
@@ -1037,17 +1163,30 @@ class Teller:
 
     def want(self, who, thing):
         back = thing.owner is who
-        self.tell("want back" if back else "want it", lead=True, A=thing.keeper, B=who, t=thing,
-                  w=WHY_HOLD)
+        self.tell(
+            "want back" if back else "want it",
+            lead=True,
+            A=thing.keeper,
+            B=who,
+            t=thing,
+            w=WHY_HOLD,
+        )
         self.get(who, thing, sure=back)
 
     def can_search_it(self):
-        return [case for case in self.can_search() if case[1] is case[0].keeper
-                or isinstance(case[0].keeper, Box)]
+        return [
+            case
+            for case in self.can_search()
+            if case[1] is case[0].keeper or isinstance(case[0].keeper, Box)
+        ]
 
     def can_ask_it(self):
-        return [(a, b, thing) for thing in self.things for a, b in self.can_ask()
-                if isinstance(thing.keeper, Person) and thing.keeper not in (a, b)]
+        return [
+            (a, b, thing)
+            for thing in self.things
+            for a, b in self.can_ask()
+            if isinstance(thing.keeper, Person) and thing.keeper not in (a, b)
+        ]
 
     def ask_it(self, a, b, thing):
         self.tell("who has it", lead=True, A=a, B=b, t=thing)
@@ -1057,8 +1196,9 @@ class Teller:
 
     def travel(self, thing):
         places = [place for place in PLACES if place != thing.keeper.place]
-        self.tell("travel", lead=True, A=self.people[0], n=self.both,
-                  p=lambda: self.choose_place(places))
+        self.tell(
+            "travel", lead=True, A=self.people[0], n=self.both, p=lambda: self.choose_place(places)
+        )
         for who in self.people:
             self.move(who, self.chosen)
         if self.pick([True, False]):
@@ -1083,10 +1223,13 @@ class Teller:
         weights = [8, 3, 0, 1] if self.single else [6, 6, 3, 1]
         kind = self.pick(["thing", "person", "feeling", "sight"], weights)
         if kind == "thing" and self.single:
-            thing, = self.things
+            (thing,) = self.things
             held, new = isinstance(thing.keeper, Person), thing in self.moved
-            event = ("has it" if new else "still has it") if held else (
-                "is in" if new else "still in it")
+            event = (
+                ("has it" if new else "still has it")
+                if held
+                else ("is in" if new else "still in it")
+            )
             self.tell(event, A=thing.keeper, t=thing, w=TASKS)
         elif kind == "thing":
             thing = self.pick(self.things)
@@ -1111,7 +1254,7 @@ class Teller:
     def recap(self):
         """Where everybody is by now, and with what."""
         if self.single:
-            thing, = self.things
+            (thing,) = self.things
             event = "end held" if isinstance(thing.keeper, Person) else "end all"
             self.tell(event, A=self.people[0], t=thing, n=self.both)
             return
@@ -1138,8 +1281,16 @@ class Teller:
             held = isinstance(thing.keeper, Person)
             asked += [(kind, thing) for kind in ("made", "owner", "held" if held else "boxed")]
             asked += [("who", thing)] if held else []
-        weights = {"role": 1, "trade": 1, "made": 1, "owner": 1, "who": 4, "place": 3, "held": 3,
-                   "boxed": 4}
+        weights = {
+            "role": 1,
+            "trade": 1,
+            "made": 1,
+            "owner": 1,
+            "who": 4,
+            "place": 3,
+            "held": 3,
+            "boxed": 4,
+        }
         for number in range(min(self.n_questions or 4, len(asked))):
             if not self.n_questions and number >= 2 and not self.pick([True, False], [2, 1]):
                 break
@@ -1179,23 +1330,33 @@ class Teller:
 
 # How often, who and what it can happen to now, the event.
 EVENTS = (
-    (4, Teller.can_borrow, Teller.borrow), (4, Teller.can_fetch, Teller.fetch),
-    (3, Teller.can_bring, Teller.bring), (1, Teller.can_swap, Teller.swap),
-    (3, Teller.can_hide, Teller.hide), (1, Teller.can_sneak, Teller.sneak),
-    (4, Teller.can_search, Teller.search), (2, Teller.can_ask, Teller.ask),
-    (2, Teller.can_visit, Teller.visit), (2, Teller.can_leave, Teller.leave),
+    (4, Teller.can_borrow, Teller.borrow),
+    (4, Teller.can_fetch, Teller.fetch),
+    (3, Teller.can_bring, Teller.bring),
+    (1, Teller.can_swap, Teller.swap),
+    (3, Teller.can_hide, Teller.hide),
+    (1, Teller.can_sneak, Teller.sneak),
+    (4, Teller.can_search, Teller.search),
+    (2, Teller.can_ask, Teller.ask),
+    (2, Teller.can_visit, Teller.visit),
+    (2, Teller.can_leave, Teller.leave),
 )
 TOGETHER = (
-    (5, Teller.can_borrow, Teller.want), (4, Teller.can_fetch, Teller.fetch),
-    (3, Teller.can_bring, Teller.bring), (2, Teller.can_hide, Teller.hide),
-    (1, Teller.can_sneak, Teller.sneak), (1, Teller.can_search_it, Teller.search),
-    (2, Teller.can_ask_it, Teller.ask_it), (1, Teller.can_visit, Teller.visit),
+    (5, Teller.can_borrow, Teller.want),
+    (4, Teller.can_fetch, Teller.fetch),
+    (3, Teller.can_bring, Teller.bring),
+    (2, Teller.can_hide, Teller.hide),
+    (1, Teller.can_sneak, Teller.sneak),
+    (1, Teller.can_search_it, Teller.search),
+    (2, Teller.can_ask_it, Teller.ask_it),
+    (1, Teller.can_visit, Teller.visit),
     (1, Teller.can_travel, Teller.travel),
 )
 
 
 def dice(rng):
-    """A source of chance for Teller: an index, as likely as its weight says."""
+    """A source of chance for Teller: an index, with a probability proportional to its weight."""
+
     def choose(weights):
         point = rng.random() * sum(weights)
         for index, weight in enumerate(weights):
@@ -1203,11 +1364,12 @@ def dice(rng):
             if point < 0:
                 return index
         return len(weights) - 1
+
     return choose
 
 
 def tell_story(rng, n_questions=None, recaps=False):
-    """One story, told with the chances that rng.random() gives."""
+    """One story, made with the chances that rng.random() gives."""
     return Teller(dice(rng), n_questions, recaps).story()
 
 
@@ -1215,12 +1377,13 @@ def tell_story(rng, n_questions=None, recaps=False):
 # The file
 # ---------------------------------------------------------------------------------------------
 
+
 def make(n_bytes, seed, n_questions=None, recaps=False):
     """The text of the three splits as bytes, and what input.json says of it.
 
     Each split ends with the first story that fills it. A blank line follows every story. A
-    story that was told before, in any split, is an error: the chance of one is far too small
-    for the floor to notice, but then validation would not be new.
+    story that occurs twice, in any split, is an error: the chance of one is far too small
+    to change the entropy, but then validation would not be new.
     """
     rng = random.Random(seed)
     sizes = {"train": n_bytes, "validation": n_bytes // HELD_OUT, "test": n_bytes // HELD_OUT}
@@ -1231,7 +1394,7 @@ def make(n_bytes, seed, n_questions=None, recaps=False):
         while length < size:
             story = tell_story(rng, n_questions, recaps)
             if story.text in seen:
-                raise ValueError(f"seed {seed} tells one story twice: use another seed")
+                raise ValueError(f"seed {seed} makes one story twice: use another seed")
             seen.add(story.text)
             part.append((story.text + "\n\n").encode("utf-8"))
             length += len(part[-1])
@@ -1242,30 +1405,42 @@ def make(n_bytes, seed, n_questions=None, recaps=False):
             bits += story.bits
         part = b"".join(part)
         splits[split] = {
-            "offset": offset, "bytes": length, "stories": n_stories, "words": n_words,
-            "sha256": hashlib.sha256(part).hexdigest(), "entropy_bits": round(bits, 2),
+            "offset": offset,
+            "bytes": length,
+            "stories": n_stories,
+            "words": n_words,
+            "sha256": hashlib.sha256(part).hexdigest(),
+            "entropy_bits": round(bits, 2),
             "floor_bits_per_byte": round(bits / length, 6),
         }
         text.append(part)
         offset += length
     text = b"".join(text)
-    info = {"format": FORMAT, "seed": seed, "sha256": hashlib.sha256(text).hexdigest(),
-            "bytes": len(text), "different_words": len(words), "splits": splits}
+    info = {
+        "format": FORMAT,
+        "seed": seed,
+        "sha256": hashlib.sha256(text).hexdigest(),
+        "bytes": len(text),
+        "different_words": len(words),
+        "splits": splits,
+    }
     return text, info
 
 
 def save(path, content):
-    """Whole or not at all: under another name first, then moved into place."""
+    """Write a file whole or not at all: under a new name first, then moved into place."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    file = part.open("xb")  # fails where anything has that name, a link as well
     try:
-        part.write_bytes(content)
+        with file:
+            file.write(content)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
 
 
 class Parser(argparse.ArgumentParser):
-    """Mistakes on the command line are told in one line, without the usage."""
+    """Mistakes on the command line are reported in one line, without the usage."""
 
     def error(self, message):
         self.exit(2, f"{self.prog}: {message} (--help lists the options)\n")
@@ -1274,21 +1449,38 @@ class Parser(argparse.ArgumentParser):
 def main(arguments=None):
     here = Path(__file__).resolve().parent / "input.txt"
     parser = Parser(
-        description="Write the bundled sample corpus, or more of the same kind. Beside FILE.txt "
-                    "comes FILE.json: the three splits, their hashes, their entropy.")
-    parser.add_argument("--bytes", type=int, default=TRAIN_BYTES, metavar="N",
-                        help="size of the training split (%(default)s); validation and test are "
-                             f"each a {HELD_OUT}th of it")
-    parser.add_argument("--seed", type=int, default=SEED, help="other seed, other stories "
-                        "(%(default)s is the bundled file)")
-    parser.add_argument("--questions", type=int, metavar="N",
-                        help="behind every story, as far as there is so much to ask; without it "
-                             "behind most, two to four")
-    parser.add_argument("--recaps", action="store_true",
-                        help="tell after half of the events where everybody is by now, and with "
-                             "what, in stories of several things")
-    parser.add_argument("--out", type=Path, default=here, metavar="FILE",
-                        help="where the text goes (%(default)s)")
+        description="Write the bundled sample corpus, or more of the same kind. With FILE.txt "
+        "comes FILE.json: the three splits, their hashes, their entropy."
+    )
+    parser.add_argument(
+        "--bytes",
+        type=int,
+        default=TRAIN_BYTES,
+        metavar="N",
+        help="size of the training split (%(default)s); validation and test are "
+        f"each a {HELD_OUT}th of it",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=SEED,
+        help="other seed, other stories (%(default)s is the bundled file)",
+    )
+    parser.add_argument(
+        "--questions",
+        type=int,
+        metavar="N",
+        help="after every story, or as many as it allows; without it after most, two to four",
+    )
+    parser.add_argument(
+        "--recaps",
+        action="store_true",
+        help="say after half of the events where everybody is by now, and with "
+        "what, in stories of several things",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=here, metavar="FILE", help="where the text goes (%(default)s)"
+    )
     options = parser.parse_args(arguments)
     out = options.out
     if options.bytes < 1000:
@@ -1298,7 +1490,7 @@ def main(arguments=None):
     if options.questions is not None and options.questions < 1:
         parser.error(f"--questions {options.questions}: at least 1, or leave it out")
     if out.suffix == ".json":
-        parser.error(f"--out {out}: the text needs another name, FILE.json is written beside it")
+        parser.error(f"--out {out}: the text needs another name, FILE.json is written next to it")
     if out.is_dir() or not out.parent.is_dir():
         parser.error(f"--out {out}: give the name of a file in a folder that is there")
     try:
@@ -1310,13 +1502,17 @@ def main(arguments=None):
             command += " --recaps" if options.recaps else ""
             command += f" --out {out.name}"
         save(out, text)
-        save(out.with_suffix(".json"),
-              (json.dumps({**info, "command": command}, indent=1) + "\n").encode("utf-8"))
+        save(
+            out.with_suffix(".json"),
+            (json.dumps({**info, "command": command}, indent=1) + "\n").encode("utf-8"),
+        )
     except (OSError, ValueError) as error:
         parser.error(f"{out}: {getattr(error, 'strerror', None) or error}")
     for split, facts in info["splits"].items():
-        print(f"{split:10} {facts['bytes']:9,} bytes  {facts['stories']:6,} stories  "
-              f"{facts['words']:8,} words  floor {facts['floor_bits_per_byte']:.4f} bits per byte")
+        print(
+            f"{split:10} {facts['bytes']:9,} bytes  {facts['stories']:6,} stories  "
+            f"{facts['words']:8,} words  entropy {facts['floor_bits_per_byte']:.4f} bits per byte"
+        )
 
 
 if __name__ == "__main__":
