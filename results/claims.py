@@ -5,11 +5,12 @@
 Every run samples stories of the sample's world, which data/reader.py reads: everything that a
 sentence says of what came before is a claim, true or false. A story without a slip makes claims,
 all of them true, and has no sentence that the world's patterns can't read. Claims of whose a thing
-is count there and among the true claims, but have no column: fifty stories make a few dozen.
+is count there and among the true claims, but are too few for a column of their own.
 
 Of several seeds the table has the mean share with its 95 % interval (Student's t), and the mean
 difference to the row above, seed by seed. Rows with three seeds or more all use the same seeds, as
-many as the row with fewest has. Of fewer seeds: the share of all, with Wilson's interval.
+many as the row with fewest has. Of fewer seeds: the share of all, with Wilson's interval, which for
+claims is somewhat too narrow, since those of one story depend on each other.
 """
 
 import dataclasses

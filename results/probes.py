@@ -267,4 +267,7 @@ def probe(runs: tuple[str, ...], each: int = 300, seed: int = 2024, device: str 
         with atomic_write(folder / "probes.json", "wb") as file:
             file.write(msgspec.json.format(msgspec.json.encode(probes), indent=2) + b"\n")
         found[label] = [probes]
-    print(markdown(*table(found), aligned=True))
+    head, rows = table(found)
+    print(markdown(head[:1] + head[2:], [row[:1] + row[2:] for row in rows], aligned=True))
+    for kind, example, *_ in rows:
+        print(f"\n{kind}: {KINDS[kind]}\n    {example}")

@@ -265,7 +265,8 @@ def test_the_command_writes_probes_json_and_prints_its_table(run_folder, capsys)
     printed = re.sub(" +", " ", capsys.readouterr().out)
     for kind, row in saved.kinds.items():
         assert (row.n, row.n_hard) == (8, 4) and max(row.rules.values()) <= 0.5
-        assert f"| {kind} | {row.example} | 4 / 8 | {100 * row.chance_hard:.0f} | 0 / " in printed
+        assert f"| {kind} | 4 / 8 | {100 * row.chance_hard:.0f} | 0 / " in printed
+        assert f"\n{kind}: {KINDS[kind]}\n {row.example}\n" in printed
 
 
 def test_the_table_has_mean_and_deviation_of_seeds_and_the_interval_of_one_run():
