@@ -56,6 +56,18 @@ def table(text):
     return dict(part.split(": ") for part in phrases(text))
 
 
+def sections(text):
+    """The indented lines after each name: {name: (line, ...)}. Lines with # are comments."""
+    found, name = {}, ""
+    for line in text.strip().splitlines():
+        if line.startswith(" "):
+            found[name] += (line.strip(),)
+        elif not line.startswith("#"):
+            name = line
+            found[name] = ()
+    return found
+
+
 WOMEN = "Anna Mira Rosa Lucy".split()
 MEN = "Tom Ben Max Leo".split()
 ROLES = (
@@ -239,359 +251,316 @@ THANKS = phrases("""
 # Slots name somebody or something in the event, then the form in which it is written (`slot`).
 # A, B, C: people. t, u: things. x: a box. p: a place that is chosen here. w: other words.
 # A form that only the story so far decides (holder, place, sure, ...) is recorded as a recall.
-SENTENCES = {
-    # Somebody is introduced, with a place and a thing.
-    "meet": (
-        "{A} the {A.new} was at the {p} with {A.his} {t.new}.",
-        "{A} the {A.new} had come to the {p}, and {A.he} had {t.a} with {A.him}.",
-        "At the {p} stood {A} the {A.new}, who was holding {t.a}.",
-        "At the {p} there was a {A.new} called {A}, who owned {t.a}.",
-        "A {A.new} whose name was {A} sat at the {p} and looked at {A.his} {t.new}.",
-        "Whoever came to the {p} could see {A} the {A.new} there, with {t.a} in {A.his} hands.",
-    ),
-    "meet there": (
-        "{A} the {A.new} was there too, with {A.his} {t.new}.",
-        "Beside {B} sat {A} the {A.new}, who had brought {t.a}.",
-        "With {B} was {A}, a {A.new} who owned {t.a}.",
-        "{B}'s friend {A} the {A.new} was there as well, and {A.he} had {t.a}.",
-    ),
-    # Somebody joins the others, in a story of one thing.
-    "join": (
-        "{A} the {A.new} was there too.",
-        "Beside {B.him} sat {A} the {A.new}.",
-        "With {B.him} was {A}, a {A.new}.",
-        "{B.His} friend {A} the {A.new} was there as well.",
-    ),
-    "past": (
-        "{A.His} {w} had given {A.him} the {t.own}.",
-        "{A.He} had found {t.sure} {o}.",
-        "{A.He} never went anywhere without {A.his} {t.own}.",
-        "{A.He} was very proud of {A.his} {t.own}.",
-        "Everybody knew that {t.sure} was {t.owner}'s.",
-        "It was a fine thing, {t.sure}, and {A.he} had paid well for it {o}.",
-    ),
-    # Going somewhere.
-    "go": (
-        "{A} left the {A.place} and went to the {p}.",
-        "{A} said goodbye and walked to the {p}.",
-        "{A} had work to do at the {p}, so {A.he} went there.",
-        "{A} walked from the {A.place} to the {p}, {h} and singing.",
-        "{A} was tired of the {A.place} and wandered off to the {p}.",
-        "{A} heard that help was needed, and {A.he} ran to the {p}.",
-        '"They are waiting for me at the {p}," said {A}, and left the {A.place}.',
-        '"Today I want to see the {p}," said {A}, and off {A.he} went.',
-    ),
-    "travel": (
-        "they {n} left the {A.place} and went to the {p}.",
-        "they said goodbye to the {A.place} and walked to the {p} together.",
-        "there was nothing more to do at the {A.place}, so {n} of them went to the {p}.",
-        '"Let us go to the {p}," they said, and left the {A.place} together.',
-        '"Today we want to see the {p}," they said, and off they went.',
-    ),
-    "fetch go": (
-        "So {B} went to the {t.place}.",
-        "{B} hurried to the {t.place} at once.",
-        "{B} walked from the {B.place} to the {t.place}.",
-        "That meant a walk to the {t.place}.",
-        "Off {B} went to the {t.place}.",
-    ),
-    "carrying": (
-        "{A} took {u} along.",
-        "{A} had {u} in {A.his} pocket.",
-        "{A} carried {u} under {A.his} arm.",
-        "With {A} went {u}.",
-    ),
-    # Wanting a thing that somebody holds.
-    "want": (
-        "{B} wanted {t.owners}, {w}.",
-        "{B} wished to borrow {t.owners}, {w}.",
-        "{B} could not stop thinking about {t.owners}.",
-        "{B} had heard so much about {t.owners} that {B.he} wanted to hold it once.",
-        '"I would love to have {t.owners}," said {B}.',
-        '"If only I had {t.owners}!" thought {B}.',
-    ),
-    "want it": (
-        "{A} showed {t.sure} to {B}, who wanted it, {w}.",
-        "{A} held up {t.sure}, and {B} could not stop looking at it.",
-        "{A} talked so much about {t.sure} that {B} wanted to hold it once.",
-        "{A} let {B} look at {t.sure}, and {B.he} wished to have it, {w}.",
-        '"I would love to have {t.sure}, {A}," said {B}.',
-        '"If only I had {t.sure}, and not {A}!" thought {B}.',
-    ),
-    "want back": (
-        "{B} wanted {B.his} {t.own} back.",
-        "{B} missed {B.his} {t.own}.",
-        "{B} had waited long enough for {B.his} {t.own}.",
-        '"I need my {t.bare} again," said {t.owner}.',
-        '"It is time to get my {t.bare} back," thought {t.owner}.',
-    ),
-    "meet holder": (
-        "There {B} found {t.holder}.",
-        "There was {t.holder}, with {t.sure}.",
-        "And there, holding {t.sure}, was {t.holder}.",
-    ),
-    "ask": (
-        '"May I have {t.sure}?" {B.he} asked.',
-        "{B.He} asked {t.holder} for {t.sure}.",
-        '"Please, {t.holder}, let me have {t.sure}," {B.he} said.',
-        '"Will you give {t.sure} to me, {t.holder}?" {B.he} asked.',
-        "{B.He} took a deep breath and asked {t.holder} for {t.sure}.",
-    ),
-    "yes": (
-        "{t.holder} gave {t.sure} to {B}.",
-        '"Of course," said {t.holder}, and gave {t.sure} to {B.him}.',
-        "{t.holder} thought about it, nodded and gave {t.sure} to {B}.",
-        "With a smile {t.holder} handed {t.sure} to {B}.",
-        '"Here it is," answered {t.holder}, and {B.he} took {t.sure}.',
-        "At first {t.holder} said nothing, but then {t.he} gave {t.sure} to {B}.",
-    ),
-    "no": (
-        '"{w}," said {t.holder}, and kept {t.sure}.',
-        "But {t.holder} shook {t.his} head and kept {t.sure}.",
-        '"{w}," {t.holder} answered, so {B} did not get {t.sure}.',
-        "But {t.holder} would not give it away, and {B} left it at that.",
-    ),
-    "thanks": (
-        '"{w}," said {t.holder}.',
-        '"{w}!" cried {t.holder}, who was {h} now.',
-        "That made {t.him} {h}.",
-    ),
-    "now has": (
-        "Now {t.holder} had {t.sure} at the {t.place}.",
-        "So {t.sure} was with {t.holder} at the {t.place} now.",
-        "From then on {t.holder} had {t.sure}.",
-        "And that is how {t.holder} came to have {t.sure}.",
-    ),
-    "bring": (
-        "{A} took {t} to the {B.free} and gave it to {B.lone}.",
-        "{A} went to the {B.free}, found {B.lone} there and gave {B.him} {t}.",
-        "{A} went to see {B} at the {B.place} and handed {t} to {B}.",
-        "{A} thought that {B} should have {t}, so {A} took it to the {B.place}.",
-        '"I have something for {B}," said {A}, went to the {B.place} and gave {B.him} {t}.',
-    ),
-    "bring here": (
-        "{A} turned to {B} and gave {t} to {B.him}.",
-        "{A} put {t} into the hands of {B}.",
-        "{A} thought that {B} should have {t}, and gave it to {B}.",
-        '"This is for you," said {A}, and gave {t} to {B}.',
-    ),
-    "bring back": (
-        "{A} had kept {t.owners} long enough.",
-        "{A} remembered that {t} was {t.owner}'s.",
-        '"This {t.bare} belongs to {t.owner}," said {A}.',
-    ),
-    "errand": (
-        '"Could you take {t} to {B}?" {C} asked {A}.',
-        "{C} asked {A} to take {t} to {B}.",
-        "{C} said to {A} that {B} might like to have {t}.",
-    ),
-    "swap": (
-        "{A} and {B} made a trade: {A} gave {t} to {B}, and {B} gave {u} to {A}.",
-        "{A} let {B} have {t}, and got {u} for it.",
-        '"Let us trade for a day," said {A}, so {B} took {t} and {A} took {u}.',
-    ),
-    # Boxes.
-    "hide": (
-        "{A} put {t} in {x.any} {x.spot}, {w}.",
-        "{A} hid {t} in {x.any} {x.spot}, {w}.",
-        "{A} opened {x.any} {x.spot}, laid {t} inside and closed it again.",
-        "{A} looked for a place for {t}, and chose {x.any} {x.spot}.",
-        '"I will put {t} away," said {A}, and put it in {x.any} {x.spot}.',
-        '"Here {t} will be safe," said {A}, and laid it in {x.any} {x.spot}.',
-    ),
-    "sneak": (
-        "{A} was asleep, so {B} quietly took {t} and put it in {x.any} {x.spot}.",
-        "{B} waited until {A} was not looking, and hid {t} in {x.any} {x.spot}.",
-        "{B} played a trick on {A}: {B.he} put {t} in {x.any} {x.spot}.",
-        '"This will be fun," thought {B}, who took {t} from {A} and put it in {x.any} {x.spot}.',
-    ),
-    "now in": (
-        "Now {t.sure} was in {t.box} {t.spot}.",
-        "So there {t.sure} lay, in {t.box} {t.spot}.",
-        "That is how {t.sure} came to be in {t.box}.",
-        "And in {t.box} {t.spot} it stayed for now.",
-    ),
-    "look for": (
-        "{B} was looking for {t.owners}.",
-        "{B} remembered {t} in {t.box} {t.spot}.",
-        "{B} had an idea where {t.owners} might be.",
-        '"I wonder what is in {t.boxed}," said {B}.',
-        '"{t.The} must be in {t.box}," said {B}.',
-    ),
-    "look for it": (
-        "{B} was looking for {t.sure}.",
-        "{B} remembered where {t.sure} was.",
-        '"I wonder what is in {t.box}," said {B}.',
-        '"I need {t.sure} now," said {B}.',
-    ),
-    "take out": (
-        "{B} opened {t.box} {t.spot}, and {t.sure} was there.",
-        "{B} looked into {t.box} {t.spot} and took {t.sure} out.",
-        "{B} lifted {t.sure} out of {t.box}.",
-        "When {B} opened {t.box}, {t.sure} was inside, and {B.he} took it.",
-    ),
-    # Asking where things and people are.
-    "where": (
-        "{A} looked for {A.his} {t.own} everywhere.",
-        "{A} asked everybody about {A.his} {t.own}.",
-        '"Where is my {t.bare}?" asked {t.owner}.',
-        '"Has anybody seen my {t.bare}?" asked {t.owner}.',
-        '"My {t.bare} is gone!" cried {t.owner}.',
-    ),
-    "answer me": (
-        '"I have it here," said {t.holder}.',
-        '"It is here with me," said {t.holder}.',
-        "It was {t.holder} who had it, and {t.he} said so.",
-    ),
-    "answer held": (
-        '"It is with {t.holder} at the {t.place}," said {B}.',
-        '"I saw it with {t.holder} at the {t.place}," {B} answered.',
-        '"Go to the {t.place}," said {B}. "I think that {t.holder} has it."',
-        "{B} told {A.him} that it was with {t.holder}.",
-    ),
-    "answer boxed": (
-        '"It is in {t.box} {t.spot} at the {t.place}," said {B}.',
-        '"Look in {t.box} at the {t.place}," {B} answered.',
-        "{B} told {A.him} to look in {t.box} {t.spot}.",
-    ),
-    "who has": (
-        '{A} wanted to know who had {t.owners} now. "It is with {t.holder}," said {B}.',
-        "{A} asked {B} about {t.owners}, and heard that {t.holder} had it.",
-        '"Who has {t.owners} now?" asked {A}. "It is with {t.holder}," said {B}.',
-        '"Tell me who has {t.owners}," said {A}. "I think {t.holder} has it," answered {B}.',
-    ),
-    "who has it": (
-        '{A} wanted to know who had {t.sure} now. "It is with {t.holder}," said {B}.',
-        "{A} asked {B} about {t.sure}, and heard that {t.holder} had it.",
-        '"Who has {t.sure} now?" asked {A}. "It is with {t.holder}," said {B}.',
-        '"Tell me who has {t.sure}," said {A}. "I think {t.holder} has it," answered {B}.',
-    ),
-    "where is": (
-        '{A} asked where {C} was today. "At the {C.place}," said {B}.',
-        "{A} asked {B} about {C}, and heard that {C.he} was at the {C.place}.",
-        '"And where is {C} today?" asked {A}. "At the {C.place}," said {B}.',
-        '"Do you know where {C} is?" asked {A}. "Yes, at the {C.place}," said {B}.',
-    ),
-    # Saying again what is so.
-    "still held": (
-        "All this time {t} was with {t.holder} at the {t.place}.",
-        "As for {t}, {t.holder} still had it at the {t.place}.",
-        "{t.The} was still with {t.holder} at the {t.place}.",
-        "Everybody could see {t} at the {t.place}, where {t.holder} was.",
-        "Anybody who asked for {t} was sent to {t.holder} at the {t.place}.",
-    ),
-    "still has it": (
-        "All this time {t} was with {t.holder} at the {t.place}.",
-        "{t.The} was still with {t.holder} at the {t.place}.",
-        "Everybody knew that {t} was with {t.holder}.",
-        "{A} still had {t} at the {A.place}.",
-        "{A}, who had {t}, was still at the {A.place}.",
-    ),
-    "still in": (
-        "{t.The} was still in {t.box} {t.spot}.",
-        "As for {t}, it still lay in {t.box} {t.spot} at the {t.place}.",
-        "All this time {t} was in {t.box} at the {t.place}.",
-        "Nobody had opened {t.boxed} {t.spot}, where {t} lay.",
-    ),
-    "still in it": (
-        "{t.The} was still in {t.box} {t.spot}.",
-        "All this time {t} was in {t.box} at the {t.place}.",
-        "Nobody had opened {t.box}, where {t} lay.",
-    ),
-    # The same of what has only just got there.
-    "is held": (
-        "Everybody could see {t} at the {t.place}, where {t.holder} was.",
-        "Anybody who asked for {t} was sent to {t.holder} at the {t.place}.",
-        "{t.The} looked fine in the hands of {t.holder}.",
-    ),
-    "is in": (
-        "{t.The} was well hidden in {t.box} {t.spot}.",
-        "Nobody could see {t} in {t.box} {t.spot}.",
-        "{t.The} would be safe in {t.box}.",
-    ),
-    "has it": (
-        "Everybody could see {t} at the {t.place}, where {t.holder} was.",
-        "Anybody who asked for {t} was sent to {t.holder} at the {t.place}.",
-        "{t.The} looked fine in the hands of {t.holder}.",
-        "{A} was at the {A.place} with {t}.",
-        "At the {A.place}, {A} {w} and kept an eye on {t}.",
-        "{A} {w} and did not let go of {t}.",
-    ),
-    "still with": (
-        "{A}, who had {u}, was still at the {A.place}.",
-        "{A} was at the {A.place} with {u}.",
-        "At the {A.free}, {A.lone} {w} and kept an eye on {u}.",
-        "{A} stayed at the {A.place} and did not let go of {u}.",
-    ),
-    "still at": (
-        "{A} was still at the {A.place} and {w}.",
-        "{A} the {A.role} stayed at the {A.place} and {w}.",
-        "At the {A.free}, {A.lone} the {A.role} {w}.",
-        "There was not much to do at the {A.free}, so {A.lone} {w}.",
-    ),
-    "glad": (
-        "{A} was {h} to have {A.his} {t.own}.",
-        "{A} held {A.his} {t.own} tight and felt {h}.",
-        "As long as {A} had {A.his} {t.own}, {A.he} was {h}.",
-    ),
-    "sorry": (
-        "{A} felt {s} without {A.his} {t.own}.",
-        "{A} was {s} because {t.sure} was not with {A.him}.",
-        "How {s} {A} was without {A.his} {t.own}!",
-    ),
-    "visit": (
-        "{A} went to see {B} at the {B.place}, and they talked about {w}.",
-        "{A} came to the {B.free}, where {B.lone} was, and they ate {m} together.",
-        "{A} paid {B} a visit at the {B.place}. They shared {m} and talked about {w}.",
-        "{A} brought {m} to the {B.free}, because {B.lone} was hungry.",
-        '"I must see {B}," said {A}, and walked to the {B.place}. There they talked about {w}.',
-        '"What is {B} doing?" wondered {A}, and went to the {B.place} to find out.',
-    ),
-    "together": (
-        "{A} and {B} were both at the {A.place}, so they ate {m} together.",
-        "{A} and {B} sat together at the {A.place} and talked about {w}.",
-        "{A} told {B} about {w}, and {B} {k}.",
-        '"Are you hungry?" {A} asked {B}. So they shared {m} at the {A.place}.',
-        '"Have you heard about {w}?" {A} asked {B}, who {k}.',
-    ),
-    # The end.
-    "end with": (
-        "{A} was at the {A.place} with {A.all}.",
-        "{A} was at the {A.place} and had {A.all}.",
-        "{A} sat at the {A.place} beside {A.all}.",
-    ),
-    "end empty": (
-        "{A} was at the {A.place} with empty hands.",
-        "{A} was at the {A.place} and had nothing.",
-    ),
-    "end held": (
-        "{t.sure} was with {t.holder}, and {n} of them were at the {A.place}.",
-        "{t.holder} had {t.sure}, and {n} of them were at the {A.place}.",
-        "they were {n} at the {A.place}, and {t.sure} was with {t.holder}.",
-    ),
-    "end all": (
-        "they were {n} at the {A.place}.",
-        "{n} of them were at the {A.place}.",
-    ),
-    "end box": ("{t.The} lay in {t.box} {t.spot} at the {t.place}.",),
-    "moral": (
-        "And they were good friends, as before.",
-        "That was the end of it.",
-        "It had been a long day for everybody.",
-        "Nobody ever spoke of it again.",
-        "They laughed about it for years.",
-        "And so to bed.",
-    ),
-    "question role": ("Question: Who was the {A.work}? Answer: {A.named}.",),
-    "question trade": ("Question: What was {A}'s trade? Answer: {A.role}.",),
-    "question place": ("Question: Where was {A}? Answer: at the {A.place}.",),
-    "question made": ("Question: What was the {t.noun} made of? Answer: {t.adjective}.",),
-    "question colour": ("Question: What colour was the {t.noun}? Answer: {t.adjective}.",),
-    "question owner": ("Question: Whose was {t}? Answer: {t.owner}'s.",),
-    "question who": ("Question: Who had {t}? Answer: {t.holder}.",),
-    "question held": ("Question: Where was {t}? Answer: with {t.holder} at the {t.place}.",),
-    "question boxed": ("Question: Where was {t}? Answer: in {t.box} at the {t.place}.",),
-}
+SENTENCES = sections("""
+# Somebody is introduced, with a place and a thing.
+meet
+    {A} the {A.new} was at the {p} with {A.his} {t.new}.
+    {A} the {A.new} had come to the {p}, and {A.he} had {t.a} with {A.him}.
+    At the {p} stood {A} the {A.new}, who was holding {t.a}.
+    At the {p} there was a {A.new} called {A}, who owned {t.a}.
+    A {A.new} whose name was {A} sat at the {p} and looked at {A.his} {t.new}.
+    Whoever came to the {p} could see {A} the {A.new} there, with {t.a} in {A.his} hands.
+meet there
+    {A} the {A.new} was there too, with {A.his} {t.new}.
+    Beside {B} sat {A} the {A.new}, who had brought {t.a}.
+    With {B} was {A}, a {A.new} who owned {t.a}.
+    {B}'s friend {A} the {A.new} was there as well, and {A.he} had {t.a}.
+# Somebody joins the others, in a story of one thing.
+join
+    {A} the {A.new} was there too.
+    Beside {B.him} sat {A} the {A.new}.
+    With {B.him} was {A}, a {A.new}.
+    {B.His} friend {A} the {A.new} was there as well.
+past
+    {A.His} {w} had given {A.him} the {t.own}.
+    {A.He} had found {t.sure} {o}.
+    {A.He} never went anywhere without {A.his} {t.own}.
+    {A.He} was very proud of {A.his} {t.own}.
+    Everybody knew that {t.sure} was {t.owner}'s.
+    It was a fine thing, {t.sure}, and {A.he} had paid well for it {o}.
+# Going somewhere.
+go
+    {A} left the {A.place} and went to the {p}.
+    {A} said goodbye and walked to the {p}.
+    {A} had work to do at the {p}, so {A.he} went there.
+    {A} walked from the {A.place} to the {p}, {h} and singing.
+    {A} was tired of the {A.place} and wandered off to the {p}.
+    {A} heard that help was needed, and {A.he} ran to the {p}.
+    "They are waiting for me at the {p}," said {A}, and left the {A.place}.
+    "Today I want to see the {p}," said {A}, and off {A.he} went.
+travel
+    they {n} left the {A.place} and went to the {p}.
+    they said goodbye to the {A.place} and walked to the {p} together.
+    there was nothing more to do at the {A.place}, so {n} of them went to the {p}.
+    "Let us go to the {p}," they said, and left the {A.place} together.
+    "Today we want to see the {p}," they said, and off they went.
+fetch go
+    So {B} went to the {t.place}.
+    {B} hurried to the {t.place} at once.
+    {B} walked from the {B.place} to the {t.place}.
+    That meant a walk to the {t.place}.
+    Off {B} went to the {t.place}.
+carrying
+    {A} took {u} along.
+    {A} had {u} in {A.his} pocket.
+    {A} carried {u} under {A.his} arm.
+    With {A} went {u}.
+# Wanting a thing that somebody holds.
+want
+    {B} wanted {t.owners}, {w}.
+    {B} wished to borrow {t.owners}, {w}.
+    {B} could not stop thinking about {t.owners}.
+    {B} had heard so much about {t.owners} that {B.he} wanted to hold it once.
+    "I would love to have {t.owners}," said {B}.
+    "If only I had {t.owners}!" thought {B}.
+want it
+    {A} showed {t.sure} to {B}, who wanted it, {w}.
+    {A} held up {t.sure}, and {B} could not stop looking at it.
+    {A} talked so much about {t.sure} that {B} wanted to hold it once.
+    {A} let {B} look at {t.sure}, and {B.he} wished to have it, {w}.
+    "I would love to have {t.sure}, {A}," said {B}.
+    "If only I had {t.sure}, and not {A}!" thought {B}.
+want back
+    {B} wanted {B.his} {t.own} back.
+    {B} missed {B.his} {t.own}.
+    {B} had waited long enough for {B.his} {t.own}.
+    "I need my {t.bare} again," said {t.owner}.
+    "It is time to get my {t.bare} back," thought {t.owner}.
+meet holder
+    There {B} found {t.holder}.
+    There was {t.holder}, with {t.sure}.
+    And there, holding {t.sure}, was {t.holder}.
+ask
+    "May I have {t.sure}?" {B.he} asked.
+    {B.He} asked {t.holder} for {t.sure}.
+    "Please, {t.holder}, let me have {t.sure}," {B.he} said.
+    "Will you give {t.sure} to me, {t.holder}?" {B.he} asked.
+    {B.He} took a deep breath and asked {t.holder} for {t.sure}.
+yes
+    {t.holder} gave {t.sure} to {B}.
+    "Of course," said {t.holder}, and gave {t.sure} to {B.him}.
+    {t.holder} thought about it, nodded and gave {t.sure} to {B}.
+    With a smile {t.holder} handed {t.sure} to {B}.
+    "Here it is," answered {t.holder}, and {B.he} took {t.sure}.
+    At first {t.holder} said nothing, but then {t.he} gave {t.sure} to {B}.
+no
+    "{w}," said {t.holder}, and kept {t.sure}.
+    But {t.holder} shook {t.his} head and kept {t.sure}.
+    "{w}," {t.holder} answered, so {B} did not get {t.sure}.
+    But {t.holder} would not give it away, and {B} left it at that.
+thanks
+    "{w}," said {t.holder}.
+    "{w}!" cried {t.holder}, who was {h} now.
+    That made {t.him} {h}.
+now has
+    Now {t.holder} had {t.sure} at the {t.place}.
+    So {t.sure} was with {t.holder} at the {t.place} now.
+    From then on {t.holder} had {t.sure}.
+    And that is how {t.holder} came to have {t.sure}.
+bring
+    {A} took {t} to the {B.free} and gave it to {B.lone}.
+    {A} went to the {B.free}, found {B.lone} there and gave {B.him} {t}.
+    {A} went to see {B} at the {B.place} and handed {t} to {B}.
+    {A} thought that {B} should have {t}, so {A} took it to the {B.place}.
+    "I have something for {B}," said {A}, went to the {B.place} and gave {B.him} {t}.
+bring here
+    {A} turned to {B} and gave {t} to {B.him}.
+    {A} put {t} into the hands of {B}.
+    {A} thought that {B} should have {t}, and gave it to {B}.
+    "This is for you," said {A}, and gave {t} to {B}.
+bring back
+    {A} had kept {t.owners} long enough.
+    {A} remembered that {t} was {t.owner}'s.
+    "This {t.bare} belongs to {t.owner}," said {A}.
+errand
+    "Could you take {t} to {B}?" {C} asked {A}.
+    {C} asked {A} to take {t} to {B}.
+    {C} said to {A} that {B} might like to have {t}.
+swap
+    {A} and {B} made a trade: {A} gave {t} to {B}, and {B} gave {u} to {A}.
+    {A} let {B} have {t}, and got {u} for it.
+    "Let us trade for a day," said {A}, so {B} took {t} and {A} took {u}.
+# Boxes.
+hide
+    {A} put {t} in {x.any} {x.spot}, {w}.
+    {A} hid {t} in {x.any} {x.spot}, {w}.
+    {A} opened {x.any} {x.spot}, laid {t} inside and closed it again.
+    {A} looked for a place for {t}, and chose {x.any} {x.spot}.
+    "I will put {t} away," said {A}, and put it in {x.any} {x.spot}.
+    "Here {t} will be safe," said {A}, and laid it in {x.any} {x.spot}.
+sneak
+    {A} was asleep, so {B} quietly took {t} and put it in {x.any} {x.spot}.
+    {B} waited until {A} was not looking, and hid {t} in {x.any} {x.spot}.
+    {B} played a trick on {A}: {B.he} put {t} in {x.any} {x.spot}.
+    "This will be fun," thought {B}, who took {t} from {A} and put it in {x.any} {x.spot}.
+now in
+    Now {t.sure} was in {t.box} {t.spot}.
+    So there {t.sure} lay, in {t.box} {t.spot}.
+    That is how {t.sure} came to be in {t.box}.
+    And in {t.box} {t.spot} it stayed for now.
+look for
+    {B} was looking for {t.owners}.
+    {B} remembered {t} in {t.box} {t.spot}.
+    {B} had an idea where {t.owners} might be.
+    "I wonder what is in {t.boxed}," said {B}.
+    "{t.The} must be in {t.box}," said {B}.
+look for it
+    {B} was looking for {t.sure}.
+    {B} remembered where {t.sure} was.
+    "I wonder what is in {t.box}," said {B}.
+    "I need {t.sure} now," said {B}.
+take out
+    {B} opened {t.box} {t.spot}, and {t.sure} was there.
+    {B} looked into {t.box} {t.spot} and took {t.sure} out.
+    {B} lifted {t.sure} out of {t.box}.
+    When {B} opened {t.box}, {t.sure} was inside, and {B.he} took it.
+# Asking where things and people are.
+where
+    {A} looked for {A.his} {t.own} everywhere.
+    {A} asked everybody about {A.his} {t.own}.
+    "Where is my {t.bare}?" asked {t.owner}.
+    "Has anybody seen my {t.bare}?" asked {t.owner}.
+    "My {t.bare} is gone!" cried {t.owner}.
+answer me
+    "I have it here," said {t.holder}.
+    "It is here with me," said {t.holder}.
+    It was {t.holder} who had it, and {t.he} said so.
+answer held
+    "It is with {t.holder} at the {t.place}," said {B}.
+    "I saw it with {t.holder} at the {t.place}," {B} answered.
+    "Go to the {t.place}," said {B}. "I think that {t.holder} has it."
+    {B} told {A.him} that it was with {t.holder}.
+answer boxed
+    "It is in {t.box} {t.spot} at the {t.place}," said {B}.
+    "Look in {t.box} at the {t.place}," {B} answered.
+    {B} told {A.him} to look in {t.box} {t.spot}.
+who has
+    {A} wanted to know who had {t.owners} now. "It is with {t.holder}," said {B}.
+    {A} asked {B} about {t.owners}, and heard that {t.holder} had it.
+    "Who has {t.owners} now?" asked {A}. "It is with {t.holder}," said {B}.
+    "Tell me who has {t.owners}," said {A}. "I think {t.holder} has it," answered {B}.
+who has it
+    {A} wanted to know who had {t.sure} now. "It is with {t.holder}," said {B}.
+    {A} asked {B} about {t.sure}, and heard that {t.holder} had it.
+    "Who has {t.sure} now?" asked {A}. "It is with {t.holder}," said {B}.
+    "Tell me who has {t.sure}," said {A}. "I think {t.holder} has it," answered {B}.
+where is
+    {A} asked where {C} was today. "At the {C.place}," said {B}.
+    {A} asked {B} about {C}, and heard that {C.he} was at the {C.place}.
+    "And where is {C} today?" asked {A}. "At the {C.place}," said {B}.
+    "Do you know where {C} is?" asked {A}. "Yes, at the {C.place}," said {B}.
+# Saying again what is so.
+still held
+    All this time {t} was with {t.holder} at the {t.place}.
+    As for {t}, {t.holder} still had it at the {t.place}.
+    {t.The} was still with {t.holder} at the {t.place}.
+    Everybody could see {t} at the {t.place}, where {t.holder} was.
+    Anybody who asked for {t} was sent to {t.holder} at the {t.place}.
+still has it
+    All this time {t} was with {t.holder} at the {t.place}.
+    {t.The} was still with {t.holder} at the {t.place}.
+    Everybody knew that {t} was with {t.holder}.
+    {A} still had {t} at the {A.place}.
+    {A}, who had {t}, was still at the {A.place}.
+still in
+    {t.The} was still in {t.box} {t.spot}.
+    As for {t}, it still lay in {t.box} {t.spot} at the {t.place}.
+    All this time {t} was in {t.box} at the {t.place}.
+    Nobody had opened {t.boxed} {t.spot}, where {t} lay.
+still in it
+    {t.The} was still in {t.box} {t.spot}.
+    All this time {t} was in {t.box} at the {t.place}.
+    Nobody had opened {t.box}, where {t} lay.
+# The same of what has only just got there.
+is held
+    Everybody could see {t} at the {t.place}, where {t.holder} was.
+    Anybody who asked for {t} was sent to {t.holder} at the {t.place}.
+    {t.The} looked fine in the hands of {t.holder}.
+is in
+    {t.The} was well hidden in {t.box} {t.spot}.
+    Nobody could see {t} in {t.box} {t.spot}.
+    {t.The} would be safe in {t.box}.
+has it
+    Everybody could see {t} at the {t.place}, where {t.holder} was.
+    Anybody who asked for {t} was sent to {t.holder} at the {t.place}.
+    {t.The} looked fine in the hands of {t.holder}.
+    {A} was at the {A.place} with {t}.
+    At the {A.place}, {A} {w} and kept an eye on {t}.
+    {A} {w} and did not let go of {t}.
+still with
+    {A}, who had {u}, was still at the {A.place}.
+    {A} was at the {A.place} with {u}.
+    At the {A.free}, {A.lone} {w} and kept an eye on {u}.
+    {A} stayed at the {A.place} and did not let go of {u}.
+still at
+    {A} was still at the {A.place} and {w}.
+    {A} the {A.role} stayed at the {A.place} and {w}.
+    At the {A.free}, {A.lone} the {A.role} {w}.
+    There was not much to do at the {A.free}, so {A.lone} {w}.
+glad
+    {A} was {h} to have {A.his} {t.own}.
+    {A} held {A.his} {t.own} tight and felt {h}.
+    As long as {A} had {A.his} {t.own}, {A.he} was {h}.
+sorry
+    {A} felt {s} without {A.his} {t.own}.
+    {A} was {s} because {t.sure} was not with {A.him}.
+    How {s} {A} was without {A.his} {t.own}!
+visit
+    {A} went to see {B} at the {B.place}, and they talked about {w}.
+    {A} came to the {B.free}, where {B.lone} was, and they ate {m} together.
+    {A} paid {B} a visit at the {B.place}. They shared {m} and talked about {w}.
+    {A} brought {m} to the {B.free}, because {B.lone} was hungry.
+    "I must see {B}," said {A}, and walked to the {B.place}. There they talked about {w}.
+    "What is {B} doing?" wondered {A}, and went to the {B.place} to find out.
+together
+    {A} and {B} were both at the {A.place}, so they ate {m} together.
+    {A} and {B} sat together at the {A.place} and talked about {w}.
+    {A} told {B} about {w}, and {B} {k}.
+    "Are you hungry?" {A} asked {B}. So they shared {m} at the {A.place}.
+    "Have you heard about {w}?" {A} asked {B}, who {k}.
+# The end.
+end with
+    {A} was at the {A.place} with {A.all}.
+    {A} was at the {A.place} and had {A.all}.
+    {A} sat at the {A.place} beside {A.all}.
+end empty
+    {A} was at the {A.place} with empty hands.
+    {A} was at the {A.place} and had nothing.
+end held
+    {t.sure} was with {t.holder}, and {n} of them were at the {A.place}.
+    {t.holder} had {t.sure}, and {n} of them were at the {A.place}.
+    they were {n} at the {A.place}, and {t.sure} was with {t.holder}.
+end all
+    they were {n} at the {A.place}.
+    {n} of them were at the {A.place}.
+end box
+    {t.The} lay in {t.box} {t.spot} at the {t.place}.
+moral
+    And they were good friends, as before.
+    That was the end of it.
+    It had been a long day for everybody.
+    Nobody ever spoke of it again.
+    They laughed about it for years.
+    And so to bed.
+question role
+    Question: Who was the {A.work}? Answer: {A.named}.
+question trade
+    Question: What was {A}'s trade? Answer: {A.role}.
+question place
+    Question: Where was {A}? Answer: at the {A.place}.
+question made
+    Question: What was the {t.noun} made of? Answer: {t.adjective}.
+question colour
+    Question: What colour was the {t.noun}? Answer: {t.adjective}.
+question owner
+    Question: Whose was {t}? Answer: {t.owner}'s.
+question who
+    Question: Who had {t}? Answer: {t.holder}.
+question held
+    Question: Where was {t}? Answer: with {t.holder} at the {t.place}.
+question boxed
+    Question: Where was {t}? Answer: in {t.box} at the {t.place}.
+""")
 
 
 def by_adjective(table):
