@@ -52,7 +52,7 @@ def test_every_event_of_the_world_is_recognized():
             met.add(event)
             super().take(event, match, slots)
 
-    for text in stories(4, 800):
+    for text in stories(4, 2000):
         Recorder().story(text)
     assert met == {event for event in world.SENTENCES if not event.startswith("question")}
 
