@@ -25,6 +25,7 @@ from common.data import load_corpus
 from common.errors import UserError
 
 hub.TIMEOUT, hub.PATIENCE = 1, 3
+hub.SPLITS = ("train", "validation", "test")
 pauses, sleep = [], time.sleep
 time.sleep = lambda seconds: (pauses.append(seconds), sleep(min(seconds, 0.01)))
 for line in sys.stdin:
