@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -38,7 +39,7 @@ class _SplitFacts(msgspec.Struct):
 
 
 class _Facts(msgspec.Struct):
-    splits: dict[str, _SplitFacts]
+    splits: Annotated[dict[str, _SplitFacts], msgspec.Meta(min_length=3)]
     sha256: str
 
 

@@ -100,45 +100,36 @@ def _limit_pause(response):
     wait = re.search(r"^\d+|(?<=;t=)\d+", asked)
     if response.status_code == 429 and wait and int(wait[0]) > PATIENCE:
         raise UserError(
-            f"the hub wants no more requests in the next {-(-int(wait[0]) // 60)} minutes (429):"
-            " try again then, or log in with `hf auth login`, which allows more"
+            f"the hub wants no more requests in the next {-(-int(wait[0]) // 60)} minutes (429) for"
+            f" {response.url.path}: try again then, or log in with `hf auth login`"
         )
+
+
+FAILURES = {  # what an error's kinds and words hold: what it means. The first that fits counts.
+    "is a gated dataset": "{repository} is gated: ask for access on its page on the hub, then log in"
+    " with `hf auth login`",
+    "DatasetNotFoundError": "the hub has no public dataset {repository}: check the spelling, or log"
+    " in with `hf auth login` where it is private",
+    r"[Aa]vailable(?: configs)?: \[(.*?)\]": "{repository} has {config}: name one after a colon,"
+    " hf:{repository}:CONFIG, of {found}",
+    r"error '(429|5\d\d)": "the hub does not serve {repository} for now ({found}): run this again"
+    " later, files that have been fetched are kept",
+    "ConnectionError|TransportError|Offline|LocalEntry|Couldn't find cache|check your connection": (
+        "the hub cannot be reached for {repository}: check the network, give --data-dir a local"
+        " copy in the hub's layout, or use --data sample"
+    ),
+}
 
 
 def _failure(error, repository, config):
-    from huggingface_hub.utils import httpx
-
-    kind, reason = type(error).__name__, first_line(error.__cause__ or error)
-    what = f"{repository}, configuration {config}" if config else repository
-    if "is a gated dataset" in reason:
-        return UserError(
-            f"{repository} is gated: ask for access on its page on the hub, then log in with"
-            " `hf auth login`"
-        )
-    if kind == "DatasetNotFoundError":
-        return UserError(
-            f"the hub has no public dataset {repository}: check the spelling, or log in with"
-            " `hf auth login` where it is private"
-        )
-    if listed := re.search(r"[Aa]vailable(?: configs)?: \[(.*?)\]", str(error)):
-        has = f"no configuration {config!r}" if config else "several configurations"
-        return UserError(
-            f"{repository} has {has}: name one after a colon, hf:{repository}:CONFIG, of"
-            f" {listed[1]}"
-        )
-    if status := re.search(r"\b(429|5\d\d)\b (Client|Server) Error", f"{error} {error.__cause__}"):
-        return UserError(
-            f"the hub does not serve {what} for now ({status[1]}): run this again later, files"
-            " that have been fetched are kept"
-        )
-    unreachable = isinstance(error, (ConnectionError, httpx.TransportError))
-    missing = reason.startswith("Couldn't find cache")  # only ever looked for offline
-    if unreachable or missing or "Offline" in kind or "LocalEntry" in kind:
-        return UserError(
-            f"the hub cannot be reached for {what}: check the network, give --data-dir a local"
-            " copy in the hub's layout, or use --data sample"
-        )
-    return UserError(f"cannot load {what} from the hub: {reason}")
+    kinds = " ".join(kind.__name__ for kind in type(error).__mro__)
+    config = f"no configuration {config!r}" if config else "several configurations"
+    for pattern, meaning in FAILURES.items():
+        if match := re.search(pattern, f"{kinds} {error} {error.__cause__}"):
+            found = match[match.re.groups]
+            return UserError(meaning.format(repository=repository, config=config, found=found))
+    reason = first_line(error.__cause__ or error)
+    return UserError(f"cannot load {repository} from the hub: {reason}")
 
 
 def first_line(error) -> str:

@@ -8,6 +8,9 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
+
+import msgspec
 
 from common.data import tables
 from common.data.cache import cache_folder, progress_bar, remembered
@@ -74,7 +77,9 @@ def open_text(path, column="", cache_dir=None) -> dict:
             return [reader.size(file) for file in files if bar.update() or True]
 
     key = known and f"sizes {known}"
-    sizes = dict(zip(files, remembered(key, list[int], measure, cache_dir), strict=True))
+    length = msgspec.Meta(min_length=len(files), max_length=len(files))
+    sizes = remembered(key, Annotated[list[int], length], measure, cache_dir)
+    sizes = dict(zip(files, sizes, strict=True))
     if not any(sizes.values()):
         raise UserError(f"{path} is empty: there is no text to train on")
     notes += reader.check(files)  # before the cut: a wrong column is no lack of text
@@ -228,6 +233,7 @@ def _cut(parts, missing, reader, name):
             for (source, start, end), at in zip(parts, starts, strict=False)
             if at < high and at + end - start > low
         ]
+        low = high
     return ranges
 
 
