@@ -106,30 +106,31 @@ def _limit_pause(response):
 
 
 FAILURES = {  # what an error's kinds and words hold: what it means. The first that fits counts.
-    "is a gated dataset": "{repository} is gated: ask for access on its page on the hub, then log in"
-    " with `hf auth login`",
-    "DatasetNotFoundError": "the hub has no public dataset {repository}: check the spelling, or log"
-    " in with `hf auth login` where it is private",
-    r"[Aa]vailable(?: configs)?: \[(.*?)\]": "{repository} has {config}: name one after a colon,"
-    " hf:{repository}:CONFIG, of {found}",
-    r"error '(429|5\d\d)": "the hub does not serve {repository} for now ({found}): run this again"
-    " later, files that have been fetched are kept",
-    "ConnectionError|TransportError|Offline|LocalEntry|Couldn't find cache|check your connection": (
-        "the hub cannot be reached for {repository}: check the network, give --data-dir a local"
-        " copy in the hub's layout, or use --data sample"
-    ),
+    "is a gated dataset": "{name} is gated: ask for access on its page on the hub, then log in with"
+    " `hf auth login`",
+    "DatasetNotFoundError": "the hub has no public dataset {name}: check the spelling, or log in"
+    " with `hf auth login` where it is private",
+    r"[Aa]vailable(?: configs)?: \[(.*?)\]": "{name} has {config}: name one after a colon,"
+    " hf:{name}:CONFIG, of {found}",
+    r"error '(429|5\d\d)": "the hub does not serve {name} for now ({found}): run this again later,"
+    " files that have been fetched are kept",
+    "ConnectionError|TransportError|Offline|LocalEntry|Couldn't find cache|check your connection": "the hub cannot be reached for {what}: check the network, give --data-dir a local copy in the"
+    " hub's layout, or use --data sample",
 }
 
 
-def _failure(error, repository, config):
+def _failure(error, name, config):
     kinds = " ".join(kind.__name__ for kind in type(error).__mro__)
-    config = f"no configuration {config!r}" if config else "several configurations"
+    words = {
+        "name": name,
+        "what": f"{name}, configuration {config}" if config else name,
+        "config": f"no configuration {config!r}" if config else "several configurations",
+    }
     for pattern, meaning in FAILURES.items():
         if match := re.search(pattern, f"{kinds} {error} {error.__cause__}"):
-            found = match[match.re.groups]
-            return UserError(meaning.format(repository=repository, config=config, found=found))
+            return UserError(meaning.format(found=match[match.re.groups], **words))
     reason = first_line(error.__cause__ or error)
-    return UserError(f"cannot load {repository} from the hub: {reason}")
+    return UserError(f"cannot load {words['what']} from the hub: {reason}")
 
 
 def first_line(error) -> str:

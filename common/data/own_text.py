@@ -24,6 +24,7 @@ SPLIT_NAMES = {
     "test": ("test", "testing"),
 }
 LONGEST_CHUNK = 16 << 20  # characters; a chunk grows to this where no good place to cut is found
+LOOK_BACK = 1 << 20  # bytes in which a line end is looked for, before a cut
 BIG = 1 << 28  # bytes from which on a corpus is known by its files' sizes and times
 
 
@@ -258,7 +259,7 @@ class TextFiles:
     def cut(self, file, start, target):
         """The last line end in start < place <= target; a space or any character if need be."""
         # A line end in the second half will do, so that three lines give three splits.
-        begin = max(start, target - (target - start) // 2 - 1, target - BLOCK)
+        begin = max(start, target - (target - start) // 2 - 1, target - LOOK_BACK)
         with opened(file, begin) as stream:
             data = b""
             while len(data) <= target - begin and (
