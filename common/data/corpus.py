@@ -22,7 +22,7 @@ import msgspec
 
 from common.data import hub, tables
 from common.data.cache import REPOSITORY, forget, progress_bar, remembered
-from common.data.own_text import SPLITS, Rows, all_splits, find_text, open_text, split_named
+from common.data.own_text import SPLIT_NAMES, SPLITS, Rows, all_splits, find_text, open_text
 from common.data.readable import detokenize
 from common.errors import UserError
 
@@ -161,11 +161,11 @@ class Corpus:
         """
         if self.prompt:
             return self.prompt
-        known = set().union(*itertools.islice(self.pieces("train"), 100))
+        known = set().union(*itertools.islice(self.pieces("train"), 20))
         lines = [
             re.match(r"\S+(?: \S+){0,2}|", line.strip(" "))[0]
             for split in ("validation", "train")
-            for piece in itertools.islice(self.pieces(split), 100)
+            for piece in itertools.islice(self.pieces(split), 20)
             for line in piece[:100_000].split("\n")
         ]
         lines = [line for line in lines if line and known.issuperset(line)]
@@ -353,7 +353,7 @@ def _hub_corpus(name, data_dir) -> Corpus:
     if config and not column and not hub.has_config(repository, config, data_dir):
         config, column = "", config  # one word after the name may be either
     splits = hub.load_dataset(repository, config or None, data_dir)
-    found = {split: key for split in SPLITS for key in splits if split_named(key) == split}
+    found = {split: key for split in SPLITS for key in splits if key.lower() in SPLIT_NAMES[split]}
     if "train" not in found:
         if len(splits) > 1:
             raise UserError(f"{name} has no split called train, only {', '.join(splits)}")

@@ -114,8 +114,9 @@ FAILURES = {  # what an error's kinds and words hold: what it means. The first t
     " hf:{name}:CONFIG, of {found}",
     r"error '(429|5\d\d)": "the hub does not serve {name} for now ({found}): run this again later,"
     " files that have been fetched are kept",
-    "ConnectionError|TransportError|Offline|LocalEntry|Couldn't find cache|check your connection": "the hub cannot be reached for {what}: check the network, give --data-dir a local copy in the"
-    " hub's layout, or use --data sample",
+    "ConnectionError|TransportError|Offline|LocalEntry|find cache|check your connection": "the hub"
+    " cannot be reached for {what}: check the network, give --data-dir a local copy in the hub's"
+    " layout, or use --data sample",
 }
 
 

@@ -70,7 +70,7 @@ def open_text(path, column="", cache_dir=None) -> dict:
     known = ""  # a text too long to be read at each start is known by what changes with it
     if sum(stat.st_size for stat in stats) > BIG:
         marks = [(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for stat in stats]
-        known = f"{kind} {column} {[str(file.resolve()) for file in files]} {marks}"
+        known = f"{kind} {column} {[str(file.resolve()) for file in files]!a} {marks}"
     reader = TextFiles() if kind == "text" else Tables(kind, column)
 
     def measure():
@@ -93,7 +93,7 @@ def open_text(path, column="", cache_dir=None) -> dict:
         for file, start, end in ranges[split]:
             yield from reader.read(file, start, end, documents)
 
-    about = "; ".join(filter(None, [*notes, cut]))
+    about = "; ".join(filter(None, [*notes, cut])).encode("utf-8", "replace").decode()
     return dict(name=path.resolve().name, documents=documents, read=read, about=about, memo=known)
 
 

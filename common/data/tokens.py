@@ -47,9 +47,6 @@ class _Description(msgspec.Struct):
     dtype: Literal["|u1", "<u2", "<u4"]
     crc32: int
     unknown_share: float
-    corpus: str = ""
-    split: str = ""
-    tokenizer: dict = {}
 
 
 def token_file(corpus, split, tokenizer, cache_dir=None, progress=True) -> TokenFile:
@@ -71,8 +68,8 @@ def token_file(corpus, split, tokenizer, cache_dir=None, progress=True) -> Token
                 raise UserError(f"{path} was not written as intended: check the disk")
     if found.n_tokens < 2:
         raise UserError(
-            f"{corpus.name}: the {split} split is {found.n_tokens} token long, and a prediction"
-            " takes two: use a longer text"
+            f"{corpus.name}: {found.n_tokens} token in the {split} split is too few, since one is"
+            " predicted from another: use a longer text"
         )
     if found.unknown_share and split != "train" and progress:
         print(
@@ -110,8 +107,7 @@ def _encode(corpus, split, tokenizer, path, progress):
             else 1 - n_known / max(corpus.facts.splits[split].n_characters, 1)
         )
     # The description comes last: without it, or where it does not fit, there is no file.
-    names = {"kind": tokenizer.kind, "sha256": tokenizer.sha256}
-    about = _Description(n_tokens, dtype.str, crc, share, corpus.name, split, names)
+    about = _Description(n_tokens, dtype.str, crc, share)
     write_json(path.with_suffix(".json"), msgspec.to_builtins(about))
 
 

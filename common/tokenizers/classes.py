@@ -77,11 +77,6 @@ class Tokenizer:
         get, unknown = self.ids.get, self.unknown
         return [get(piece, unknown) for piece in self.pieces(text)]
 
-    def unknown_share(self, text: str) -> float:
-        """Of the text's characters, how many become <|unk|>, from 0 to 1."""
-        unknown = sum(len(piece) for piece in self.pieces(text) if piece not in self.ids)
-        return unknown / max(len(text), 1)
-
     def decode(self, ids) -> str:
         return "".join(self.vocab[i] for i in self._valid(ids))
 
@@ -190,9 +185,6 @@ class GPT2Tokenizer(Tokenizer):
     def encode(self, text):
         _check_text(text)
         return self.encoding.encode_ordinary(text)
-
-    def unknown_share(self, text):
-        return 0.0
 
     def decode(self, ids):
         return self.encoding.decode(self._valid(ids))

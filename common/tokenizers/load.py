@@ -94,9 +94,11 @@ def _train(kind, corpus, vocab_size, pattern, special_tokens):
 
 def _first_bytes(corpus, bar):
     """The training split's pieces, up to the one in which ENOUGH bytes are reached."""
+    n_bytes = 0
     for piece in corpus.checked_pieces("train", bar.update):
         yield piece
-        if bar.n >= ENOUGH:
+        n_bytes += len(piece.encode("utf-8"))
+        if n_bytes >= ENOUGH:
             return
 
 
