@@ -25,7 +25,7 @@ SPLIT_NAMES = {
 }
 LONGEST_CHUNK = 16 << 20  # characters; a chunk grows to this where no good place to cut is found
 LOOK_BACK = 1 << 20  # bytes in which a line end is looked for, before a cut
-BIG = 1 << 28  # bytes from which on a corpus is known by its files' sizes and times
+BIG = 1 << 24  # bytes from which on a corpus is known by its files' sizes and times
 
 
 def split_named(name) -> str:
@@ -298,6 +298,7 @@ class Tables(Rows):
 
     def __init__(self, kind, column):
         self.kind, self.column = kind, column
+        self.stopped = {}  # (file, row) -> rows from there on, so that splits are read in one pass
 
     def size(self, file):
         return tables.count_rows(self.kind, file)
@@ -312,9 +313,11 @@ class Tables(Rows):
                 return [note] if note else []
 
     def read(self, file, start, end, documents):
-        rows = tables.read_rows(self.kind, file, self.column, start)
+        rows = self.stopped.pop((file, start), None)
+        rows = rows or tables.read_rows(self.kind, file, self.column, start)
         for number, row in enumerate(itertools.islice(rows, end - start), start + 1):
             yield tables.text_of(row, self.column, f"{file}: row {number}")
+        self.stopped = {(file, end): rows}
 
 
 def chunks(blocks) -> Iterator[str]:
