@@ -29,9 +29,9 @@ from common.data import (
     articles,
     cache,
     detokenize,
-    files,
     load_corpus,
     own_text,
+    reading,
     token_file,
 )
 from common.data import corpus as corpora
@@ -304,7 +304,7 @@ def test_awkward_texts_are_split_without_loss(tmp_path, content):
 )
 @example(text="\r\n\r\n\r\n", block=2)
 def test_any_text_file_comes_back_or_is_refused(tmp_path, monkeypatch, text, block):
-    for module in (files, own_text):
+    for module in (reading, own_text):
         monkeypatch.setattr(module, "BLOCK", block)
     monkeypatch.setattr(own_text, "LONGEST_CHUNK", 4 * block)
     path = write(tmp_path / "t.txt", text)
@@ -770,15 +770,6 @@ def test_two_processes_prepare_the_same_corpus(corpus, tmp_path):
         process.join()
     assert answers[0] == answers[1]  # one file, written once
     assert len(list((tmp_path / "cache").glob("*.bin"))) == 1
-
-
-def test_a_dead_process_leaves_no_lock(corpus):
-    code = "import os, sys; from common.data.cache import locked\n"
-    code += "with locked(sys.argv[1]): os._exit(1)"
-    found = token_file(corpus, "train", Bytes())
-    subprocess.run([sys.executable, "-c", code, str(found.path)], cwd=REPOSITORY)
-    found.path.unlink()
-    assert token_file(corpus, "train", Bytes()) == found
 
 
 def test_full_disk_is_one_line_and_leaves_nothing(corpus, tmp_path, monkeypatch):

@@ -242,7 +242,7 @@ def test_vocabulary_of_a_huge_corpus_is_made_from_its_beginning(monkeypatch, cap
 
 
 @pytest.mark.parametrize("kind", ["bpe", "char"])
-def test_full_disk_is_told(kind, corpus, monkeypatch):
+def test_full_disk_is_one_line(kind, corpus, monkeypatch):
     corpus.key("train")
 
     def full(descriptor):
@@ -253,21 +253,14 @@ def test_full_disk_is_told(kind, corpus, monkeypatch):
         load_tokenizer(kind, corpus, 280)
 
 
-@pytest.mark.parametrize("size, specials", [(255, ()), (256, ("<|endoftext|>",)), (0, ())])
-def test_vocabulary_too_small_for_bytes(corpus, size, specials):
-    with pytest.raises(UserError, match="too small"):
-        load_tokenizer("bpe", corpus, size, special_tokens=specials)
-
-
-def test_vocabulary_too_small_for_words(corpus):
+def test_settings_that_make_no_vocabulary(corpus):
+    for size, specials in ((255, ()), (256, ("<|endoftext|>",)), (0, ())):
+        with pytest.raises(UserError, match="too small"):
+            load_tokenizer("bpe", corpus, size, special_tokens=specials)
     with pytest.raises(UserError, match="no room"):
         load_tokenizer("word", corpus, 2)
-
-
-def test_bad_pattern_is_told(corpus):
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError, match="^[^\n]+$"):
         load_tokenizer("bpe", corpus, 280, pattern="(unclosed")
-    assert "\n" not in str(caught.value)
 
 
 def test_gpt2(gpt2):
@@ -351,10 +344,3 @@ def test_unreadable_and_huge_files(tmp_path, monkeypatch):
     monkeypatch.setattr(tokenizers, "LARGEST_FILE", 1)
     with pytest.raises(UserError, match="too large"):
         load_tokenizer_file(path)
-
-
-def test_saved_file_is_readable(tmp_path):
-    CharTokenizer.train(["aé\n"]).save(tmp_path / "v.json")
-    text = (tmp_path / "v.json").read_text(encoding="utf-8")
-    assert '"é"' in text and len(text.splitlines()) > 8
-    assert (tmp_path / "v.json").read_bytes().count(b"\r") == 0

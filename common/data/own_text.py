@@ -14,7 +14,7 @@ import msgspec
 
 from common.data import tables
 from common.data.cache import cache_folder, progress_bar, remembered
-from common.data.files import BLOCK, NotText, decoded, kind_of, opened, size_of
+from common.data.reading import BLOCK, NotText, decoded, kind_of, opened, size_of
 from common.errors import UserError
 
 SPLITS = ("train", "validation", "test")
@@ -52,7 +52,7 @@ def open_text(path, column="", cache_dir=None) -> dict:
     """
     own, notes = {}, []
     if path.is_dir():
-        kind, files, notes = _files_of(path)
+        kind, files, notes = _files_of(path, cache_dir)
         own, others = _own_splits(path, files)
         if own:
             files = [file for split in own for file in own[split]]
@@ -70,7 +70,8 @@ def open_text(path, column="", cache_dir=None) -> dict:
     known = ""  # a text too long to be read at each start is known by what changes with it
     if sum(stat.st_size for stat in stats) > BIG:
         marks = [(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for stat in stats]
-        known = f"{kind} {column} {[str(file.resolve()) for file in files]!a} {marks}"
+        places = [str(file.resolve()) for file in files], [(name, len(own[name])) for name in own]
+        known = f"1 {kind} {column} {places!a} {marks}"  # another number where the cut changes
     reader = TextFiles() if kind == "text" else Tables(kind, column)
 
     def measure():
@@ -100,13 +101,13 @@ def open_text(path, column="", cache_dir=None) -> dict:
 # ---- folders -------------------------------------------------------------------------------------
 
 
-def _files_of(folder):
+def _files_of(folder, cache_dir):
     """The folder's files of the kind that has the most bytes, in a fixed order, and what to say.
 
     Returns (kind, files, notes). Hidden files and folders, symbolic links to folders, folders of
     runs, the cache and files that hold no text are left out.
     """
-    found, left, cache = {}, {}, cache_folder().resolve()
+    found, left, cache = {}, {}, cache_folder(cache_dir).resolve()
     if _is_run(folder):
         raise UserError(f"{folder} is a run's folder: give the text a folder of its own")
 

@@ -11,7 +11,7 @@ import json
 import re
 import statistics
 
-from common.data.files import BLOCK, opened
+from common.data.reading import BLOCK, opened
 from common.errors import UserError
 
 ROWS = 1000  # rows read at once
