@@ -494,6 +494,7 @@ def test_a_table_without_a_column_of_text_is_refused(tmp_path, monkeypatch, line
         ("d.csv", "text,n\n", '"a" b,c\n', "line 302 is no row"),
         ("d.csv", "text,n\n", '"a b,c\n', "is no row of a table .*quotation marks"),
         ("d.csv", "text,text\n", "", "has to name the columns"),
+        ("d.csv", "5,a b\n", "", "has to name the columns"),
         ("d.csv", "text,n\n", b"\xff\n", "is not UTF-8"),
     ],
 )
@@ -735,6 +736,7 @@ def test_a_split_of_one_token_is_refused(tmp_path):
         token_file(corpus, "validation", CharTokenizer.train([LINE], special_tokens=()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, line, sizes",
     [("t.txt", LINE, (3e6, 12e6)), ("t.csv", f"{LINE[:-1]},1\n", (5e5, 2e6))],

@@ -150,6 +150,7 @@ def error(answer):
     return answer["error"]
 
 
+@pytest.mark.slow
 def test_wikitext_comes_from_the_hub_once_and_then_from_the_cache(hub, tmp_path):
     hub.repositories["Salesforce/wikitext"] = dataset("wikitext-2-v1", "wikitext-103-v1")
     hub.repositories["some/tales"] = dataset("old", "new")
@@ -235,6 +236,7 @@ LASTING = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(LASTING)))
 def test_a_hub_that_stays_unwell_is_one_line_and_nothing_is_fetched_twice(hub, loader, number):
     pattern, fault, wanted = LASTING[number]
@@ -254,6 +256,7 @@ def test_a_dataset_whose_files_are_no_parquet(hub, loader):
     assert re.search("cannot load a/damaged.*[Pp]arquet", error(loader.load("hf:a/damaged")))
 
 
+@pytest.mark.slow
 def test_the_command_line_says_it_in_one_line(hub, tmp_path):
     env = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "NO_PROXY": "*"}
     env |= {"HF_HUB_OFFLINE": "0"}

@@ -132,8 +132,9 @@ def decoded(file, start, end, keep_crlf=False, cut=False) -> Iterator[str]:
             if not data:
                 raise UserError(f"{file} became shorter while it was read: start again")
             if b"\0" in data:
-                zeros = data.count(0, 0, 1000) * 3 > len(data[:1000])
-                what = "UTF-16, it seems" if zeros else "not plain text"
+                zeros = sorted(data[i:1000:2].count(0) for i in (0, 1))  # UTF-16: every second byte
+                utf16 = zeros[0] == 0 and zeros[1] * 3 > len(data[:1000])
+                what = "UTF-16, it seems" if utf16 else "not plain text"
                 where = f"NUL byte at position {place + data.index(0)}"
                 raise NotText(f"{file} is {what}: {where}; save it as UTF-8 text")
             try:

@@ -51,7 +51,8 @@ def _csv_rows(file, stream):
     reader = csv.reader(itertools.chain([header], stream), delimiter=delimiter, strict=True)
     try:
         columns = next(reader, [])
-        if len(set(columns)) < len(columns) or any(len(name) > 100 for name in columns):
+        odd = [name for name in columns if len(name) > 100 or re.fullmatch(r"-?[\d.]+", name)]
+        if odd or len(set(columns)) < len(columns):
             raise UserError(f"{file}: the first line has to name the columns, each once")
         for fields in reader:
             if len(fields) > len(columns):
