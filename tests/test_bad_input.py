@@ -227,7 +227,7 @@ FILES = {  # name: its bytes, what --data says of it
     "cut.txt.gz": (gzip.compress(TEXT.encode())[:-40], "cannot read"),
     "object.json": (b"{}", "too short|no text"),
     "nested.json": (b"[" * 10**5, "not JSON"),
-    "claim.json": (b'{"format": "lineage tokenizer", "version": 1}', "which column is the text"),
+    "claim.json": (b'{"format": "lineage tokenizer", "version": 1}', "too short"),
 }
 
 
