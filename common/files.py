@@ -1,45 +1,99 @@
-"""Writing files so that a crash, a kill or a full disk loses nothing that was saved before, and
-reading JSON that may have been damaged meanwhile."""
+"""Reading JSON that may have been damaged, and writing files so that a crash, a kill or a full disk
+loses nothing that was saved before."""
 
 import contextlib
 import hashlib
 import json
 import os
+import secrets
+import stat
 from pathlib import Path
+
+import msgspec
 
 from common.errors import UserError
 
 LARGEST_JSON = 1 << 24  # bytes; settings and results are a thousand times smaller
 
 
-def read_json(path, what):
-    """The object in a JSON file that should be `what`, in words, without its checksum.
-
-    Raises UserError, which names the file, where it can't be read, is too large, is no JSON object,
-    or is not what `write_json` wrote. Without a checksum it is believed: older files have none.
+def open_regular(path):
+    """Open a file to read its bytes. Raises OSError for anything but a regular file: a FIFO, which
+    would be waited for without end, a device, a folder.
     """
+    no_waiting = getattr(os, "O_NONBLOCK", 0)
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | no_waiting))
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError("it is not a regular file")
+    return file
+
+
+def _read(path, what):
+    """The bytes of a file that should be `what`, in words. Raises UserError."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             data = file.read(LARGEST_JSON + 1)
-        if len(data) > LARGEST_JSON:
-            raise ValueError(f"it has more than {LARGEST_JSON} bytes")
-        value = json.loads(data.decode("utf-8"))
-        if not isinstance(value, dict):
-            raise ValueError("it holds no JSON object")
-    except OSError as error:
-        raise UserError(f"can't read {path}: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:  # ValueError: a NUL character in its name
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"can't read {path}: {reason}") from None
+    if len(data) > LARGEST_JSON:
+        raise UserError(f"{path} is not {what}: it has more than {LARGEST_JSON} bytes")
+    return data
+
+
+def read_json(path, what, schema=dict):
+    """The content of a JSON file that should be `what`, in words, as an object of `schema`.
+
+    schema is dict or a msgspec.Struct, whose kinds are taken strictly; keys that it does not have
+    are ignored. Raises UserError, one line that names the file, where it can't be read, is too
+    large, is no such object, or is not what `write_json` wrote. A file without a checksum is
+    believed: it was written by hand or by an older program.
+    """
+    data = _read(path, what)
+    try:
+        value = msgspec.json.decode(data, type=dict)
+        if "checksum" in value and value.pop("checksum") != _checksum(value):
+            raise UserError(f"{path} was changed after it was written: its checksum does not fit")
+        return msgspec.convert(value, schema)
+    except UserError:
+        raise
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not {what}: {error}") from None
-    if "checksum" in value and value.pop("checksum") != _checksum(value):
-        raise UserError(f"{path} was changed after it was written: its checksum does not fit")
-    return value
+
+
+def read_json_lines(path, what, schema=dict):
+    """The lines of a file of JSON objects, a list of `schema`; the last line may be half written.
+
+    Raises UserError as `read_json` does, and where the file holds no whole line.
+    """
+    lines = _read(path, what).splitlines()
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(msgspec.json.decode(line, type=schema))
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            if number < len(lines) or not rows:
+                raise UserError(f"{path} is not {what}: line {number}: {error}") from None
+    if not rows:
+        raise UserError(f"{path} is not {what}: it is empty")
+    return rows
 
 
 def write_json(path, value):
-    """Write a dictionary as JSON that a person can read, and its checksum with it."""
+    """Write a dictionary or a msgspec.Struct as JSON that a person can read, with its checksum."""
+    value = msgspec.to_builtins(value, enc_hook=_plain_string)
+    value.pop("checksum", None)
+    whole = {**value, "checksum": _checksum(value)}
+    text = json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with atomic_write(path, "w") as file:
-        json.dump({**value, "checksum": _checksum(value)}, file, indent=2, ensure_ascii=False)
-        file.write("\n")
+        file.write(text)
+
+
+def _plain_string(value):
+    """A string of a class of its own, such as torch.__version__, as a plain one."""
+    if isinstance(value, str):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} can't be written as JSON")
 
 
 def _checksum(value):
@@ -47,8 +101,8 @@ def _checksum(value):
 
 
 @contextlib.contextmanager
-def failures_told(path):
-    """Turn an OSError of writing `path` into a UserError, one line: the disk is full, say."""
+def write_errors(path):
+    """Turn an OSError of writing `path`, such as a full disk, into a UserError of one line."""
     try:
         yield
     except (OSError, RuntimeError) as error:
@@ -61,20 +115,38 @@ def failures_told(path):
         ) from None
 
 
+def _refuse_special(path):
+    """Only regular files are replaced: not a device, and no link, which may lead elsewhere."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(mode):
+        kind = {stat.S_IFLNK: "a symbolic link", stat.S_IFDIR: "a folder"}.get(stat.S_IFMT(mode))
+        raise UserError(
+            f"{path} is {kind or 'a device, a pipe or a socket'}, and only regular files are"
+            f" replaced: give another path or remove it"
+        )
+
+
 @contextlib.contextmanager
 def atomic_write(path, mode="wb", previous=None):
-    """Open a file that appears under its name whole or not at all.
+    """Open a file that appears under its name whole or not at all. mode: "w" or "wb".
 
-    The bytes go to PATH.tmp, are flushed to the disk and then moved into place. With `previous`,
-    the file that stood there before is moved to that path first. Raises UserError, one line,
-    where the disk is full or the folder can't be written; nothing half-written is left.
+    The bytes go to a new file beside it with a name of its own, which is opened exclusively, are
+    flushed to the disk and then moved into place. With `previous`, the file that stood there
+    before is moved to that path first. Raises UserError, one line, where the disk is full, the
+    folder can't be written or the path is not a regular file's; nothing half-written is left.
     """
     path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
     try:
-        with failures_told(path):
-            with open(temporary, mode, **text) as file:
+        with write_errors(path):
+            _refuse_special(path)
+            if previous is not None:
+                _refuse_special(previous)
+            with open(temporary, mode.replace("w", "x"), **text) as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
