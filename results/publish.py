@@ -53,8 +53,9 @@ def publish(
     print(f"{len(jobs) - len(reasons)} of {len(jobs)} runs are up to date; {len(reasons)} to make")
     for (name, reason), n in Counter((job[0].name, why) for job, why in reasons.items()).items():
         print(f"  {name}: {reason} ({n})")
-    extra = [name for name in store.published_names() if plan.planned(name) is None]
-    if extra and not only:
+    wanted = {result_path(run.name, seed).name for run in plan.PLAN for seed in run.seeds}
+    here = (store.ROOT / "results").glob("v*-seed*.json")
+    if (extra := sorted({path.name for path in here} - wanted)) and not only:
         print(f"in results/ but no longer planned: {', '.join(extra)}")
     times, began = _expected(reasons), time.monotonic()
     for number, job in enumerate(reasons):
@@ -76,6 +77,8 @@ def _reason(run, seed, again=False):
     result = read_result(path)
     refuse_misnamed(path, run.name, result)
     lacking = [key for key in ("curve", *run.measured) if getattr(result, key) is None]
+    if _keeps_weights(run, seed) and not _weights(run).with_suffix(".safetensors").exists():
+        lacking.append("weights")
     here = again and _is_published(result, _folder(run, seed))
     reasons = {
         "made by other code": result.environment.code_sha256 != code_sha256(script),
@@ -86,6 +89,15 @@ def _reason(run, seed, again=False):
         "to be made again": again and not here,
     }
     return next((reason for reason, holds in reasons.items() if holds), "")
+
+
+def _keeps_weights(run, seed):
+    return (run.corpus, run.variant, seed) == ("sample", "", 1)
+
+
+def _weights(run):
+    """The files of a version's weights and vocabulary, without their endings."""
+    return store.ROOT / "results" / "models" / run.version
 
 
 def _folder(run, seed):
@@ -103,7 +115,14 @@ def _has_settings(config, run, seed):
     """Whether a run's settings are those that the plan gives it."""
     config = {**LATER, **config}
     wanted = {**run.settings(), "seed": str(seed)}
-    return all(str(config.get(key)) == value for key, value in wanted.items())
+    return all(_is_value(config.get(key), text) for key, text in wanted.items())
+
+
+def _is_value(value, text):
+    """Whether a setting is what the command line says: 1e9 is 1000000000.0, False is False."""
+    with contextlib.suppress(ValueError, TypeError):
+        return float(value) == float(text)
+    return str(value) == text
 
 
 def _is_finished(folder, run, seed):
@@ -148,6 +167,8 @@ def _make(run, seed):
         home = folder.relative_to(store.ROOT).as_posix()  # result.json names no other path
         if _call([str(script), "--out-dir", home, *given]):
             raise UserError(f"{run.name}, seed {seed} stopped; give the same command to go on")
+        for key in plan.MEASUREMENTS:  # of weights before
+            (folder / f"{key}.json").unlink(missing_ok=True)
     for key in run.measured:
         if not (folder / f"{key}.json").exists():
             command = plan.MEASUREMENTS[key]
@@ -166,8 +187,8 @@ def _write(run, seed, folder, script):
         content[key] = read_json(folder / f"{key}.json", f"what {plan.MEASUREMENTS[key]} measured")
     path = result_path(run.name, seed)
     path.parent.mkdir(exist_ok=True)
-    if (run.corpus, run.variant, seed) == ("sample", "", 1):
-        keep_weights(folder, path.parent / "models" / run.version)
+    if _keeps_weights(run, seed):
+        keep_weights(folder, _weights(run))
     write_json(path, content)
 
 
@@ -176,7 +197,7 @@ def keep_weights(folder, stem):
     from safetensors import safe_open
     from safetensors.torch import save
 
-    stem.parent.mkdir(exist_ok=True)
+    stem.parent.mkdir(parents=True, exist_ok=True)
     with safe_open(folder / "model.safetensors", "pt") as file:
         weights = {name: file.get_tensor(name).half() for name in file.offset_keys()}
         metadata = file.metadata()
@@ -218,23 +239,19 @@ def _has_more_text():
 
 
 def _expected(jobs):
-    """The seconds that each of [(run, seed), ...] will take; None where nothing is known.
+    """The seconds that each of [(run, seed), ...] will take, a first guess; None: nothing is known.
 
-    From the training times in results/: of the same name, else of the same version and corpus,
-    else of the version, else of all. On another machine they are a first guess.
+    From the training times in results/: of the same name, else of the same version, else of all.
     """
     found = {}
     for path in sorted((store.ROOT / "results").glob("v*-seed*.json")):
         with contextlib.suppress(UserError):  # a damaged file says nothing of time
-            for key in _nearest(path.name.rpartition("-seed")[0]):
-                found.setdefault(key, []).append(read_result(path).seconds)
-    nearest = [next((found[k] for k in _nearest(run.name) if k in found), None) for run, _ in jobs]
+            name, seconds = path.name.rpartition("-seed")[0], read_result(path).seconds
+            for key in (name, name.partition("-")[0], ""):
+                found.setdefault(key, []).append(seconds)
+    keys = [(run.name, run.version, "") for run, _ in jobs]
+    nearest = [next((found[key] for key in three if key in found), None) for three in keys]
     return [known and median(known) * EVALUATED + STARTED for known in nearest]
-
-
-def _nearest(name):
-    words = name.split("-")
-    return [name, *("-".join(words[:n]) + "-" for n in range(len(words), 0, -1)), ""]
 
 
 def _time_left(times, done, elapsed):

@@ -8,7 +8,7 @@ from common.errors import UserError
 from common.evaluation.ngram import counting
 from common.files import write_json
 from common.tokenizers import load_tokenizer
-from common.training.result import Data, TokenizerInfo
+from common.training.result import Data
 from results import store
 from results.store import Counted, Reference, reference_path
 
@@ -60,9 +60,7 @@ def counted(corpus, tokenizer):
             )
         )
     sizes = {"train_bytes": corpus.n_bytes["train"], "val_bytes": corpus.n_bytes[split]}
-    about = TokenizerInfo(
-        kind=tokenizer.kind, vocab_size=tokenizer.vocab_size, sha256=tokenizer.sha256
-    )
+    about = {key: getattr(tokenizer, key) for key in ("kind", "vocab_size", "sha256")}
     return Reference(
         data=Data(name=corpus.name, sha256=corpus.sha256, **sizes), tokenizer=about, rows=rows
     )

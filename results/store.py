@@ -11,7 +11,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.files import read_json
-from common.training.result import Data, Record, Result, TokenizerInfo
+from common.training.result import Data, Record, Result
 
 ROOT = Path(__file__).resolve().parent.parent
 CORPORA = ("sample", "wikitext-2")
@@ -31,7 +31,7 @@ class Reference(Record):
     """What results/reference-CORPUS.json holds: the rows, and the text and vocabulary of them."""
 
     data: Data
-    tokenizer: TokenizerInfo
+    tokenizer: dict
     rows: list[Counted]
 
 

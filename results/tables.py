@@ -70,7 +70,7 @@ def lineage(corpus):
     """
     runs = [run for run in plan.PLAN if (run.corpus, run.table) == (corpus, "lineage")]
     planned = {run.version for run in runs if not run.variant}
-    runs += [plan.Planned(v, corpus) for v in store.versions() if v not in planned]
+    runs += [plan.Planned(f"{v}-{corpus}") for v in store.versions() if v not in planned]
     before = None
     for run in runs:
         results = load_results(run.name)
@@ -224,8 +224,8 @@ def entropy_note():
             gap, cut = side - store.entropy(), side - sliding
             return (
                 f"{text} Windows side by side cut stories in two: of the {gap:.3f} by which"
-                f" {run.version} lies above the entropy, {cut:.3f} ({cut / gap:.0%}) are that cut, and"
-                f" {gap - cut:.3f} are left with windows that slide by half their length."
+                f" {run.version} lies above the entropy, {cut:.3f} ({cut / gap:.0%}) are that cut,"
+                f" and {gap - cut:.3f} are left with windows that slide by half their length."
             )
     return text
 

@@ -13,14 +13,19 @@ from results.store import load_results, markdown
 from results.tables import change, mean_of
 
 
-def variants_table(table, corpus="sample"):
-    """Bits per byte of the plan's variants of one kind, each compared with their base."""
-    lines, (_, base) = [], plan.variants(table, corpus)[0]
+def variants_table(table, corpus="sample", also=""):
+    """Bits per byte of the plan's variants of one kind, each compared with their base, which is
+    the first row, and with one more published run, the version `also`.
+    """
+    lines, base = [], None
     for label, name in plan.variants(table, corpus):
         results = load_results(name)
         if results:
-            lines.append([label, spread(results), "" if name == base else change(base, results)])
-    return markdown(["", "bits per byte (seeds)", "Δ [95 %]"], lines)
+            line = [label, spread(results), change(base, results)]
+            lines.append(line + [change(f"{also}-{corpus}", results)] * bool(also))
+        base = base or name
+    head = ["", "bits per byte (seeds)", *["Δ [95 %]"] * (1 + bool(also))]
+    return markdown(head, lines)
 
 
 def context_table():
