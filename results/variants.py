@@ -64,56 +64,67 @@ def vocabulary_table():
 
 
 def own_runs():
-    """The versions' runs on the sample and the longer one: [(label, name), ...]."""
-    runs = [(version, f"{version}-sample") for version in store.versions()]
-    return [*runs, *plan.variants("longer")[1:]]
+    """The versions' own runs on the sample: [(label, name), ...]."""
+    return [(version, f"{version}-sample") for version in store.versions()]
 
 
-def measured(key, alike, runs):
+def measured_runs():
+    """`own_runs` and the longer one."""
+    return own_runs() + plan.variants("longer")[1:]
+
+
+def measured(key, schema, alike, runs):
     """What published runs hold under a key: {label: [content of each seed]}.
 
-    alike: content -> what has to be the same for contents to compare; the most common is shown,
-    and how many others are left out is said on standard error.
+    Contents that are not of the schema, as older ones are not, don't count. alike: an object of
+    the schema -> what has to be the same for contents to compare; the most common is shown, and
+    how many others are left out is said on standard error.
     """
-    found = {
-        label: [c for r in load_results(name).values() if (c := getattr(r, key)) is not None]
+    found = [
+        (label, content, alike(msgspec.convert(content, schema)))
         for label, name in runs
-    }
-    kinds = Counter(alike(content) for each in found.values() for content in each)
-    if not kinds:
-        return {}
-    ((most, n),) = kinds.most_common(1)
-    if n < kinds.total():
-        print(f"{key}: {kinds.total() - n} runs were measured otherwise: left out", file=sys.stderr)
-    found = {label: [c for c in each if alike(c) == most] for label, each in found.items()}
-    return {label: each for label, each in found.items() if each}
+        for content in (getattr(result, key) for result in load_results(name).values())
+        if _is_of(schema, content)
+    ]
+    kinds = Counter(kind for _, _, kind in found).most_common()
+    if kinds[1:]:
+        others = sum(n for _, n in kinds[1:])
+        print(f"{key}: {others} runs were measured otherwise: left out", file=sys.stderr)
+    shown = {}
+    for label, content, kind in found:
+        if kind == kinds[0][0]:
+            shown.setdefault(label, []).append(content)
+    return shown
+
+
+def _is_of(schema, content):
+    try:
+        return bool(msgspec.convert(content, schema))
+    except msgspec.ValidationError:
+        return False
 
 
 def probes_table(runs=None):
     """Right answers to the questions, of the versions or of [(label, name), ...]."""
-    from results.probes import table
+    from results import probes
 
-    asked = measured("probes", lambda one: str(one.get("questions_sha256")), runs or own_runs())
-    return _table_of(table, asked, "probe")
+    runs = runs or measured_runs()
+    found = measured("probes", probes.Probes, lambda one: one.questions_sha256, runs)
+    return markdown(*probes.table(found)) if found else NOT_YET.format("probe")
 
 
 def claims_table():
     """Which claims of their own stories are true."""
-    from results.claims import table
+    from results import claims
 
-    keys = ("stories", "seed", "temperature")
-    told = measured("claims", lambda one: str([one.get(key) for key in keys]), own_runs())
-    return _table_of(table, told, "claims")
+    def alike(one):
+        return one.seed, one.temperature, one.without_slip[1]  # the last: how many stories
+
+    found = measured("claims", claims.Claims, alike, measured_runs())
+    return markdown(*claims.table(found)) if found else NOT_YET.format("claims")
 
 
-def _table_of(table, found, command):
-    """The table of {label: [contents]}, or what makes it where there is none or an older form."""
-    try:
-        if found:
-            return markdown(*table(found))
-    except (msgspec.ValidationError, KeyError):
-        pass
-    return f"Not measured yet: `python -m results {command}`."
+NOT_YET = "Not measured yet: `python -m results {}`."
 
 
 def first_text(result):

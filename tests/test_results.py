@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -393,13 +394,16 @@ def test_vocabularies_are_compared_by_bits_and_by_how_much_text_their_tokens_are
     assert (small["text seen"], large["text seen"]) == ("16.0 MB", "4.0 MB")
 
 
-def test_what_was_measured_otherwise_is_left_out_and_said(project, capsys):
-    contents = {"v0-sample": "a", "v1-sample": "b", "v2-sample": "a", "v3-sample": None}
+def test_what_was_measured_otherwise_is_left_out(project, capsys):
+    class Found(msgspec.Struct):
+        kind: str
+
+    contents = {"v0-sample": "a", "v1-sample": "b", "v2-sample": "a", "v3-sample": 3}
     for name, content in contents.items():
-        put(project / "results", name, [1.0], probes=content and {"questions_sha256": content})
+        put(project / "results", name, [1.0], probes={"kind": content})
     runs = [(name, name) for name in contents]
-    found = variants.measured("probes", lambda one: one["questions_sha256"], runs)
-    assert list(found) == ["v0-sample", "v2-sample"]
+    found = variants.measured("probes", Found, lambda one: one.kind, runs)
+    assert found == {"v0-sample": [{"kind": "a"}], "v2-sample": [{"kind": "a"}]}
     assert "probes: 1 runs were measured otherwise" in capsys.readouterr().err
 
 
