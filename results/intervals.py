@@ -32,14 +32,6 @@ def difference(before, after):
     return mean, float(interval.low), float(interval.high)
 
 
-def share_interval(n_right, n):
-    """The 95 % confidence interval of a share, n_right of n (Wilson's)."""
-    from scipy.stats import binomtest
-
-    interval = binomtest(n_right, n).proportion_ci(0.95, method="wilson")
-    return float(interval.low), float(interval.high)
-
-
 def prediction_interval(values):
     """Where one more value of the same normal distribution lies with a probability of 95 %.
 

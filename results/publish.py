@@ -182,6 +182,8 @@ def _write(run, seed, folder, script):
     result = read_result(folder / "result.json")
     result.environment.code_sha256 = code_sha256(script)
     result.curve = read_json_lines(folder / "metrics.jsonl", "a run's evaluations", Point)
+    if result.curve[-1].val_bits_per_byte != result.val_bits_per_byte:
+        raise UserError(f"{folder / 'metrics.jsonl'} is of another run than its result.json")
     content = msgspec.to_builtins(result)
     for key in run.measured:  # whole, with what only the command itself reads
         content[key] = read_json(folder / f"{key}.json", f"what {plan.MEASUREMENTS[key]} measured")

@@ -65,11 +65,19 @@ def rewritten(text, path):
     return text
 
 
-def readme():
-    """Write the tables of README.md, results/README.md and results/benchmarks.md again."""
+def readme(pictures: bool = True):
+    """Write the tables of README.md, results/README.md and results/benchmarks.md again.
+
+    Args:
+        pictures: draw the pictures in results/ again as well
+    """
     paths = [store.ROOT / name for name in FILES]
     texts = {path: path.read_text(encoding="utf-8") for path in paths if path.exists()}
     new = {path: rewritten(text, path) for path, text in texts.items()}  # all or none
     for path, text in new.items():
         with atomic_write(path, "w") as file:
             file.write(text)
+    if pictures:
+        from results.plots import published
+
+        published()

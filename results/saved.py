@@ -81,6 +81,7 @@ def load_run(folder, device="auto"):
     for name, found, wanted in (
         ("best.pt", checkpoint["version"], version),
         ("best.pt", checkpoint["tokenizer"], tokenizer.sha256),
+        ("best.pt", checkpoint["config"].get("seed"), config.seed),
         ("result.json", result.version, version),
         ("result.json", result.seed, config.seed),
         ("result.json", result.tokenizer.sha256, tokenizer.sha256),
