@@ -1,153 +1,156 @@
-"""v1_1: bounded memory, by token files mapped from disk and accumulated gradients.
+"""v1_1: bounded memory, by memory-mapped token files and gradient accumulation.
 
-The same bigram table, learned from the same batches. The tokens stay on disk as uint16, and only
-the stretches that a batch needs are read. A batch is taken in pieces, micro-batches, whose
-gradients add up before the one update. (Counting needs all tokens at once: only v0 and v1 do it.)
-The step from the version before: `diff v1.py v1_1.py`.
+The same bigram table, trained on the same batches. The tokens stay on disk as 16-bit integers in a
+memory-mapped file, of which only the windows that a batch needs are read. A batch is processed as
+several micro-batches whose gradients accumulate before the one update, so that the activations and
+the logits of only one micro-batch are in memory at a time.
 
-Expect the same loss, to rounding, in less memory, however long the corpus is.
+Expect the loss of v1, to rounding, in less memory, however long the corpus is. (Counting bigrams
+needs all tokens in memory, so the counted baseline ends with v1.)
+The step to here is `diff v1.py v1_1.py`.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+
+from common.cli import parse, run_main
+from common.config import RunConfig
+from common.data import load_corpus, token_file
+from common.evaluation import evaluate
+from common.training import Run
 
 import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from common.cli import parse, run_main
-from common.data import load_corpus, token_file
-from common.evaluation.evaluate import judge
-from common.training.run import Run, compile_if_asked, pick_device
-
 
 @dataclass
-class Config:
-    data: str = "sample"  # a corpus' name, hf:OWNER/NAME, or a path: .txt .jsonl .parquet, a folder
-    data_dir: str = ""  # a folder in the hub's layout, read instead of the hub [WIKITEXT_DIR]
-    tokenizer: str = "bpe"  # bpe, char, word, gpt2, or a saved vocabulary's path
-    split_pattern: str = "gpt4"  # where BPE cuts first: whitespace, gpt2 or gpt4
-    end_of_text: bool = True  # a token <|endoftext|> after each document
-    vocab_size: int = 2048  # tokens in the vocabulary, V
-    context_length: int = 256  # tokens the model may look at, T
-    batch_size: int = 4  # sequences in a micro-batch, B
-    grad_accum: int = 4  # micro-batches a step
+class Config(RunConfig):
+    split_pattern: str = "gpt4"  # pre-tokenization by whitespace, gpt2, gpt4 or a regex
+    end_of_text: bool = True  # put a token <|endoftext|> after each document
+    vocab_size: int = 4096  # tokens in the vocabulary, V
+    context_length: int = 256  # tokens in a training sequence, T
+    batch_size: int = 4  # sequences per micro-batch, B
+    grad_accum: int = 4  # micro-batches per step: gradient accumulation
     steps: int = 800  # updates of the parameters
-    learning_rate: float = 0.05  # AdamW's step size
-    seed: int = 1  # of the initial parameters and of the batches
-    device: str = "auto"  # auto, cpu, cuda or mps
-    dtype: Literal["float32"] = "float32"  # the numbers' type while training
-    compile: bool = False  # torch.compile the model
-    eval_every: int = 200  # steps between evaluations, each of which saves a checkpoint
-    out_dir: str = f"runs/{Path(__file__).stem}"  # where the run's files go
-    resume: bool = False  # go on from the checkpoint in out_dir
-    sample_only: bool = False  # no training: continue the prompt from the checkpoint in out_dir
-    prompt: str = "One morning"  # the text to continue
-    max_new_tokens: int = 200  # length of the continuation
-    temperature: float = 0.8  # below 1 bolder, above 1 wilder, 0 always the likeliest token
-    top_k: int = 0  # choose among the k likeliest tokens only; 0 is off
-    top_p: float = 1.0  # choose among the fewest tokens that together have this probability
+    learning_rate: float = 0.05  # the optimizer's step size
+    temperature: float = 0.8  # below 1 sharper and more conservative, above 1 flatter; 0 is greedy
+    top_k: int = 0  # sample among the k most likely tokens only; 0 is off
+    top_p: float = 1.0  # nucleus: the fewest tokens whose probabilities sum to this; 1 is off
 
 
 # ---- Batches -------------------------------------------------------------------------------------
 def load_tokens(corpus, split, tokenizer):
-    """The split's tokens, mapped from disk: (N,) uint16; what is not looked at is not read."""
+    """Return the tokens of the split, memory-mapped: (N,) uint16, read from disk when indexed."""
     return token_file(corpus, split, tokenizer).memmap()
 
 
 def get_batch(tokens, config, generator):
-    """Random stretches of the tokens: inputs x (B, T), and targets y (B, T), the tokens after."""
+    """Return random windows of the tokens: inputs x (B, T), and targets y (B, T), the next ones."""
     B, T = config.batch_size, config.context_length
     starts = torch.randint(len(tokens) - T, (B,), generator=generator)
-    rows = torch.from_numpy(np.stack([tokens[i : i + T + 1] for i in starts]).astype(np.int64))
+    rows = np.stack([tokens[i : i + T + 1] for i in starts])  # (B, T + 1)
+    rows = torch.from_numpy(rows.astype(np.int64))
     return rows[:, :-1], rows[:, 1:]
 
 
 # ---- Model ---------------------------------------------------------------------------------------
 class LanguageModel(nn.Module):
-    """A table: row i holds the logits of the token after token i."""
+    """A table of V rows: row i holds the logits of the token that follows token i."""
 
     def __init__(self, config, vocab_size):
         super().__init__()
         self.table = nn.Embedding(vocab_size, vocab_size)
-        nn.init.zeros_(self.table.weight)  # every token equally likely: the loss begins at ln V
+        # Equal logits make every token equally likely, so the loss starts at ln V.
+        nn.init.zeros_(self.table.weight)
 
-    def forward(self, idx):  # (..., T) token ids
+    def forward(self, idx, last_only=False):  # (..., T) token ids
+        if last_only:  # sampling needs the logits of the last position alone
+            idx = idx[..., -1:]
         return self.table(idx)  # (..., T, V) logits
 
 
 # ---- Sampling ------------------------------------------------------------------------------------
-def choose(logits, config, generator):
-    """Draw one token id from the logits (V,)."""
+def sample_next_token(logits, config, generator):
+    """Draw one token id from the logits (V,), after temperature, top-k and top-p."""
     if config.temperature == 0:
-        return logits.argmax()
-    probs, order = F.softmax(logits / config.temperature, dim=-1).sort(descending=True)
+        return logits.argmax()  # greedy decoding: the most likely token
+    logits = logits / config.temperature
     if config.top_k:
-        probs[config.top_k :] = 0
-    probs[probs.cumsum(0) - probs >= config.top_p * probs.sum()] = 0  # those before reach top_p
-    return order[torch.multinomial(probs, 1, generator=generator)[0]]
+        kth = logits.topk(min(config.top_k, len(logits))).values[-1]
+        logits = logits.masked_fill(logits < kth, -torch.inf)
+    probs = F.softmax(logits, dim=-1)
+    if config.top_p < 1:  # nucleus sampling (Holtzman et al. 2020)
+        sorted_probs, order = probs.sort(descending=True)
+        before = sorted_probs.cumsum(0) - sorted_probs  # of the tokens that are more likely
+        probs[order[1:][before[1:] >= config.top_p]] = 0  # the most likely token always stays
+    return torch.multinomial(probs, 1, generator=generator)[0]
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def generate(model, config, tokenizer, device):
-    """The prompt, continued token by token, as text. The same seed draws the same."""
+    """Continue the prompt token by token and return the decoded text. A seed gives one text."""
     generator = torch.Generator().manual_seed(config.seed)
-    idx = torch.tensor(tokenizer.encode(config.prompt), device=device)  # (T,)
+    ids = tokenizer.encode(config.prompt)
+    window = torch.tensor(ids, device=device)  # (T,): the tokens that the model reads
     model.eval()
     for _ in range(config.max_new_tokens):
-        logits = model(idx[None, -config.context_length :])[0, -1]  # (V,): the last position's
-        token = choose(logits.float().cpu(), config, generator)
+        if len(window) > config.context_length:  # full: continue from its last half
+            window = window[-max(1, config.context_length // 2) :]
+        logits = model(window[None], last_only=True)[0, -1]  # (V,)
+        token = sample_next_token(logits.float().cpu(), config, generator)
         if token == tokenizer.end_of_text:
             break
-        idx = torch.cat((idx, token[None].to(device)))
+        ids.append(token.item())
+        window = torch.cat((window, token[None].to(device)))
     model.train()
-    return tokenizer.decode(idx.tolist())
+    return tokenizer.decode(ids)
 
 
 # ---- Training ------------------------------------------------------------------------------------
-def train(model, config, corpus, tokenizer, run, device):
+def train(model, config, corpus, tokenizer, run):
     tokens = load_tokens(corpus, "train", tokenizer)
     val_tokens = load_tokens(corpus, "validation", tokenizer)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=0.0)
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
     generator = torch.Generator().manual_seed(config.seed)  # draws the batches and nothing else
-    state = {"model": model, "optimizer": optimizer, "batches": generator}
-    step = run.start(tokens, tokenizer, state)
-    while True:
-        if run.due(step):  # before the first step, every eval_every steps and after the last
-            scores = judge(model, val_tokens, config.context_length, corpus)
-            run.record(step, scores, generate(model, config, tokenizer, device))
-        if run.done(step, state):  # saves where it has just evaluated, and on Ctrl-C
+    run.start(tokens, val_tokens, optimizer, generator)
+    for step in range(run.first_step, config.steps + 1):
+        if step in run.evaluation_steps:
+            scores = evaluate(model, val_tokens, config.context_length, corpus, limit=run.val_limit)
+            run.log_evaluation(step, scores, generate(model, config, tokenizer, run.device))
+            run.save_checkpoint(step)
+        if run.interrupted:  # by Ctrl-C, say
+            run.save_and_exit(step)
+        if step == config.steps:
             break
         optimizer.zero_grad()
-        for _ in range(config.grad_accum):  # each piece's activations are freed before the next
-            x, y = get_batch(tokens, config, generator)
-            logits = model(x.to(device))
-            loss = F.cross_entropy(logits.flatten(0, -2), y.to(device).flatten())
-            (loss / config.grad_accum).backward()  # gradients add up: the mean over the pieces
-            run.count(loss, y.numel())
-            del logits, loss  # a batch's logits are large: free for the update and the next batch
+        step_loss = 0.0
+        for _ in range(config.grad_accum):
+            x, y = run.to_device(*get_batch(tokens, config, generator))
+            logits = model(x)  # (B, T, V)
+            loss = F.cross_entropy(logits.flatten(0, -2), y.flatten()) / config.grad_accum
+            loss.backward()  # adds to the gradients: in all that of the mean over the micro-batches
+            step_loss = step_loss + loss.detach()
+            del logits, loss  # the largest tensors: free them before the next micro-batch
+        run.average_gradients(model)  # over the processes, where there are several
         optimizer.step()
-        step += 1
+        run.log_step(step_loss, y.numel() * config.grad_accum)
+    scores = evaluate(model, val_tokens, config.context_length, corpus, limit=run.final_limit)
+    run.finish(scores)
 
 
 # ---- Command line --------------------------------------------------------------------------------
 def main():
     config = parse(Config, __doc__)
-    device = pick_device(config.device)
     with Run(config, __file__, __doc__) as run:
         corpus = None if config.sample_only else load_corpus(config.data, config.data_dir or None)
         tokenizer = run.load_tokenizer(corpus)
         torch.manual_seed(config.seed)  # draws the initial parameters
-        model = LanguageModel(config, tokenizer.vocab_size).to(device)
-        compile_if_asked(model, config, device)
+        model = run.prepare(LanguageModel(config, tokenizer.vocab_size))  # on its device
         if config.sample_only:
-            run.load_weights(model, tokenizer)
-            print(run.readable(generate(model, config, tokenizer, device)))
+            run.print_samples(model, tokenizer, generate)
         else:
-            train(model, config, corpus, tokenizer, run, device)
-            run.finish(model, corpus, device)
+            train(model, config, corpus, tokenizer, run)
 
 
 if __name__ == "__main__":

@@ -1,113 +1,117 @@
 """v2: attention, in one transformer block.
 
-The table is replaced by a transformer block between an embedding and a head: each position looks
-back at all positions before it, takes what it needs from them (attention), works on it (MLP), and
-adds both to the residual stream. The step from the version before: `diff v1_1.py v2.py`.
+The table is replaced by a transformer block between a token embedding and an output head. In
+causal multi-head self-attention each position computes a weighted mean over the positions up to
+itself, with weights that depend on their content; a position-wise feed-forward network (MLP)
+transforms the result; both add to the residual stream. Positional embeddings say where a token
+stands. The model sees up to T tokens of context where the bigram table sees one, and with 1.3
+million parameters it beats a table of 16.8 million.
 
-Expect sentences, from more and smaller steps. `--attention mean` and `--attention dot` take the
-idea apart: the plain mean of what came before, and a weighted mean with nothing to learn.
+Expect sentences, and stories that forget what they have said. What attention's parts are worth, the
+ablations in `results/ablations/` show. The step to here is `diff v1_1.py v2.py`.
 """
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+
+from common.cli import parse, run_main
+from common.config import RunConfig
+from common.data import load_corpus, token_file
+from common.errors import UserError
+from common.evaluation import evaluate
+from common.training import Run
 
 import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from common.cli import parse, run_main
-from common.data import load_corpus, token_file
-from common.errors import UserError
-from common.evaluation.evaluate import judge
-from common.training.run import Run, compile_if_asked, pick_device
-
 
 @dataclass
-class Config:
-    data: str = "sample"  # a corpus' name, hf:OWNER/NAME, or a path: .txt .jsonl .parquet, a folder
-    data_dir: str = ""  # a folder in the hub's layout, read instead of the hub [WIKITEXT_DIR]
-    tokenizer: str = "bpe"  # bpe, char, word, gpt2, or a saved vocabulary's path
-    split_pattern: str = "gpt4"  # where BPE cuts first: whitespace, gpt2 or gpt4
-    end_of_text: bool = True  # a token <|endoftext|> after each document
-    vocab_size: int = 2048  # tokens in the vocabulary, V
-    context_length: int = 256  # tokens the model may look at, T
-    batch_size: int = 4  # sequences in a micro-batch, B
-    grad_accum: int = 1  # micro-batches a step
+class Config(RunConfig):
+    split_pattern: str = "gpt4"  # pre-tokenization by whitespace, gpt2, gpt4 or a regex
+    end_of_text: bool = True  # put a token <|endoftext|> after each document
+    vocab_size: int = 4096  # tokens in the vocabulary, V
+    context_length: int = 256  # tokens that the model can attend to, T
+    batch_size: int = 4  # sequences per micro-batch, B
+    grad_accum: int = 1  # micro-batches per step: gradient accumulation
     n_head: int = 4  # attention heads, H
     n_embd: int = 128  # width of the residual stream, C
-    attention: Literal["full", "dot", "mean"] = "full"  # full, or taken apart: see the module
-    qkv_bias: bool = False  # biases for queries, keys and values, as in GPT-2
+    qkv_bias: bool = False  # biases in the query, key and value projections, as in GPT-2
     steps: int = 2000  # updates of the parameters
-    learning_rate: float = 0.002  # AdamW's step size
-    seed: int = 1  # of the initial parameters and of the batches
-    device: str = "auto"  # auto, cpu, cuda or mps
-    dtype: Literal["float32"] = "float32"  # the numbers' type while training
-    compile: bool = False  # torch.compile the model
-    eval_every: int = 500  # steps between evaluations, each of which saves a checkpoint
-    out_dir: str = f"runs/{Path(__file__).stem}"  # where the run's files go
-    resume: bool = False  # go on from the checkpoint in out_dir
-    sample_only: bool = False  # no training: continue the prompt from the checkpoint in out_dir
-    prompt: str = "One morning"  # the text to continue
-    max_new_tokens: int = 200  # length of the continuation
-    temperature: float = 0.8  # below 1 bolder, above 1 wilder, 0 always the likeliest token
-    top_k: int = 0  # choose among the k likeliest tokens only; 0 is off
-    top_p: float = 1.0  # choose among the fewest tokens that together have this probability
+    learning_rate: float = 0.002  # the optimizer's step size
+    temperature: float = 0.8  # below 1 sharper and more conservative, above 1 flatter; 0 is greedy
+    top_k: int = 0  # sample among the k most likely tokens only; 0 is off
+    top_p: float = 1.0  # nucleus: the fewest tokens whose probabilities sum to this; 1 is off
 
 
 # ---- Batches -------------------------------------------------------------------------------------
 def load_tokens(corpus, split, tokenizer):
-    """The split's tokens, mapped from disk: (N,) uint16; what is not looked at is not read."""
+    """Return the tokens of the split, memory-mapped: (N,) uint16, read from disk when indexed."""
     return token_file(corpus, split, tokenizer).memmap()
 
 
 def get_batch(tokens, config, generator):
-    """Random stretches of the tokens: inputs x (B, T), and targets y (B, T), the tokens after."""
+    """Return random windows of the tokens: inputs x (B, T), and targets y (B, T), the next ones."""
     B, T = config.batch_size, config.context_length
     starts = torch.randint(len(tokens) - T, (B,), generator=generator)
-    rows = torch.from_numpy(np.stack([tokens[i : i + T + 1] for i in starts]).astype(np.int64))
+    rows = np.stack([tokens[i : i + T + 1] for i in starts])  # (B, T + 1)
+    rows = torch.from_numpy(rows.astype(np.int64))
     return rows[:, :-1], rows[:, 1:]
 
 
 # ---- Model ---------------------------------------------------------------------------------------
 def sinusoids(T, C):
-    """Waves, from one radian a token to a hundredth: (T, C) (Vaswani et al. 2017, to 1/10000)."""
+    """Sines and cosines of the position, about as large as the token embeddings: (T, C).
+
+    Sinusoidal positional encoding (Vaswani et al. 2017, section 3.5), with frequencies from 1
+    radian per position down to 1/100; the paper goes down to 1/10000, which at a context of 256
+    leaves most channels nearly constant.
+    """
     angles = torch.arange(T)[:, None] * 100 ** (-torch.arange(0, C, 2) / C)  # (T, C/2)
-    return torch.cat((angles.sin(), angles.cos()), dim=-1)[:, :C]
+    return 0.05 * torch.cat((angles.sin(), angles.cos()), dim=-1)[:, :C]
+
+
+def causal_mask(T, device):
+    """What is added to the scores (T, T): minus infinity where a key comes after its query."""
+    return torch.full((T, T), -math.inf, device=device).triu(1)
 
 
 class CausalSelfAttention(nn.Module):
-    """Each position takes a weighted mean of those up to itself (Vaswani et al. 2017)."""
+    """Multi-head self-attention in which no position sees a later one (Vaswani et al. 2017).
+
+    A position's query is compared with the keys of all positions up to itself, and the better a key
+    matches, the more of that position's value it takes. Several heads do this in parallel, each in
+    D = C/H channels of its own, because one softmax gives one weighted mean: with several, a
+    position can attend to the subject and to the previous word at the same time.
+    """
 
     def __init__(self, config):
         super().__init__()
         C, H = config.n_embd, config.n_head
         if C % H:
             raise UserError(f"--n-embd {C} does not divide into {H} heads: change it or --n-head")
-        self.n_head, self.kind = H, config.attention
-        if self.kind == "full":
-            self.qkv = nn.Linear(C, 3 * C, bias=config.qkv_bias)  # three maps side by side
-        self.proj = nn.Linear(C, C)
+        self.n_head = H
+        self.qkv = nn.Linear(C, 3 * C, bias=config.qkv_bias)  # query, key and value projections
+        self.proj = nn.Linear(C, C)  # mixes the heads' results
 
-    def forward(self, x):  # (B, T, C)
+    def attend(self, q, k, v, mask):  # (B, H, T, D) each, and (T, T)
+        # The dot product of two random vectors has a variance of D. Divided by the square root of
+        # D the scores stay near 1, where softmax neither saturates nor loses its gradient.
+        scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-2, -1)  # (B, H, T, T)
+        weights = F.softmax(scores + mask.to(q.dtype), dim=-1)  # attention weights; a row sums to 1
+        return weights @ v  # (B, H, T, D)
+
+    def forward(self, x, mask):  # (B, T, C), (T, T)
         B, T, C = x.shape
-        # What do I look for, what do I offer, what do I hand over: (B, T, C) each.
-        q, k, v = self.qkv(x).split(C, dim=-1) if self.kind == "full" else (x, x, x)
+        q, k, v = self.qkv(x).split(C, dim=-1)  # (B, T, C) each
         q, k, v = (z.view(B, T, self.n_head, -1).transpose(1, 2) for z in (q, k, v))  # (B, H, T, D)
-        scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (B, H, T, T)
-        if self.kind == "mean":
-            scores = torch.zeros_like(scores)  # everything before counts the same
-        future = torch.ones(T, T, dtype=torch.bool, device=x.device).triu(1)
-        weights = F.softmax(scores.masked_fill(future, -math.inf), dim=-1)  # each row sums to 1
-        self.weights = weights.detach()  # kept for whoever wants to look
-        y = weights @ v  # (B, H, T, D)
-        return self.proj(y.transpose(1, 2).reshape(B, T, C))
+        y = self.attend(q, k, v, mask)  # (B, H, T, D)
+        return self.proj(y.transpose(1, 2).reshape(B, T, C))  # (B, T, C)
 
 
 class MLP(nn.Module):
-    """Two layers that work on each position by itself."""
+    """A position-wise feed-forward network: the same two layers at each position."""
 
     def __init__(self, config):
         super().__init__()
@@ -115,11 +119,16 @@ class MLP(nn.Module):
         self.down = nn.Linear(4 * config.n_embd, config.n_embd)
 
     def forward(self, x):  # (B, T, C)
-        return self.down(F.gelu(self.up(x)))
+        return self.down(F.gelu(self.up(x)))  # (B, T, 4C) in between
 
 
 class Block(nn.Module):
-    """Attention, then the MLP; each reads the normalised residual stream and adds to it."""
+    """A transformer block: attention, then the MLP.
+
+    Both read the residual stream x and add to it. The sum leaves what other layers wrote in place,
+    and carries the gradient back unchanged. LayerNorm in front of each (pre-norm) gives it inputs
+    of one scale, however large the stream has grown.
+    """
 
     def __init__(self, config):
         super().__init__()
@@ -128,13 +137,13 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(config.n_embd)
         self.mlp = MLP(config)
 
-    def forward(self, x):  # (B, T, C)
-        x = x + self.attention(self.norm1(x))
+    def forward(self, x, mask):  # (B, T, C), (T, T)
+        x = x + self.attention(self.norm1(x), mask)
         return x + self.mlp(self.norm2(x))
 
 
 class LanguageModel(nn.Module):
-    """Embeddings in, transformer blocks between, and a head that scores every token."""
+    """Token and positional embeddings, a transformer block, and an output head: V logits."""
 
     def __init__(self, config, vocab_size):
         super().__init__()
@@ -142,93 +151,107 @@ class LanguageModel(nn.Module):
         self.position_embedding = nn.Embedding(config.context_length, config.n_embd)
         self.block = Block(config)
         self.norm = nn.LayerNorm(config.n_embd)
-        self.head = nn.Linear(config.n_embd, vocab_size, bias=False)
+        self.head = nn.Linear(config.n_embd, vocab_size, bias=False)  # the output head
         for name, parameter in self.named_parameters():
-            if parameter.dim() == 2:  # small: every token about equally likely, the loss near ln V
+            if parameter.dim() == 2:  # small: all tokens nearly equally likely, the loss near ln V
                 nn.init.normal_(parameter, std=0.05)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
-        # The same distance looks the same everywhere from the start: from noise, that takes long.
-        self.position_embedding.weight.data = 0.05 * sinusoids(config.context_length, config.n_embd)
+        # Between two sinusoids the dot product depends on the distance alone, so attention can use
+        # distances from the first step on. Random embeddings would have to learn them one by one.
+        self.position_embedding.weight.data = sinusoids(config.context_length, config.n_embd)
 
-    def forward(self, idx):  # (B, T) token ids
-        x = self.token_embedding(idx)  # (B, T, C)
-        x = x + self.position_embedding(torch.arange(idx.shape[-1], device=idx.device))
-        x = self.block(x)
+    def forward(self, idx, last_only=False):  # (B, T) token ids
+        T = idx.shape[-1]
+        positions = torch.arange(T, device=idx.device)
+        x = self.token_embedding(idx) + self.position_embedding(positions)  # (B, T, C)
+        x = self.block(x, causal_mask(T, idx.device))
+        if last_only:  # sampling needs the logits of the last position alone
+            x = x[:, -1:]
         return self.head(self.norm(x))  # (B, T, V) logits
 
 
 # ---- Sampling ------------------------------------------------------------------------------------
-def choose(logits, config, generator):
-    """Draw one token id from the logits (V,)."""
+def sample_next_token(logits, config, generator):
+    """Draw one token id from the logits (V,), after temperature, top-k and top-p."""
     if config.temperature == 0:
-        return logits.argmax()
-    probs, order = F.softmax(logits / config.temperature, dim=-1).sort(descending=True)
+        return logits.argmax()  # greedy decoding: the most likely token
+    logits = logits / config.temperature
     if config.top_k:
-        probs[config.top_k :] = 0
-    probs[probs.cumsum(0) - probs >= config.top_p * probs.sum()] = 0  # those before reach top_p
-    return order[torch.multinomial(probs, 1, generator=generator)[0]]
+        kth = logits.topk(min(config.top_k, len(logits))).values[-1]
+        logits = logits.masked_fill(logits < kth, -torch.inf)
+    probs = F.softmax(logits, dim=-1)
+    if config.top_p < 1:  # nucleus sampling (Holtzman et al. 2020)
+        sorted_probs, order = probs.sort(descending=True)
+        before = sorted_probs.cumsum(0) - sorted_probs  # of the tokens that are more likely
+        probs[order[1:][before[1:] >= config.top_p]] = 0  # the most likely token always stays
+    return torch.multinomial(probs, 1, generator=generator)[0]
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def generate(model, config, tokenizer, device):
-    """The prompt, continued token by token, as text. The same seed draws the same."""
+    """Continue the prompt token by token and return the decoded text. A seed gives one text."""
     generator = torch.Generator().manual_seed(config.seed)
-    idx = torch.tensor(tokenizer.encode(config.prompt), device=device)  # (T,)
+    ids = tokenizer.encode(config.prompt)
+    window = torch.tensor(ids, device=device)  # (T,): the tokens that the model reads
     model.eval()
     for _ in range(config.max_new_tokens):
-        logits = model(idx[None, -config.context_length :])[0, -1]  # (V,): the last position's
-        token = choose(logits.float().cpu(), config, generator)
+        if len(window) > config.context_length:  # full: continue from its last half
+            window = window[-max(1, config.context_length // 2) :]
+        logits = model(window[None], last_only=True)[0, -1]  # (V,)
+        token = sample_next_token(logits.float().cpu(), config, generator)
         if token == tokenizer.end_of_text:
             break
-        idx = torch.cat((idx, token[None].to(device)))
+        ids.append(token.item())
+        window = torch.cat((window, token[None].to(device)))
     model.train()
-    return tokenizer.decode(idx.tolist())
+    return tokenizer.decode(ids)
 
 
 # ---- Training ------------------------------------------------------------------------------------
-def train(model, config, corpus, tokenizer, run, device):
+def train(model, config, corpus, tokenizer, run):
     tokens = load_tokens(corpus, "train", tokenizer)
     val_tokens = load_tokens(corpus, "validation", tokenizer)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=0.0)
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
     generator = torch.Generator().manual_seed(config.seed)  # draws the batches and nothing else
-    state = {"model": model, "optimizer": optimizer, "batches": generator}
-    step = run.start(tokens, tokenizer, state)
-    run.describe(model)
-    while True:
-        if run.due(step):  # before the first step, every eval_every steps and after the last
-            scores = judge(model, val_tokens, config.context_length, corpus)
-            run.record(step, scores, generate(model, config, tokenizer, device))
-        if run.done(step, state):  # saves where it has just evaluated, and on Ctrl-C
+    run.start(tokens, val_tokens, optimizer, generator)
+    for step in range(run.first_step, config.steps + 1):
+        if step in run.evaluation_steps:
+            scores = evaluate(model, val_tokens, config.context_length, corpus, limit=run.val_limit)
+            run.log_evaluation(step, scores, generate(model, config, tokenizer, run.device))
+            run.save_checkpoint(step)
+        if run.interrupted:  # by Ctrl-C, say
+            run.save_and_exit(step)
+        if step == config.steps:
             break
         optimizer.zero_grad()
-        for _ in range(config.grad_accum):  # each piece's activations are freed before the next
-            x, y = get_batch(tokens, config, generator)
-            logits = model(x.to(device))
-            loss = F.cross_entropy(logits.flatten(0, -2), y.to(device).flatten())
-            (loss / config.grad_accum).backward()  # gradients add up: the mean over the pieces
-            run.count(loss, y.numel())
-            del logits, loss  # a batch's logits are large: free for the update and the next batch
+        step_loss = 0.0
+        for _ in range(config.grad_accum):
+            x, y = run.to_device(*get_batch(tokens, config, generator))
+            logits = model(x)  # (B, T, V)
+            loss = F.cross_entropy(logits.flatten(0, -2), y.flatten()) / config.grad_accum
+            loss.backward()  # adds to the gradients: in all that of the mean over the micro-batches
+            step_loss = step_loss + loss.detach()
+            del logits, loss  # the largest tensors: free them before the next micro-batch
+        run.average_gradients(model)  # over the processes, where there are several
         optimizer.step()
-        step += 1
+        run.log_step(step_loss, y.numel() * config.grad_accum)
+    scores = evaluate(model, val_tokens, config.context_length, corpus, limit=run.final_limit)
+    run.finish(scores)
 
 
 # ---- Command line --------------------------------------------------------------------------------
 def main():
     config = parse(Config, __doc__)
-    device = pick_device(config.device)
     with Run(config, __file__, __doc__) as run:
         corpus = None if config.sample_only else load_corpus(config.data, config.data_dir or None)
         tokenizer = run.load_tokenizer(corpus)
         torch.manual_seed(config.seed)  # draws the initial parameters
-        model = LanguageModel(config, tokenizer.vocab_size).to(device)
-        compile_if_asked(model, config, device)
+        model = run.prepare(LanguageModel(config, tokenizer.vocab_size))  # on its device
         if config.sample_only:
-            run.load_weights(model, tokenizer)
-            print(run.readable(generate(model, config, tokenizer, device)))
+            run.print_samples(model, tokenizer, generate)
         else:
-            train(model, config, corpus, tokenizer, run, device)
-            run.finish(model, corpus, device)
+            train(model, config, corpus, tokenizer, run)
 
 
 if __name__ == "__main__":

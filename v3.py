@@ -1,123 +1,123 @@
-"""v3: scale, by a stack of blocks and what it takes to train one.
+"""v3: scale, by a stack of transformer blocks and the recipe that trains it.
 
-Depth needs care: residual-scaled initialisation, warm-up and cosine decay, gradient clipping,
-weight decay on matrices, an AdamW that forgets sooner (its betas), a head that begins as the
-embedding; dropout is off. Size needs machines: mixed precision, fused attention, data parallelism
-(`torchrun --nproc-per-node=2 v3.py`). The step to here: `diff v2.py v3.py`.
+A deeper network needs care. The recipe, as GPT-2 and GPT-3 have it: initialization scaled down with
+the depth, warm-up and cosine decay of the learning rate, gradient clipping, weight decay on the
+matrices, dropout, and an AdamW with a shorter memory of squared gradients (beta2 = 0.95). Dropout
+is off by default: at this size and with this much text nothing overfits.
 
-Expect stories that keep to their things: the second block looks up what the first has gathered.
+Expect stories that keep to their things for longer. How much of the gain comes from the depth and
+how much from the recipe, two control rows in `results/README.md` say.
+The step to here is `diff v2.py v3.py`.
 """
 
 import math
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import Literal
+
+from common.cli import parse, run_main
+from common.config import RunConfig
+from common.data import load_corpus, token_file
+from common.errors import UserError
+from common.evaluation import evaluate
+from common.training import Run
 
 import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from torch.nn.parallel import DistributedDataParallel
-from torch.utils.checkpoint import checkpoint
-
-from common.cli import parse, run_main
-from common.data import load_corpus, token_file
-from common.training.distributed import join_processes, rank, to_device, world_size
-from common.errors import UserError
-from common.evaluation.evaluate import judge
-from common.training.run import Run, compile_if_asked, pick_device
 
 
 @dataclass
-class Config:
-    data: str = "sample"  # a corpus' name, hf:OWNER/NAME, or a path: .txt .jsonl .parquet, a folder
-    data_dir: str = ""  # a folder in the hub's layout, read instead of the hub [WIKITEXT_DIR]
-    tokenizer: str = "bpe"  # bpe, char, word, gpt2, or a saved vocabulary's path
-    split_pattern: str = "gpt4"  # where BPE cuts first: whitespace, gpt2 or gpt4
-    end_of_text: bool = True  # a token <|endoftext|> after each document
-    vocab_size: int = 2048  # tokens in the vocabulary, V
-    context_length: int = 256  # tokens the model may look at, T
-    batch_size: int = 4  # sequences in a micro-batch, B
-    grad_accum: int = 1  # micro-batches a step
+class Config(RunConfig):
+    split_pattern: str = "gpt4"  # pre-tokenization by whitespace, gpt2, gpt4 or a regex
+    end_of_text: bool = True  # put a token <|endoftext|> after each document
+    vocab_size: int = 4096  # tokens in the vocabulary, V
+    context_length: int = 256  # tokens that the model can attend to, T
+    batch_size: int = 4  # sequences per micro-batch, B
+    grad_accum: int = 1  # micro-batches per step: gradient accumulation
     n_head: int = 4  # attention heads, H
     n_embd: int = 128  # width of the residual stream, C
-    n_layer: int = 2  # blocks in the stack
-    dropout: float = 0.0  # share of activations set to zero while training
-    activation_checkpointing: bool = False  # keep only blocks' inputs, compute the rest again
-    qkv_bias: bool = False  # biases for queries, keys and values, as in GPT-2
-    mimetic_start: bool = True  # begin with weights that copy what stands there
+    n_layer: int = 2  # transformer blocks in the stack
+    dropout: float = 0.0  # share of activations set to zero in training
+    qkv_bias: bool = False  # biases in the query, key and value projections, as in GPT-2
     steps: int = 2000  # updates of the parameters
-    learning_rate: float = 0.002  # AdamW's step size
-    warmup_steps: int = 100  # steps in which the learning rate rises to that
+    learning_rate: float = 0.002  # the optimizer's step size, at its peak
+    warmup_steps: int = 100  # steps in which the learning rate rises linearly to the peak
+    cosine_decay: bool = True  # then half a cosine down to a tenth of the peak; else constant
     weight_decay: float = 0.1  # of the matrices, per unit of learning rate
-    clip_norm: float = 1.0  # a longer gradient is scaled down to this
-    seed: int = 1  # of the initial parameters and of the batches
-    device: str = "auto"  # auto, cpu, cuda or mps
-    dtype: Literal["float32", "bfloat16"] = "float32"  # the numbers' type while training
-    compile: bool = False  # torch.compile the model
-    eval_every: int = 500  # steps between evaluations, each of which saves a checkpoint
-    out_dir: str = f"runs/{Path(__file__).stem}"  # where the run's files go
-    resume: bool = False  # go on from the checkpoint in out_dir
-    sample_only: bool = False  # no training: continue the prompt from the checkpoint in out_dir
-    prompt: str = "One morning"  # the text to continue
-    max_new_tokens: int = 200  # length of the continuation
-    temperature: float = 0.8  # below 1 bolder, above 1 wilder, 0 always the likeliest token
-    top_k: int = 0  # choose among the k likeliest tokens only; 0 is off
-    top_p: float = 1.0  # choose among the fewest tokens that together have this probability
+    clip_norm: float = 1.0  # a gradient with a larger norm is scaled down to this norm
+    temperature: float = 0.8  # below 1 sharper and more conservative, above 1 flatter; 0 is greedy
+    top_k: int = 0  # sample among the k most likely tokens only; 0 is off
+    top_p: float = 1.0  # nucleus: the fewest tokens whose probabilities sum to this; 1 is off
 
 
 # ---- Batches -------------------------------------------------------------------------------------
 def load_tokens(corpus, split, tokenizer):
-    """The split's tokens, mapped from disk: (N,) uint16; what is not looked at is not read."""
+    """Return the tokens of the split, memory-mapped: (N,) uint16, read from disk when indexed."""
     return token_file(corpus, split, tokenizer).memmap()
 
 
 def get_batch(tokens, config, generator):
-    """Random stretches of the tokens: inputs x (B, T), and targets y (B, T), the tokens after."""
+    """Return random windows of the tokens: inputs x (B, T), and targets y (B, T), the next ones."""
     B, T = config.batch_size, config.context_length
-    starts = torch.randint(len(tokens) - T, (B,), generator=generator)[rank() :: world_size()]
-    rows = torch.from_numpy(np.stack([tokens[i : i + T + 1] for i in starts]).astype(np.int64))
+    starts = torch.randint(len(tokens) - T, (B,), generator=generator)
+    rows = np.stack([tokens[i : i + T + 1] for i in starts])  # (B, T + 1)
+    rows = torch.from_numpy(rows.astype(np.int64))
     return rows[:, :-1], rows[:, 1:]
 
 
 # ---- Model ---------------------------------------------------------------------------------------
 def sinusoids(T, C):
-    """Waves, from one radian a token to a hundredth: (T, C) (Vaswani et al. 2017, to 1/10000)."""
+    """Sines and cosines of the position, about as large as the token embeddings: (T, C).
+
+    Sinusoidal positional encoding (Vaswani et al. 2017, section 3.5), with frequencies from 1
+    radian per position down to 1/100; the paper goes down to 1/10000, which at a context of 256
+    leaves most channels nearly constant.
+    """
     angles = torch.arange(T)[:, None] * 100 ** (-torch.arange(0, C, 2) / C)  # (T, C/2)
-    return torch.cat((angles.sin(), angles.cos()), dim=-1)[:, :C]
+    return 0.05 * torch.cat((angles.sin(), angles.cos()), dim=-1)[:, :C]
+
+
+def causal_mask(T, device):
+    """What is added to the scores (T, T): minus infinity where a key comes after its query."""
+    return torch.full((T, T), -math.inf, device=device).triu(1)
 
 
 class CausalSelfAttention(nn.Module):
-    """Each position takes a weighted mean of those up to itself (Vaswani et al. 2017)."""
+    """Multi-head self-attention in which no position sees a later one (Vaswani et al. 2017).
+
+    A position's query is compared with the keys of all positions up to itself, and the better a key
+    matches, the more of that position's value it takes. Several heads do this in parallel, each in
+    D = C/H channels of its own, because one softmax gives one weighted mean: with several, a
+    position can attend to the subject and to the previous word at the same time.
+    """
 
     def __init__(self, config):
         super().__init__()
         C, H = config.n_embd, config.n_head
         if C % H:
             raise UserError(f"--n-embd {C} does not divide into {H} heads: change it or --n-head")
-        self.n_head, self.dropout = H, config.dropout
-        self.qkv = nn.Linear(C, 3 * C, bias=config.qkv_bias)  # three maps side by side
-        self.proj = nn.Linear(C, C)
+        self.n_head = H
+        self.qkv = nn.Linear(C, 3 * C, bias=config.qkv_bias)  # query, key and value projections
+        self.proj = nn.Linear(C, C)  # mixes the heads' results
+        self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x):  # (B, T, C)
+    def attend(self, q, k, v, mask):  # (B, H, T, D) each, and (T, T)
+        # The dot product of two random vectors has a variance of D. Divided by the square root of
+        # D the scores stay near 1, where softmax neither saturates nor loses its gradient.
+        scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-2, -1)  # (B, H, T, T)
+        weights = F.softmax(scores + mask.to(q.dtype), dim=-1)  # attention weights; a row sums to 1
+        return self.dropout(weights) @ v  # (B, H, T, D)
+
+    def forward(self, x, mask):  # (B, T, C), (T, T)
         B, T, C = x.shape
-        # What do I look for, what do I offer, what do I hand over: (B, T, C) each.
-        q, k, v = self.qkv(x).split(C, dim=-1)
+        q, k, v = self.qkv(x).split(C, dim=-1)  # (B, T, C) each
         q, k, v = (z.view(B, T, self.n_head, -1).transpose(1, 2) for z in (q, k, v))  # (B, H, T, D)
-        dropout = self.dropout if self.training else 0.0
-        if q.dtype == torch.bfloat16 and x.device.type == "cpu":  # quicker there than fused
-            scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-2, -1)  # (B, H, T, T)
-            future = torch.full((T, T), -math.inf, dtype=q.dtype).triu(1)
-            weights = F.softmax(scores + future, dim=-1)  # each row sums to 1
-            y = F.dropout(weights, dropout) @ v  # (B, H, T, D)
-        else:
-            y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
-        return self.proj(y.transpose(1, 2).reshape(B, T, C))
+        y = self.attend(q, k, v, mask)  # (B, H, T, D)
+        return self.proj(y.transpose(1, 2).reshape(B, T, C))  # (B, T, C)
 
 
 class MLP(nn.Module):
-    """Two layers that work on each position by itself."""
+    """A position-wise feed-forward network: the same two layers at each position."""
 
     def __init__(self, config):
         super().__init__()
@@ -125,11 +125,16 @@ class MLP(nn.Module):
         self.down = nn.Linear(4 * config.n_embd, config.n_embd)
 
     def forward(self, x):  # (B, T, C)
-        return self.down(F.gelu(self.up(x)))
+        return self.down(F.gelu(self.up(x)))  # (B, T, 4C) in between
 
 
 class Block(nn.Module):
-    """Attention, then the MLP; each reads the normalised residual stream and adds to it."""
+    """A transformer block: attention, then the MLP.
+
+    Both read the residual stream x and add to it. The sum leaves what other layers wrote in place,
+    and carries the gradient back unchanged. LayerNorm in front of each (pre-norm) gives it inputs
+    of one scale, however large the stream has grown.
+    """
 
     def __init__(self, config):
         super().__init__()
@@ -139,72 +144,81 @@ class Block(nn.Module):
         self.mlp = MLP(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x):  # (B, T, C)
-        x = x + self.dropout(self.attention(self.norm1(x)))
+    def forward(self, x, mask):  # (B, T, C), (T, T)
+        x = x + self.dropout(self.attention(self.norm1(x), mask))
         return x + self.dropout(self.mlp(self.norm2(x)))
 
 
 class LanguageModel(nn.Module):
-    """Embeddings in, transformer blocks between, and a head that scores every token."""
+    """Token and positional embeddings, a stack of blocks, and an output head: V logits."""
 
     def __init__(self, config, vocab_size):
         super().__init__()
         self.token_embedding = nn.Embedding(vocab_size, config.n_embd)
         self.position_embedding = nn.Embedding(config.context_length, config.n_embd)
         self.dropout = nn.Dropout(config.dropout)
-        self.checkpointing = config.activation_checkpointing
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.norm = nn.LayerNorm(config.n_embd)
-        self.head = nn.Linear(config.n_embd, vocab_size, bias=False)
+        self.head = nn.Linear(config.n_embd, vocab_size, bias=False)  # the output head
         for name, parameter in self.named_parameters():
-            if parameter.dim() == 2:  # small: every token about equally likely, the loss near ln V
+            if parameter.dim() == 2:  # small: all tokens nearly equally likely, the loss near ln V
                 nn.init.normal_(parameter, std=0.05)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
-            if name.endswith(("proj.weight", "down.weight")):  # what the 2 * n_layer sums add up
-                nn.init.normal_(parameter, std=0.05 / math.sqrt(2 * config.n_layer))
-        if config.mimetic_start:  # a token is likely where its embedding has been handed on
-            self.head.weight.data.copy_(self.token_embedding.weight)
-        # The same distance looks the same everywhere from the start: from noise, that takes long.
-        self.position_embedding.weight.data = 0.05 * sinusoids(config.context_length, config.n_embd)
+            if name.endswith(("proj.weight", "down.weight")):  # 2 * n_layer of them add to the
+                std = 0.05 / math.sqrt(2 * config.n_layer)  # residual stream: keep its scale
+                nn.init.normal_(parameter, std=std)
+        # Between two sinusoids the dot product depends on the distance alone, so attention can use
+        # distances from the first step on. Random embeddings would have to learn them one by one.
+        self.position_embedding.weight.data = sinusoids(config.context_length, config.n_embd)
 
-    def forward(self, idx):  # (B, T) token ids
-        x = self.token_embedding(idx)  # (B, T, C)
-        x = x + self.position_embedding(torch.arange(idx.shape[-1], device=idx.device))
-        x = self.dropout(x)
+    def forward(self, idx, last_only=False):  # (B, T) token ids
+        T = idx.shape[-1]
+        positions = torch.arange(T, device=idx.device)
+        x = self.token_embedding(idx) + self.position_embedding(positions)  # (B, T, C)
+        x, mask = self.dropout(x), causal_mask(T, idx.device)
         for block in self.blocks:
-            if self.checkpointing and self.training:  # less memory, a third more work
-                block = partial(checkpoint, block, use_reentrant=False)
-            x = block(x)
+            x = block(x, mask)
+        if last_only:  # sampling needs the logits of the last position alone
+            x = x[:, -1:]
         return self.head(self.norm(x))  # (B, T, V) logits
 
 
 # ---- Sampling ------------------------------------------------------------------------------------
-def choose(logits, config, generator):
-    """Draw one token id from the logits (V,)."""
+def sample_next_token(logits, config, generator):
+    """Draw one token id from the logits (V,), after temperature, top-k and top-p."""
     if config.temperature == 0:
-        return logits.argmax()
-    probs, order = F.softmax(logits / config.temperature, dim=-1).sort(descending=True)
+        return logits.argmax()  # greedy decoding: the most likely token
+    logits = logits / config.temperature
     if config.top_k:
-        probs[config.top_k :] = 0
-    probs[probs.cumsum(0) - probs >= config.top_p * probs.sum()] = 0  # those before reach top_p
-    return order[torch.multinomial(probs, 1, generator=generator)[0]]
+        kth = logits.topk(min(config.top_k, len(logits))).values[-1]
+        logits = logits.masked_fill(logits < kth, -torch.inf)
+    probs = F.softmax(logits, dim=-1)
+    if config.top_p < 1:  # nucleus sampling (Holtzman et al. 2020)
+        sorted_probs, order = probs.sort(descending=True)
+        before = sorted_probs.cumsum(0) - sorted_probs  # of the tokens that are more likely
+        probs[order[1:][before[1:] >= config.top_p]] = 0  # the most likely token always stays
+    return torch.multinomial(probs, 1, generator=generator)[0]
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def generate(model, config, tokenizer, device):
-    """The prompt, continued token by token, as text. The same seed draws the same."""
+    """Continue the prompt token by token and return the decoded text. A seed gives one text."""
     generator = torch.Generator().manual_seed(config.seed)
-    idx = torch.tensor(tokenizer.encode(config.prompt), device=device)  # (T,)
+    ids = tokenizer.encode(config.prompt)
+    window = torch.tensor(ids, device=device)  # (T,): the tokens that the model reads
     model.eval()
     for _ in range(config.max_new_tokens):
-        logits = model(idx[None, -config.context_length :])[0, -1]  # (V,): the last position's
-        token = choose(logits.float().cpu(), config, generator)
+        if len(window) > config.context_length:  # full: continue from its last half
+            window = window[-max(1, config.context_length // 2) :]
+        logits = model(window[None], last_only=True)[0, -1]  # (V,)
+        token = sample_next_token(logits.float().cpu(), config, generator)
         if token == tokenizer.end_of_text:
             break
-        idx = torch.cat((idx, token[None].to(device)))
+        ids.append(token.item())
+        window = torch.cat((window, token[None].to(device)))
     model.train()
-    return tokenizer.decode(idx.tolist())
+    return tokenizer.decode(ids)
 
 
 # ---- Training ------------------------------------------------------------------------------------
@@ -212,65 +226,64 @@ def learning_rate(step, config):
     """A linear warm-up, then half a cosine from the peak down to a tenth of it."""
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
+    if not config.cosine_decay:
+        return config.learning_rate
     progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
     return config.learning_rate * (0.55 + 0.45 * math.cos(math.pi * progress))
 
 
-def train(model, config, corpus, tokenizer, run, device):
+def train(model, config, corpus, tokenizer, run):
     tokens = load_tokens(corpus, "train", tokenizer)
     val_tokens = load_tokens(corpus, "validation", tokenizer)
     matrices = [p for p in model.parameters() if p.dim() == 2]
-    others = [p for p in model.parameters() if p.dim() < 2]
+    vectors = [p for p in model.parameters() if p.dim() < 2]  # biases and LayerNorms: no decay
     groups = [
         {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {"params": vectors, "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), fused=True)
-    parallel = DistributedDataParallel(model) if world_size() > 1 else model  # averages gradients
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.dtype == "bfloat16")
     generator = torch.Generator().manual_seed(config.seed)  # draws the batches and nothing else
-    state = {"model": model, "optimizer": optimizer, "batches": generator}
-    step = run.start(tokens, tokenizer, state)
-    run.describe(model)
-    while True:
-        if run.due(step):  # before the first step, every eval_every steps and after the last
-            scores = judge(model, val_tokens, config.context_length, corpus)
-            run.record(step, scores, generate(model, config, tokenizer, device))
-        if run.done(step, state):  # saves where it has just evaluated, and on Ctrl-C
+    run.start(tokens, val_tokens, optimizer, generator)
+    for step in range(run.first_step, config.steps + 1):
+        if step in run.evaluation_steps:
+            scores = evaluate(model, val_tokens, config.context_length, corpus, limit=run.val_limit)
+            run.log_evaluation(step, scores, generate(model, config, tokenizer, run.device))
+            run.save_checkpoint(step)
+        if run.interrupted:  # by Ctrl-C, say
+            run.save_and_exit(step)
+        if step == config.steps:
             break
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, config)
         optimizer.zero_grad()
-        for _ in range(config.grad_accum):  # each piece's activations are freed before the next
-            x, y = get_batch(tokens, config, generator)
-            x, y = to_device(x, y, device)  # on a GPU while it still works on the last
-            with autocast:
-                logits = parallel(x)
-                loss = F.cross_entropy(logits.flatten(0, -2), y.flatten())
-            (loss / config.grad_accum).backward()  # gradients add up: the mean over the pieces
-            run.count(loss, y.numel())
-            del logits, loss  # a batch's logits are large: free for the update and the next batch
+        step_loss = 0.0
+        for _ in range(config.grad_accum):
+            x, y = run.to_device(*get_batch(tokens, config, generator))
+            logits = model(x)  # (B, T, V)
+            loss = F.cross_entropy(logits.flatten(0, -2), y.flatten()) / config.grad_accum
+            loss.backward()  # adds to the gradients: in all that of the mean over the micro-batches
+            step_loss = step_loss + loss.detach()
+            del logits, loss  # the largest tensors: free them before the next micro-batch
+        run.average_gradients(model)  # over the processes, where there are several
         nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
         optimizer.step()
-        step += 1
+        run.log_step(step_loss, y.numel() * config.grad_accum)
+    scores = evaluate(model, val_tokens, config.context_length, corpus, limit=run.final_limit)
+    run.finish(scores)
 
 
 # ---- Command line --------------------------------------------------------------------------------
 def main():
     config = parse(Config, __doc__)
-    device = join_processes(pick_device(config.device), config)
     with Run(config, __file__, __doc__) as run:
         corpus = None if config.sample_only else load_corpus(config.data, config.data_dir or None)
         tokenizer = run.load_tokenizer(corpus)
         torch.manual_seed(config.seed)  # draws the initial parameters
-        model = LanguageModel(config, tokenizer.vocab_size).to(device)
-        compile_if_asked(model, config, device)
+        model = run.prepare(LanguageModel(config, tokenizer.vocab_size))  # on its device
         if config.sample_only:
-            run.load_weights(model, tokenizer)
-            print(run.readable(generate(model, config, tokenizer, device)))
+            run.print_samples(model, tokenizer, generate)
         else:
-            train(model, config, corpus, tokenizer, run, device)
-            run.finish(model, corpus, device)
+            train(model, config, corpus, tokenizer, run)
 
 
 if __name__ == "__main__":

@@ -1,162 +1,155 @@
-"""Claims: the world's own stories make none that is false; what is broken on purpose is found."""
+"""Claims: the world's own stories make no false one, planted slips are found, shares are right."""
 
-import json
 import random
 import re
 
+import msgspec
 import pytest
 from lineage import edit_json, finished_run
 
-from data import claims
-from data.claims import KINDS, Reader, score
-from common.cli import run_main
 from common.errors import UserError
-
-world = claims.world
-
-
-def told(seed, n, **more):
-    rng = random.Random(seed)
-    return [world.tell_story(rng, **more).text for _ in range(n)]
-
+from data import world
+from data.reader import KINDS, Reader
+from results import claims
 
 STORY = """One morning in spring, the sun shone on the wet roofs. At the mill stood Mira the \
 doctor, who was holding a plain red doll. Tom the smith was at the inn with his big iron key.
 Before long, Mira wanted Tom's big iron key, because she had lost her own. So Mira went to the \
 inn. She asked Tom for the big iron key. With a smile Tom handed the big iron key to Mira. \
 Now Mira had the big iron key at the inn.
-At last Tom hid the big iron key in a new tin box under the stairs, for a joke.
+At last Mira hid the big iron key in a new tin box under the stairs, for a joke.
 When evening came, Mira was at the inn with the plain red doll. Tom was at the inn and had nothing.
 Question: Who had the plain red doll? Answer: Mira."""
 
 
-def false_in(text):
+def stories(seed, n, **more):
+    rng = random.Random(seed)
+    return [world.tell_story(rng, **more).text for _ in range(n)]
+
+
+def false_claims(text):
     return [(kind, sentence) for kind, true, sentence in Reader().story(text).claims if not true]
 
 
+# ---- the reader ----
+
+
 @pytest.mark.parametrize("recaps", [False, True])
-def test_the_world_s_own_stories_are_read_whole_and_claim_nothing_false(recaps):
-    found = score(told(3, 1200, recaps=recaps))
+def test_the_worlds_own_stories_are_read_completely_and_have_no_slip(recaps):
+    found = claims.check(stories(3, 600, recaps=recaps), version="", seed=0, temperature=0)
+    assert found.without_slip == (600, 600)
+    assert found.unread[0] == 0 and found.unread[1] > 4000
     for kind in KINDS:
-        true, claimed = found[kind]
-        assert true == claimed > 300, kind
-    unread, sentences = found["unread"]
-    assert unread == 0 and sentences > 8000
+        true, claimed = found.true[kind]
+        assert true == claimed > 150, kind
 
 
-def test_every_event_of_the_world_is_met_in_its_stories():
+def test_every_event_of_the_world_is_recognized():
     met = set()
 
-    class Noting(Reader):
+    class Recorder(Reader):
         def take(self, event, match, slots):
             met.add(event)
             super().take(event, match, slots)
 
-    for text in told(4, 6000):
-        Noting().story(text)
-    events = {event for event in world.SENTENCES if not event.startswith("question")}
-    assert events == met
+    for text in stories(4, 2000):
+        Recorder().story(text)
+    assert met == {event for event in world.SENTENCES if not event.startswith("question")}
 
 
-def test_a_story_by_hand():
-    """One thing in it is false: Tom hides what he has just given away."""
-    assert false_in(STORY) == [
-        ("holders", "Tom hid the big iron key in a new tin box under the stairs, for a joke.")
-    ]
-    assert Reader().story(STORY).unread == 0
-
-
-@pytest.mark.parametrize("right, wrong, kind", [
-    ("Tom the smith was at the inn", "Mira the smith was at the inn", "names"),
-    ("So Mira went", "So Anna went", "names"),
-    ("handed the big iron key to Mira", "handed the big iron key to Tom", "names"),
-    ("wanted Tom's big iron key", "wanted Tom's big tin key", "things"),
-    ("wanted Tom's big iron key", "wanted Tom's big iron bell", "things"),
-    ("wanted Tom's big iron key", "wanted Mira's big iron key", "owners"),
-    ("With a smile Tom handed the big iron key to Mira", "With a smile Mira handed the big iron"
-     " key to Tom", "holders"),
-    ("Now Mira had", "Now Tom had", "holders"),
-    ("Tom was at the inn and had nothing", "Tom was at the inn and had the plain red doll",
-     "holders"),
-    ("So Mira went to the inn", "So Mira went to the mill", "places"),
-    ("Mira was at the inn with", "Mira was at the mill with", "places"),
-])  # fmt: skip
-def test_a_false_claim_is_found_and_has_its_kind(right, wrong, kind):
-    assert STORY.count(right) == 1
-    before, after = false_in(STORY), false_in(STORY.replace(right, wrong))
-    new = [each for each in after if each not in before]
-    assert kind in [each for each, _ in new]
+@pytest.mark.parametrize(
+    "right, wrong, kind",
+    [
+        ("Tom the smith was at the inn", "Mira the smith was at the inn", "names"),
+        ("So Mira went", "So Anna went", "names"),
+        ("handed the big iron key to Mira", "handed the big iron key to Tom", "names"),
+        ("wanted Tom's big iron key", "wanted Tom's big tin key", "things"),
+        ("wanted Tom's big iron key", "wanted Tom's big iron bell", "things"),
+        ("wanted Tom's big iron key", "wanted Mira's big iron key", "owners"),
+        ("smile Tom handed the big iron key to Mira", "smile Mira handed it to Tom", "holders"),
+        ("At last Mira hid", "At last Tom hid", "holders"),
+        ("Now Mira had", "Now Tom had", "holders"),
+        (
+            "Tom was at the inn and had nothing",
+            "Tom sat at the inn beside the plain red doll",
+            "holders",
+        ),
+        ("So Mira went to the inn", "So Mira went to the mill", "places"),
+        ("Mira was at the inn with", "Mira was at the mill with", "places"),
+    ],
+)
+def test_a_planted_slip_is_found_and_has_its_kind(right, wrong, kind):
+    assert STORY.count(right) == 1 and false_claims(STORY) == []
+    reader = Reader().story(STORY.replace(right, wrong))
+    assert kind in [each for each, true, _ in reader.claims if not true]
+    assert not claims.has_no_slip(reader) and claims.has_no_slip(Reader().story(STORY))
 
 
 def test_a_slip_that_the_story_keeps_to_counts_once():
-    """Mira has the doll, in the story; here Tom has it for a while, and it is at the mill."""
+    """Mira has the red doll at the inn; here Tom has it for a while, at the mill."""
     slip = "As for the plain {} doll, Tom still had it at the mill."
     for look, kinds in (("red", ["holders", "places"]), ("blue", ["things", "holders", "places"])):
-        for times in (1, 2, 3):
+        for times in (1, 3):
             said = " ".join([slip.format(look)] * times)
-            false = false_in(STORY.replace("Now Mira had the big iron key at the inn.", said))
-            assert [kind for kind, sentence in false if "As for" in sentence] == kinds
+            text = STORY.replace("Now Mira had the big iron key at the inn.", said)
+            assert [kind for kind, sentence in false_claims(text) if "As for" in sentence] == kinds
 
 
-def test_a_place_is_that_of_the_holder_who_is_named():
-    text = STORY.replace("Now Mira had the big iron key at the inn.", "As for the plain red doll,"
-                         " Tom still had it at the mill.")  # fmt: skip
-    kinds = [kind for kind, sentence in false_in(text) if "As for" in sentence]
-    assert kinds == ["holders", "places"]  # Tom is at the inn, Mira has it
-
-
-def test_names_put_in_each_other_s_place_are_noticed_in_real_stories():
-    """Two names change places in one sentence of a story: most often something gets false."""
-    noticed, n, rng = 0, 0, random.Random(5)
-    for text in told(6, 100):
-        lines = text.split("\nQuestion:")[0].split("\n")
-        row = rng.randrange(1, len(lines))
-        names = list(dict.fromkeys(re.findall(rf"\b(?:{claims._any(world.WOMEN + world.MEN)})\b",
-                                              lines[row])))  # fmt: skip
-        if len(names) == 2:
-            a, b = names
-            lines[row] = lines[row].replace(a, "#").replace(b, a).replace("#", b)
-            n, noticed = n + 1, noticed + bool(false_in("\n".join(lines)))
-    assert n > 40 and noticed > 0.8 * n
-
-
-def test_noise_is_unread():
-    found = score(["One day of. Answer: fl. The pl the at with. Tom. Leo the whe."])
-    assert found["unread"] == (4, 4) and found["names"] == (0, 0)
-    assert score([]) == {**{kind: (0, 0) for kind in KINDS}, "unread": (0, 0)}
-    head, rows = claims.table_rows({"a": [score(told(8, 10))], "none": [score([])]})
-    assert len(head) == len(rows[0]) == len(rows[1])
-    assert [cell.split(" of")[0] for cell in rows[0][1:]] == ["100 %"] * 6 + ["0 %"]
-    assert rows[1][1:] == ["–"] * 7
-
-
-def test_seeds_are_shares_with_their_spread():
-    one = {**{kind: (0, 0) for kind in KINDS}, "holders": (1, 2), "unread": (0, 4)}
-    two = {**one, "holders": (8, 8), "names": (1, 2)}
-    _, (row,) = claims.table_rows({"a": [one, two]})
-    assert row == ["a", "70 % ± 28 of 12", "50 % of 2", "–", "–", "75 % ± 35 of 10", "–",
-                   "0 % ± 0 of 8"]  # fmt: skip
-
-
-def test_the_command(tmp_path, capsys, monkeypatch):
-    folder = finished_run("v3", tmp_path / "v3", context_length=64)
-    with pytest.raises(UserError, match="was trained on"):
-        claims.hold((str(folder),), stories=1)
-    edit_json(folder / "config.json", config={"data": "sample"})
-    claims.hold((str(folder),), stories=2)
-    assert re.search(r"^\| v3 +\| – ", capsys.readouterr().out, re.M)
-    left = json.loads((folder / "claims.json").read_text(encoding="utf-8"))
-    assert left["stories"] == 2 and left["found"]["names"] == [0, 0]
-    monkeypatch.setattr("sys.argv", ["claims.py"])
-    with pytest.raises(SystemExit) as stop:
-        run_main(lambda: claims.run_command(claims.hold, claims.__doc__))
-    assert stop.value.code == 2 and "give the folder of a run" in capsys.readouterr().err
-
-
-def test_a_box_of_which_only_its_spot_was_told_may_be_used():
-    """Models name boxes that nobody has introduced."""
+def test_a_box_that_nobody_introduced_may_be_used():
     text = """One day it rained. At the mill stood Mira the doctor, who was holding a plain red \
 doll.
 Then Mira remembered the plain red doll in the new tin box under the stairs.
 At last Mira hid the plain red doll in the new tin box under the stairs, for a joke."""
-    assert [kind for kind, _ in false_in(text)] == ["holders", "places", "holders", "places"]
+    assert [kind for kind, _ in false_claims(text)] == ["holders", "places", "holders", "places"]
+
+
+def test_noise_is_unread_and_a_story_that_claims_nothing_is_not_without_a_slip():
+    noise = "One day of. Answer: fl. The pl the at with. Tom. Leo the whe."
+    found = claims.check([noise, "One day. "], version="", seed=0, temperature=0)
+    assert found.unread == (4, 4) and found.without_slip == (0, 2)
+    assert set(found.true.values()) == {(0, 0)}
+
+
+# ---- the table ----
+
+
+def made(slips, true=60, version="v9"):
+    kinds = {**dict.fromkeys(KINDS, (true, 100)), "owners": (0, 2)}
+    found = claims.Claims(version, 1, 0.8, (slips, 20), (1, 100), kinds)
+    return msgspec.to_builtins(found)
+
+
+def test_rows_use_the_same_seeds_and_have_intervals_by_hand():
+    head, (v3, v4, longer) = claims.table(
+        {
+            "v3": [made(4), made(6), made(8), made(20)],
+            "v4": [made(10), made(12), made(17)],
+            "long": [made(10)],
+        }
+    )
+    assert head[:3] == ["stories of (seeds)", "without a slip", "Δ to the row above"]
+    assert "owners" not in head and len(head) == len(v3) == len(longer)
+    # t of two degrees of freedom is 4.303: 30 ± 4.303 × 10 / √3, 65 ± 4.303 × 18.03 / √3;
+    # the differences are 30, 30 and 45: 35 ± 4.303 × 8.66 / √3.
+    assert v3[:3] == ["v3 (3)", "30 % [5, 55]", ""]
+    assert v4[:3] == ["v4 (3)", "65 % [20, 100]", "+35 [+13, +57]"]
+    # Wilson's interval of 10 of 20 by hand: (10 + 1.92) / 23.84 ± 1.96 / 23.84 √(5 + 0.96)
+    assert longer[:3] == ["long (1)", "50 % [30, 70]", ""]
+    assert claims.cell([(0, 9), (3, 9)], fewest=50) == "–"
+    assert v3[3] == "60 % [60, 60]" and longer[4] == "60 % [50, 69]" and longer[-1] == "1 % [0, 5]"
+
+
+# ---- the command ----
+
+
+def test_the_command_writes_claims_json_and_refuses_runs_on_other_texts(tmp_path, capsys):
+    folder = finished_run("v3", tmp_path / "v3", context_length=64)
+    with pytest.raises(UserError, match="was trained on"):
+        claims.claims((str(folder),), stories=1)
+    edit_json(folder / "config.json", config={"data": "sample"})
+    claims.claims((str(folder),), stories=2, seed=5)
+    assert re.search(r"^\| v3 \(1\) +\| 0 % ", capsys.readouterr().out, re.M)
+    saved = msgspec.json.decode((folder / "claims.json").read_bytes(), type=claims.Claims)
+    assert (saved.version, saved.seed, saved.without_slip) == ("v3", 5, (0, 2))
+    with pytest.raises(UserError, match="at least 1"):
+        claims.claims((str(folder),), stories=0)

@@ -18,8 +18,10 @@ def cache_folder(cache_dir=None) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make the cache folder {folder}: {error.strerror}; "
-                        "set LINEAGE_CACHE to a folder that can be written") from None
+        raise UserError(
+            f"cannot make the cache folder {folder}: {error.strerror}; "
+            "set LINEAGE_CACHE to a folder that can be written"
+        ) from None
     return folder
 
 
@@ -44,8 +46,10 @@ def locked(path, progress=True):
                 print(f"waiting for another process to finish {Path(path).name}", file=sys.stderr)
             lock.acquire()
     except OSError as error:
-        raise UserError(f"cannot write in {Path(path).parent}: {error.strerror or error}; "
-                        "set LINEAGE_CACHE to a folder that can be written") from None
+        raise UserError(
+            f"cannot write in {Path(path).parent}: {error.strerror or error}; "
+            "set LINEAGE_CACHE to a folder that can be written"
+        ) from None
     try:
         yield
     finally:
@@ -56,5 +60,12 @@ def progress_bar(title, total=None, progress=True):
     """A bar in bytes on stderr, after a moment, and only where a person watches."""
     from tqdm import tqdm
 
-    return tqdm(desc=title, total=total, unit="B", unit_scale=True, delay=1,
-                leave=False, disable=None if progress else True)
+    return tqdm(
+        desc=title,
+        total=total,
+        unit="B",
+        unit_scale=True,
+        delay=1,
+        leave=False,
+        disable=None if progress else True,
+    )

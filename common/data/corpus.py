@@ -36,13 +36,13 @@ class Corpus:
     """A text in three splits. The pieces of a split, put together, are exactly its text."""
 
     name: str
-    documents: bool              # True: each piece is a document, to be followed by <|endoftext|>
+    documents: bool  # True: each piece is a document, to be followed by <|endoftext|>
     read: Callable[[str], Iterator[str]] = field(repr=False)  # split -> a fresh iterator
-    note: str = ""               # one line for people: where the splits came from, say
-    floor: dict | None = None    # split -> entropy of the source in bits per byte, where known
+    note: str = ""  # one line for people: where the splits came from, say
+    floor: dict | None = None  # split -> entropy of the source in bits per byte, where known
     readable: Callable[[str], str] = field(default=lambda text: text, repr=False)
-    counts_words: bool = False   # True where word perplexity is defined
-    memo: str = ""               # names the content without reading it; "" where nothing does
+    counts_words: bool = False  # True where word perplexity is defined
+    memo: str = ""  # names the content without reading it; "" where nothing does
     cache_dir: str | os.PathLike | None = None
 
     def __post_init__(self):
@@ -107,8 +107,12 @@ class Corpus:
                     if self.counts_words:
                         n_words += len(piece.split()) + piece.count("\n")
                     bar.update(len(data))
-                facts[split] = {"bytes": n_bytes, "words": n_words if self.counts_words else None,
-                                "sha256": digest.hexdigest(), "borders": borders.hexdigest()}
+                facts[split] = {
+                    "bytes": n_bytes,
+                    "words": n_words if self.counts_words else None,
+                    "sha256": digest.hexdigest(),
+                    "borders": borders.hexdigest(),
+                }
         facts["sha256"] = whole.hexdigest()
         return facts
 
@@ -123,8 +127,10 @@ def load_corpus(name, data_dir=None, cache_dir=None) -> Corpus:
     """
     name = str(name)
     if data_dir is not None and (name in ("sample", "copy") or find_text(name)):
-        raise UserError(f"--data-dir is read for WikiText and hf:OWNER/NAME only, not for {name}: "
-                        "leave it out, or give the folder itself as --data")
+        raise UserError(
+            f"--data-dir is read for WikiText and hf:OWNER/NAME only, not for {name}: "
+            "leave it out, or give the folder itself as --data"
+        )
     if name in CORPORA:
         corpus = CORPORA[name](name, data_dir)
     elif name.startswith("hf:"):
@@ -134,8 +140,10 @@ def load_corpus(name, data_dir=None, cache_dir=None) -> Corpus:
     corpus.cache_dir = cache_dir
     for split in SPLITS:
         if next((piece for piece in corpus.pieces(split) if piece), None) is None:
-            raise UserError(f"{corpus.name}: there is no text in the {split} split; "
-                            "three splits are needed, so use a longer text")
+            raise UserError(
+                f"{corpus.name}: there is no text in the {split} split; "
+                "three splits are needed, so use a longer text"
+            )
     return corpus
 
 
@@ -150,22 +158,27 @@ def _sample(name, data_dir, folder=REPOSITORY / "data") -> Corpus:
         text = (folder / "input.txt").read_bytes()
         splits = {split: info["splits"][split] for split in SPLITS}
         floor = {split: float(splits[split]["floor_bits_per_byte"]) for split in SPLITS}
-        parts = {split: text[int(part["offset"]):int(part["offset"]) + int(part["bytes"])]
-                 for split, part in splits.items()}
+        parts = {
+            split: text[int(part["offset"]) : int(part["offset"]) + int(part["bytes"])]
+            for split, part in splits.items()
+        }
     except OSError as error:
-        raise UserError(f"cannot read the sample corpus, {error.filename}: "
-                        f"{error.strerror}; {remake}") from None
+        raise UserError(
+            f"cannot read the sample corpus, {error.filename}: {error.strerror}; {remake}"
+        ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder / 'input.json'} is damaged ({error!r}); {remake}") from None
     for split in SPLITS:
         if hashlib.sha256(parts[split]).hexdigest() != splits[split]["sha256"]:
-            raise UserError(f"{folder / 'input.txt'}: the {split} split is not the text that "
-                            f"input.json describes (edited, or line ends converted?); {remake}")
+            raise UserError(
+                f"{folder / 'input.txt'}: the {split} split is not the text that "
+                f"input.json describes (edited, or line ends converted?); {remake}"
+            )
 
     def read(split):
         text, start = parts[split].decode("utf-8"), 0
         while start < len(text):
-            end = text.find("\n\n", start)       # a story owns the blank line after it
+            end = text.find("\n\n", start)  # a story owns the blank line after it
             end = len(text) if end < 0 else end + 2
             yield text[start:end]
             start = end
@@ -183,7 +196,7 @@ def _copying_task(name, data_dir) -> Corpus:
     sizes = {"train": 1_000_000, "validation": 50_000, "test": 50_000}
     texts, floor = {}, {}
     for seed, split in enumerate(SPLITS):
-        draw = random.Random(seed).random    # of all of `random`, only this stream is promised
+        draw = random.Random(seed).random  # of all of `random`, only this stream is promised
         lines, n_bytes, bits = [], 0, 0.0
         while n_bytes < sizes[split]:
             length = shortest + int(draw() * (longest - shortest + 1))
@@ -195,10 +208,15 @@ def _copying_task(name, data_dir) -> Corpus:
 
     def read(split):
         for first in range(0, len(texts[split]), ROWS):
-            yield "".join(texts[split][first:first + ROWS])
+            yield "".join(texts[split][first : first + ROWS])
 
-    return Corpus(name, documents=False, read=read, floor=floor,
-                  note="the copying task; --tokenizer char shows it best")
+    return Corpus(
+        name,
+        documents=False,
+        read=read,
+        floor=floor,
+        note="the copying task; --tokenizer char shows it best",
+    )
 
 
 # --------------------------------------------------------------------- WikiText and the hub
@@ -218,15 +236,23 @@ def _wikitext(name, data_dir) -> Corpus:
     splits = load_dataset("Salesforce/wikitext", config, data_dir)
     for split in SPLITS:
         if split not in splits or "text" not in splits[split].column_names:
-            raise UserError(f"{name}: the {split} split or its text column is missing; "
-                            "use a complete copy of Salesforce/wikitext")
+            raise UserError(
+                f"{name}: the {split} split or its text column is missing; "
+                "use a complete copy of Salesforce/wikitext"
+            )
 
     def read(split):
         rows = splits[split]
         return articles(row if row else " \n" for row in _rows(rows, 0, len(rows), "text"))
 
-    return Corpus(name, documents=True, read=read, readable=detokenize, counts_words=True,
-                  memo="wikitext " + " ".join(splits[split]._fingerprint for split in SPLITS))
+    return Corpus(
+        name,
+        documents=True,
+        read=read,
+        readable=detokenize,
+        counts_words=True,
+        memo="wikitext " + " ".join(splits[split]._fingerprint for split in SPLITS),
+    )
 
 
 def articles(lines) -> Iterator[str]:
@@ -234,7 +260,7 @@ def articles(lines) -> Iterator[str]:
 
     The blank lines matter: a table's legend may look like a title, but stands between others.
     """
-    article, blank, title = [], False, False    # of the last two lines: is it blank, a title?
+    article, blank, title = [], False, False  # of the last two lines: is it blank, a title?
     for line in lines:
         if title and not line.strip() and len(article) > 2:
             yield "".join(article[:-2])
@@ -248,14 +274,16 @@ def articles(lines) -> Iterator[str]:
 
 def _hub_corpus(name, data_dir) -> Corpus:
     """hf:OWNER/NAME[:CONFIG][:COLUMN], any dataset on the hub that has a column of text."""
-    repository, *rest = name[len("hf:"):].split(":")
+    repository, *rest = name[len("hf:") :].split(":")
     parts = [*repository.split("/"), *rest]  # a path upwards would leave the hub's or data_dir
     escapes = any(part in (".", "..") or re.search(r"[/\\]", part) for part in parts)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository) or len(rest) > 2 or escapes:
-        raise UserError(f"{name!r} is not hf:OWNER/NAME[:CONFIG][:COLUMN], "
-                        "for instance hf:roneneldan/TinyStories")
+        raise UserError(
+            f"{name!r} is not hf:OWNER/NAME[:CONFIG][:COLUMN], "
+            "for instance hf:roneneldan/TinyStories"
+        )
     config, column = (rest + ["", ""])[:2]
-    if config and not column:   # one word behind the name may be either
+    if config and not column:  # one word behind the name may be either
         if not has_config(repository, config, data_dir):
             config, column = "", config
     splits = load_dataset(repository, config or None, data_dir)
@@ -266,8 +294,14 @@ def _hub_corpus(name, data_dir) -> Corpus:
         found = {"train": next(iter(splits))}
     tables = {split: splits[key] for split, key in found.items()}
     features = tables["train"].features
-    column = text_column({key: getattr(kind, "dtype", "") in ("string", "large_string")
-                           for key, kind in features.items()}, column, name)
+    column = text_column(
+        {
+            key: getattr(kind, "dtype", "") in ("string", "large_string")
+            for key, kind in features.items()
+        },
+        column,
+        name,
+    )
     if any(column not in table.column_names for table in tables.values()):
         raise UserError(f"{name}: not every split has the column {column!r}")
     sizes = {split: len(table) for split, table in tables.items()}
@@ -278,8 +312,9 @@ def _hub_corpus(name, data_dir) -> Corpus:
         return (text for text in _rows(tables[source], start, end, column) if text)
 
     prints = " ".join(tables[split]._fingerprint for split in sorted(tables))
-    return Corpus(name, documents=True, read=read, note=note,
-                  memo=f"hub {prints} {column} {ranges}")
+    return Corpus(
+        name, documents=True, read=read, note=note, memo=f"hub {prints} {column} {ranges}"
+    )
 
 
 def _cut_rows(sizes, name):
@@ -291,8 +326,7 @@ def _cut_rows(sizes, name):
     missing = [split for split in SPLITS if split not in sizes]
     end, share = sizes["train"], max(1, round(sizes["train"] * 0.05))
     if end <= len(missing):
-        raise UserError(f"{name}: {end} documents are too few to cut "
-                        f"{' and '.join(missing)} from")
+        raise UserError(f"{name}: {end} documents are too few to cut {' and '.join(missing)} from")
     for split in reversed(missing):
         ranges[split] = ("train", end - share, end)
         end -= share
@@ -307,7 +341,7 @@ def _rows(table, start, end, column) -> Iterator[str]:
     """One column of rows start to end; None where a row has no text."""
     table = table.select_columns([column])
     for first in range(start, end, ROWS):
-        yield from table[first:min(first + ROWS, end)][column]
+        yield from table[first : min(first + ROWS, end)][column]
 
 
 def _own_text(name) -> Corpus:
@@ -319,8 +353,10 @@ def _own_text(name) -> Corpus:
         raise UserError(f"no such file or folder: {name}")
     near = difflib.get_close_matches(name, CORPORA, n=1)
     guess = f"did you mean {near[0]}? Known are" if near else "known are"
-    raise UserError(f"unknown corpus {name!r}: {guess} {', '.join(CORPORA)}, "
-                    "hf:OWNER/NAME, and paths of text files")
+    raise UserError(
+        f"unknown corpus {name!r}: {guess} {', '.join(CORPORA)}, "
+        "hf:OWNER/NAME, and paths of text files"
+    )
 
 
 CORPORA = {
@@ -382,8 +418,10 @@ def _encode(corpus, split, tokenizer, path, progress):
             yield piece
             bar.update(len(piece.encode("utf-8")))
 
-    with (atomic_write(path) as stream,
-          progress_bar(f"encoding {corpus.name} {split}", corpus.n_bytes[split], progress) as bar):
+    with (
+        atomic_write(path) as stream,
+        progress_bar(f"encoding {corpus.name} {split}", corpus.n_bytes[split], progress) as bar,
+    ):
         several = corpus.n_bytes[split] > SEVERAL_FROM
         processes = os.cpu_count() if several else 1
         for ids in tokenizer.encode_stream(pieces(), processes, end_of_text=corpus.documents):
@@ -393,8 +431,12 @@ def _encode(corpus, split, tokenizer, path, progress):
             n_tokens += len(data) // dtype.itemsize
     # The description comes last: without it, or where it does not fit, there is no file.
     about = {
-        "format": 1, "n_tokens": n_tokens, "dtype": dtype.str, "crc32": crc,
-        "corpus": corpus.name, "split": split,
+        "format": 1,
+        "n_tokens": n_tokens,
+        "dtype": dtype.str,
+        "crc32": crc,
+        "corpus": corpus.name,
+        "split": split,
         "tokenizer": {"kind": tokenizer.kind, "sha256": tokenizer.sha256},
     }
     write_json(path.with_suffix(".json"), about)
@@ -434,7 +476,7 @@ def _detokenize_line(line):
     if heading:
         marks = "=" * heading[1].count("=")
         return f"{marks} {_detokenize_line(heading[2])} {'=' * heading[3].count('=')}"
-    line = re.sub(r" @([-,.])@(?: |$)", r"\1", line)      # well @-@ known, 1 @,@ 000, 0 @.@ 5
+    line = re.sub(r" @([-,.])@(?: |$)", r"\1", line)  # well @-@ known, 1 @,@ 000, 0 @.@ 5
     line = re.sub(r" (n't|'(?:s|m|d|re|ve|ll))(?!\S)", r"\1", line)
     line = _pair(line, '"')
     line = _pair(line, "'")
@@ -444,7 +486,7 @@ def _detokenize_line(line):
     line = re.sub(r"([$£€¥₤#]) (?=\d)", r"\1", line)
     line = re.sub(r"(?<=\d) ([°′″])", r"\1", line)
     line = re.sub(r"° (?=[CF]\b)", "°", line)
-    line = re.sub(r"(?<=\d) ([–/]) (?=\d)", r"\1", line)   # 2013 – 14
+    line = re.sub(r"(?<=\d) ([–/]) (?=\d)", r"\1", line)  # 2013 – 14
     return re.sub(r"(?<=\w) / (?=\w)", "/", line)
 
 
@@ -457,7 +499,7 @@ def _pair(line, quote):
     opened = False
     after_s = [part.endswith("s ") and quote == "'" for part in [text, *parts[:-1]]]
     for i, part in enumerate(parts):
-        others = after_s[i + 1:].count(False)
+        others = after_s[i + 1 :].count(False)
         if opened or not part or (after_s[i] and others % 2 == 0):
             text = text.removesuffix(" ") + quote + part
             opened = False

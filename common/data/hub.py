@@ -14,8 +14,8 @@ from pathlib import Path
 from common.errors import UserError
 
 SPLITS = ("train", "validation", "test")
-TIMEOUT = 20           # seconds to wait for one answer; the hub's client would wait for ever
-PATIENCE = 60          # seconds without a good answer before giving up
+TIMEOUT = 20  # seconds to wait for one answer; the hub's client would wait for ever
+PATIENCE = 60  # seconds without a good answer before giving up
 PAUSES = (1, 2, 4, 8)  # seconds before each new attempt at what the client does not retry
 # Files come by plain HTTP, where these limits hold; the hub's faster transfer, xet, has its own client
 # that knows none. HF_HUB_DISABLE_XET=0 takes it all the same.
@@ -42,7 +42,7 @@ def _ask_hub(datasets, function, repository, config=None):
                 return function(*arguments)
         except UserError:
             raise
-        except Exception as error:       # the hub's client raises dozens of kinds
+        except Exception as error:  # the hub's client raises dozens of kinds
             reason = watch.unwell or isinstance(error, httpx.TransportError) and first_line(error)
             if pause is None or not reason:
                 raise _failure(error, repository, config) from None
@@ -66,22 +66,26 @@ class _Watch:
 
         self.repository, self.unwell, self.since = repository, None, None
         if not self.installed:
-            hooks = huggingface_hub.get_session().event_hooks    # its own; they stay
-            hooks = {"request": [*hooks["request"], self._asked],
-                     "response": [*hooks["response"], self._answered]}
+            hooks = huggingface_hub.get_session().event_hooks  # its own; they stay
+            hooks = {
+                "request": [*hooks["request"], self._asked],
+                "response": [*hooks["response"], self._answered],
+            }
             huggingface_hub.set_client_factory(
-                lambda: httpx.Client(event_hooks=hooks, follow_redirects=True))
+                lambda: httpx.Client(event_hooks=hooks, follow_redirects=True)
+            )
             self.installed = True
 
     def _asked(self, request):
         now = time.monotonic()
-        self.since = self.since or now    # of the first request since the last good answer
+        self.since = self.since or now  # of the first request since the last good answer
         if now - self.since > PATIENCE:
             raise _failure(ConnectionError(), self.repository, None)
         given = request.extensions.get("timeout", {})
         request.extensions["timeout"] = {
             kind: min(given.get(kind) or TIMEOUT, TIMEOUT)
-            for kind in ("connect", "read", "write", "pool")}
+            for kind in ("connect", "read", "write", "pool")
+        }
 
     def _answered(self, response):
         status = response.status_code
@@ -90,31 +94,38 @@ class _Watch:
             self.since = None
         asked = response.headers.get("Retry-After", "") + response.headers.get("RateLimit", "")
         wait = re.search(r"^\d+|(?<=;t=)\d+", asked)
-        if self.unwell and wait and int(wait[0]) > PATIENCE:   # the client would sleep so long
-            raise UserError(f"the hub wants no request for {self.repository} in the next "
-                            f"{-(-int(wait[0]) // 60)} minutes ({status}): try again then, or "
-                            "log in with `hf auth login`, which allows more")
+        if self.unwell and wait and int(wait[0]) > PATIENCE:  # the client would sleep so long
+            raise UserError(
+                f"the hub wants no request for {self.repository} in the next "
+                f"{-(-int(wait[0]) // 60)} minutes ({status}): try again then, or "
+                "log in with `hf auth login`, which allows more"
+            )
 
 
 watch = _Watch()
 
 
 def _load_local(datasets, repository, config, folder):
-    if not os.path.isdir(folder):    # false for impossible names too
-        raise UserError(f"--data-dir {folder}: no such folder; it should hold a copy of "
-                        f"{repository} as the hub lays it out")
+    if not os.path.isdir(folder):  # false for impossible names too
+        raise UserError(
+            f"--data-dir {folder}: no such folder; it should hold a copy of "
+            f"{repository} as the hub lays it out"
+        )
     try:
         # The folder's own files decide, so that a copy without its README will do.
-        files = {split: sorted(map(str, (folder / (config or ".")).glob(f"{split}-*.parquet")))
-                 for split in SPLITS}
+        files = {
+            split: sorted(map(str, (folder / (config or ".")).glob(f"{split}-*.parquet")))
+            for split in SPLITS
+        }
         if any(files.values()):
             files = {split: paths for split, paths in files.items() if paths}
             return datasets.load_dataset("parquet", data_files=files)
         return datasets.load_dataset(str(folder), config)
     except Exception as error:
         reason = first_line(error.__cause__ or error)
-        raise UserError(f"--data-dir {folder}: cannot load {config or repository} from it "
-                        f"({reason})") from None
+        raise UserError(
+            f"--data-dir {folder}: cannot load {config or repository} from it ({reason})"
+        ) from None
 
 
 def has_config(repository, name, data_dir) -> bool:
@@ -148,23 +159,33 @@ def _failure(error, repository, config):
     what = f"{repository}, configuration {config}" if config else repository
     if watch.unwell:
         does = "refuses more requests" if watch.unwell == 429 else "has a trouble of its own"
-        return UserError(f"the hub {does} for now ({watch.unwell}), asked for {repository}: run "
-                         "this again later, whole files that have been fetched are kept")
+        return UserError(
+            f"the hub {does} for now ({watch.unwell}), asked for {repository}: run "
+            "this again later, whole files that have been fetched are kept"
+        )
     if "is a gated dataset" in reason:
-        return UserError(f"{repository} is gated: ask for access on its page on the hub, then "
-                         "log in with `hf auth login`")
+        return UserError(
+            f"{repository} is gated: ask for access on its page on the hub, then "
+            "log in with `hf auth login`"
+        )
     if kind == "DatasetNotFoundError":
-        return UserError(f"the hub has no public dataset {repository}: check the spelling, or "
-                         "log in with `hf auth login` where it is private")
+        return UserError(
+            f"the hub has no public dataset {repository}: check the spelling, or "
+            "log in with `hf auth login` where it is private"
+        )
     unreachable = isinstance(error, (ConnectionError, httpx.TransportError))
-    missing = reason.startswith("Couldn't find cache")    # only ever looked for offline
+    missing = reason.startswith("Couldn't find cache")  # only ever looked for offline
     if unreachable or missing or "Offline" in kind or "LocalEntry" in kind:
-        return UserError(f"the hub cannot be reached for {what}: check the network, give "
-                         "--data-dir a local copy in the hub's layout, or use --data sample")
+        return UserError(
+            f"the hub cannot be reached for {what}: check the network, give "
+            "--data-dir a local copy in the hub's layout, or use --data sample"
+        )
     if listed := re.search(r"[Aa]vailable(?: configs)?: \[(.*?)\]", str(error)):
         has = f"no configuration {config!r}" if config else "several configurations"
-        return UserError(f"{repository} has {has}: name one behind a colon, "
-                         f"hf:{repository}:CONFIG, of {listed[1]}")
+        return UserError(
+            f"{repository} has {has}: name one behind a colon, "
+            f"hf:{repository}:CONFIG, of {listed[1]}"
+        )
     return UserError(f"cannot load {what} from the hub: {reason}")
 
 
@@ -203,15 +224,15 @@ def _hub_answers() -> bool:
 
     from datasets.config import HF_HUB_OFFLINE
 
-    if HF_HUB_OFFLINE:    # by the environment variable HF_HUB_OFFLINE
+    if HF_HUB_OFFLINE:  # by the environment variable HF_HUB_OFFLINE
         return False
     hub = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     try:
         urllib.request.urlopen(urllib.request.Request(hub, method="HEAD"), timeout=10).close()
     except urllib.error.HTTPError:
-        return True                                     # a refusal is an answer
+        return True  # a refusal is an answer
     except urllib.error.URLError as error:
-        return isinstance(error.reason, ssl.SSLError)   # the client may know the certificate
+        return isinstance(error.reason, ssl.SSLError)  # the client may know the certificate
     except (OSError, ValueError, http.client.HTTPException):
         return False
     return True

@@ -76,8 +76,13 @@ def open_text(path, column="") -> dict:
         for file, start, end in ranges[split]:
             yield from reader.read(file, start, end, documents)
 
-    return dict(name=path.resolve().name, documents=documents, read=read,
-                note="; ".join(filter(None, notes)), memo=memo)
+    return dict(
+        name=path.resolve().name,
+        documents=documents,
+        read=read,
+        note="; ".join(filter(None, notes)),
+        memo=memo,
+    )
 
 
 def _text_files(folder):
@@ -126,7 +131,7 @@ def _cut(parts, missing, reader, path):
     """
     starts = [0, *itertools.accumulate(end - start for _, start, end in parts)]
     total, limit, cuts = starts[-1], starts[-1], []
-    for k in range(len(missing)):                       # from the last split backwards
+    for k in range(len(missing)):  # from the last split backwards
         target = min(total - (k + 1) * total // 20, limit - 1)
         i = bisect.bisect_right(starts, target) - 1
         file, start, end = parts[i]
@@ -142,9 +147,11 @@ def _cut(parts, missing, reader, path):
         limit = cut
     borders, ranges = [0, *reversed(cuts), total], {}
     for split, low, high in zip(["train", *missing], borders, borders[1:]):
-        ranges[split] = [(file, start + max(low - at, 0), start + min(high - at, end - start))
-                         for (file, start, end), at in zip(parts, starts)
-                         if at < high and at + end - start > low]
+        ranges[split] = [
+            (file, start + max(low - at, 0), start + min(high - at, end - start))
+            for (file, start, end), at in zip(parts, starts)
+            if at < high and at + end - start > low
+        ]
     return ranges
 
 
@@ -218,8 +225,9 @@ class JsonLines:
                     try:
                         yield place, json.loads(data.decode("utf-8"))
                     except (ValueError, RecursionError):
-                        raise UserError(f"{file}: the line at byte {place} is not JSON "
-                                        "in UTF-8") from None
+                        raise UserError(
+                            f"{file}: the line at byte {place} is not JSON in UTF-8"
+                        ) from None
                 place += len(line)
 
     def read(self, file, start, end, documents):
@@ -229,7 +237,7 @@ class JsonLines:
                 continue
             try:
                 text.encode("utf-8")
-            except UnicodeEncodeError:      # half a surrogate pair, which only JSON can spell
+            except UnicodeEncodeError:  # half a surrogate pair, which only JSON can spell
                 text = re.sub("[\ud800-\udfff]", "\ufffd", text)
             yield text
 
@@ -238,13 +246,16 @@ class JsonLines:
         text = row
         if isinstance(row, dict):
             if self.column not in row:
-                raise UserError(f"{file}: the line at byte {place} has no column "
-                                f"{self.column!r}; it has {', '.join(row) or 'none'}")
+                raise UserError(
+                    f"{file}: the line at byte {place} has no column "
+                    f"{self.column!r}; it has {', '.join(row) or 'none'}"
+                )
             text = row[self.column]
         if text is not None and not isinstance(text, str):
             column = f", in column {self.column!r}" if isinstance(row, dict) else ""
-            raise UserError(f"{file}: the line at byte {place} holds "
-                            f"{type(text).__name__}, not text{column}")
+            raise UserError(
+                f"{file}: the line at byte {place} holds {type(text).__name__}, not text{column}"
+            )
         return text
 
 
@@ -274,8 +285,10 @@ class ParquetFiles:
 
         for file in files:
             with self.opened(file) as table:
-                columns = {one.name: types.is_string(one.type) or types.is_large_string(one.type)
-                           for one in table.schema_arrow}
+                columns = {
+                    one.name: types.is_string(one.type) or types.is_large_string(one.type)
+                    for one in table.schema_arrow
+                }
                 self.column = text_column(columns, self.column, file)
 
     def cut(self, file, start, target):
@@ -315,8 +328,10 @@ def text_column(columns, wanted, where) -> str:
     asked = f"{where}: which column is the text? Its columns are {listed}"
     if not texts:
         raise UserError(f"{asked}, and none of them holds text")
-    raise UserError(f"{asked}; of them {', '.join(texts)} hold text: "
-                    f"name one behind a colon, {where}:{texts[0]}")
+    raise UserError(
+        f"{asked}; of them {', '.join(texts)} hold text: "
+        f"name one behind a colon, {where}:{texts[0]}"
+    )
 
 
 # --------------------------------------------------------------------------- bytes into pieces
@@ -353,19 +368,23 @@ def _decoded(file, start, end, keep_crlf=False) -> Iterator[str]:
             if not data:
                 raise UserError(f"{file} became shorter while it was read: start again")
             if b"\0" in data:
-                raise UserError(f"{file} is not plain text: NUL byte at position "
-                                f"{place + data.index(0)}; save it as UTF-8 text")
+                raise UserError(
+                    f"{file} is not plain text: NUL byte at position "
+                    f"{place + data.index(0)}; save it as UTF-8 text"
+                )
             try:
                 text = held + decoder.decode(data, final=place + len(data) >= end)
             except UnicodeDecodeError as error:
                 at = place + len(data) - len(error.object) + error.start
-                raise UserError(f"{file} is not UTF-8: byte 0x{error.object[error.start]:02x} "
-                                f"at position {at}; save it as UTF-8 text") from None
+                raise UserError(
+                    f"{file} is not UTF-8: byte 0x{error.object[error.start]:02x} "
+                    f"at position {at}; save it as UTF-8 text"
+                ) from None
             if place == 0:
                 text = text.removeprefix("\ufeff")
             place += len(data)
-            held = "\r" if text.endswith("\r") and place < end else ""    # its \n may follow
-            text = text[:len(text) - len(held)]
+            held = "\r" if text.endswith("\r") and place < end else ""  # its \n may follow
+            text = text[: len(text) - len(held)]
             yield text if keep_crlf else text.replace("\r\n", "\n")
 
 
@@ -426,6 +445,6 @@ def _cut_at_line(file, start, target, anywhere=True) -> int:
         if (at := data.rfind(b" ")) > 0:
             return begin + at
         at = len(data) - 1
-        while at > 0 and data[at] & 0xC0 == 0x80:    # inside a character
+        while at > 0 and data[at] & 0xC0 == 0x80:  # inside a character
             at -= 1
         return begin + at

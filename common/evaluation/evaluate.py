@@ -1,24 +1,26 @@
-"""The judge: one measure for every version, on the whole validation split, never random."""
+"""The evaluation: one measure for every version, the same tokens each time, never random."""
 
 import math
 import sys
 
-import torch
-import torch.nn.functional as F
-
 from common.errors import NotFinite, is_out_of_memory
 
-LOGIT_BYTES = 2**23  # logits held at once: 8 MiB, so that judging needs no more than training
-LONG_WINDOWS = 65_536  # tokens judged in windows longer than the training context
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+WINDOW_TOKENS = 4096  # tokens in the windows that go through the model together, at most
+LOGIT_BYTES = 2**23  # and the bytes of their logits: 8 MiB, so evaluating needs no more than a step
+LONG_WINDOWS = 65_536  # tokens that are evaluated in windows longer than the training context
 
 
 @torch.no_grad()
-def judge(model, tokens, context_length, corpus, split="validation", stride=None, limit=None):
+def evaluate(model, tokens, context_length, corpus, split="validation", stride=None, limit=None):
     """How well the model predicts `tokens`, each of them once.
 
     model           idx (B, T) -> logits (B, T, V); it is put in evaluation mode and back
-    tokens          the split's ids in order: a 1-D tensor or numpy array (mapped from disk or not)
-    context_length  the windows' length T. They lie side by side: a window's first token is
+    tokens          the split's ids in order: a 1-D tensor or numpy array (memory-mapped or not)
+    context_length  the windows' length T. They stand side by side: a window's first token is
                     predicted from one token of context, its last from T
     corpus, split   whose tokens they are: bits per byte = total nats / (ln 2 * bytes of the text),
                     perplexity per word = exp(total nats / words) where words are defined
@@ -26,12 +28,12 @@ def judge(model, tokens, context_length, corpus, split="validation", stride=None
                     predictions of each (all of the first window's), so that almost every token
                     is predicted from at least T - stride tokens of context. Costs T / stride times
                     as much.
-    limit           judge the first `limit` tokens only (bytes are then scaled in proportion)
+    limit           evaluate the first `limit` tokens only (bytes are then scaled in proportion)
 
     Nothing stands before the very first token: it costs ln V, as every token would without a
     model. So the total is the length of a code from which the whole text can be rebuilt.
     Returns a dictionary: loss (nats per token), bits_per_byte, perplexity, word_perplexity,
-    accuracy (top-1) and accuracy_top5.
+    accuracy (top-1) and accuracy_top5. Raises NotFinite where the loss is not a number.
     """
     T = context_length
     stride = T if stride is None else stride
@@ -39,9 +41,9 @@ def judge(model, tokens, context_length, corpus, split="validation", stride=None
     if not 1 <= stride <= T:
         raise ValueError(f"stride {stride} is not between 1 and the context length {T}")
     if n < 2:
-        raise ValueError("there is nothing to judge: the split holds fewer than two tokens")
+        raise ValueError("there is nothing to evaluate: the split holds fewer than two tokens")
     n_bytes, n_words = corpus.n_bytes[split], corpus.words(split)
-    share = n / len(tokens)  # of the split that is judged
+    share = n / len(tokens)  # of the split that is evaluated
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
@@ -50,19 +52,25 @@ def judge(model, tokens, context_length, corpus, split="validation", stride=None
     # A window's inputs are tokens[i : i + T], its targets tokens[i + 1 : i + T + 1].
     starts = range(0, max(1, n - 1 - (T - stride)), stride)
     at = 0
-    while at < len(starts):
-        length = min(T, n - 1 - starts[at])  # the last window ends with the split
-        group = [i for i in starts[at : at + windows_at_once] if i + length < n]
-        at += len(group)
-        rows = torch.stack([_int64(tokens[i : i + length + 1]) for i in group]).to(device)
-        logits = model(rows[:, :-1])  # (B, T, V)
-        skip = 0 if group[0] == 0 else T - stride
-        scores = _score(logits[:, skip:], rows[:, 1:][:, skip:])
-        nats, top1, top5, counted = (a + b for a, b in zip((nats, top1, top5, counted), scores))
-        vocab_size = logits.shape[-1]
-        windows_at_once = max(1, LOGIT_BYTES // (4 * T * vocab_size))
+    with tqdm(total=len(starts), desc="evaluating", delay=2, leave=False, disable=None) as bar:
+        while at < len(starts):
+            length = min(T, n - 1 - starts[at])  # the last window ends with the split
+            group = [i for i in starts[at : at + windows_at_once] if i + length < n]
+            at += len(group)
+            rows = torch.stack([_int64(tokens[i : i + length + 1]) for i in group]).to(device)
+            logits = model(rows[:, :-1])  # (B, T, V)
+            skip = 0 if group[0] == 0 else T - stride
+            scores = _score(logits[:, skip:], rows[:, 1:][:, skip:])
+            nats, top1, top5, counted = (
+                a + b for a, b in zip((nats, top1, top5, counted), scores, strict=True)
+            )
+            vocab_size = logits.shape[-1]
+            fitting = min(LOGIT_BYTES // (4 * T * vocab_size), WINDOW_TOKENS // T)
+            windows_at_once = max(1, fitting)
+            bar.update(len(group))
     model.train(was_training)
-    assert counted == n - 1, "every token but the first is predicted once"
+    if counted != n - 1:
+        raise ValueError(f"{counted} tokens were predicted, not {n - 1}")
     nats += math.log(vocab_size)
     if math.isnan(nats):
         raise NotFinite(f"the validation loss became {nats}: try a lower --learning-rate")
@@ -76,27 +84,29 @@ def judge(model, tokens, context_length, corpus, split="validation", stride=None
     }
 
 
-def beyond_the_context(model, tokens, config, corpus, run):
+def evaluate_long_contexts(model, tokens, config, corpus, run):
     """Bits per byte at 1, 2, 4 and 8 times the training context: windows side by side, sliding.
 
     Side by side, a longer window leaves fewer tokens with little context: does more context help?
     Sliding by half a window, every token has at least half of it: is far context harmful?
     Learned positions end with the context, so they have the first row alone. Long windows cost a
-    lot, so of a long split only the first LONG_WINDOWS tokens are judged, the same in each row.
+    lot, so only the first LONG_WINDOWS tokens of a long split are evaluated, the same in each row.
     Where there is no memory for them the table ends before, and the run goes on to its end.
     """
-    run.note_peak()  # eight times the context is another matter
     for times in (1,) if config.position == "learned" else (1, 2, 4, 8):
         T = times * config.context_length
         strides = (T, max(1, T // 2))
         try:
-            rows = [judge(model, tokens, T, corpus, stride=s, limit=LONG_WINDOWS) for s in strides]
+            rows = [
+                evaluate(model, tokens, T, corpus, stride=stride, limit=LONG_WINDOWS)
+                for stride in strides
+            ]
         except (MemoryError, RuntimeError) as error:
             if times == 1 or not is_out_of_memory(error):
                 raise
             print(f"not enough memory for windows of {T:,} tokens", file=sys.stderr)
             break
-        run.extrapolation(times, T, *(row["bits_per_byte"] for row in rows))
+        run.log_long_context(times, T, *(row["bits_per_byte"] for row in rows))
 
 
 def _exp(x):
@@ -104,7 +114,7 @@ def _exp(x):
 
 
 def _int64(row):
-    """A slice of the split, a tensor or a numpy array mapped from disk, as an int64 tensor."""
+    """A slice of the split, a tensor or a memory-mapped numpy array, as an int64 tensor."""
     return row if torch.is_tensor(row) else torch.from_numpy(row.astype("int64"))
 
 

@@ -5,12 +5,12 @@ import math
 import numpy as np
 
 
-def counting_bigram(train, validation, tokenizer, corpus):
-    """`counting` with one token of context, as a bigram model has."""
-    return counting(train, validation, tokenizer, corpus, order=2)
+def counted_bigram(train, validation, tokenizer, corpus):
+    """`counted_ngrams` with one token of context, as a bigram model has."""
+    return counted_ngrams(train, validation, tokenizer, corpus, order=2)
 
 
-def counting(train, validation, tokenizer, corpus, order):
+def counted_ngrams(train, validation, tokenizer, corpus, order):
     """Bits per byte of n-grams counted on `train`, with interpolated Kneser-Ney smoothing.
 
     train, validation  1-D integer arrays of ids

@@ -24,15 +24,15 @@ from common.files import atomic_write
 END_OF_TEXT, UNKNOWN = "<|endoftext|>", "<|unk|>"
 KINDS = ("bpe", "char", "word", "gpt2")
 FORMAT = "lineage tokenizer"
-ENOUGH = 100_000_000      # bytes of training text that a vocabulary is made from, at most
-LARGEST_FILE = 1 << 28    # a vocabulary file above this is something else
+ENOUGH = 100_000_000  # bytes of training text that a vocabulary is made from, at most
+LARGEST_FILE = 1 << 28  # a vocabulary file above this is something else
 
 
 class Tokenizer:
     """What the tokenizers of this file share. `vocab` is a list: id -> the string it shows."""
 
     kind = ""
-    lossless = False    # False: decode(encode(text)) may differ, so bits per byte do not compare
+    lossless = False  # False: decode(encode(text)) may differ, so bits per byte do not compare
 
     def __init__(self, vocab, special_tokens):
         self.vocab = list(vocab) + list(special_tokens)
@@ -61,8 +61,11 @@ class Tokenizer:
 
     def _content(self) -> dict:
         names = list(self.special_tokens)
-        return {"kind": self.kind, "special_tokens": names,
-                "vocab": self.vocab[:len(self.vocab) - len(names)]}
+        return {
+            "kind": self.kind,
+            "special_tokens": names,
+            "vocab": self.vocab[: len(self.vocab) - len(names)],
+        }
 
     def encode_stream(self, chunks, processes=None, end_of_text=False):
         """An array of ids for each chunk of text, in order; memory does not grow.
@@ -139,13 +142,15 @@ class WordTokenizer(Tokenizer):
     def train(cls, texts, vocab_size, special_tokens=(END_OF_TEXT,)):
         names = _with_unknown(special_tokens)
         if vocab_size <= len(names):
-            raise UserError(f"a word vocabulary of {vocab_size} has no room for words beside "
-                            f"{' and '.join(names)}: use a larger --vocab-size")
+            raise UserError(
+                f"a word vocabulary of {vocab_size} has no room for words beside "
+                f"{' and '.join(names)}: use a larger --vocab-size"
+            )
         counts = collections.Counter()
         for text in texts:
             counts.update(re.findall(cls.PATTERN, text))
         words = sorted(counts, key=lambda word: (-counts[word], word))
-        return cls(words[:vocab_size - len(names)], names)
+        return cls(words[: vocab_size - len(names)], names)
 
     def decode(self, ids):
         text = []
@@ -169,10 +174,12 @@ class GPT2Tokenizer(Tokenizer):
             raise UserError("--tokenizer gpt2 needs tiktoken: pip install tiktoken") from None
         try:
             self.encoding = tiktoken.get_encoding("gpt2")
-        except Exception as error:     # whatever the download raises
-            raise UserError("tiktoken cannot get GPT-2's vocabulary "
-                            f"({type(error).__name__}): check the network, or use "
-                            "--tokenizer bpe") from None
+        except Exception as error:  # whatever the download raises
+            raise UserError(
+                "tiktoken cannot get GPT-2's vocabulary "
+                f"({type(error).__name__}): check the network, or use "
+                "--tokenizer bpe"
+            ) from None
         self.special_tokens = {END_OF_TEXT: self.encoding.eot_token}
         self.unknown = None
 
@@ -209,8 +216,9 @@ def _with_unknown(special_tokens):
 # --------------------------------------------------------------------- by kind, and from a file
 
 
-def load_tokenizer(kind, corpus, vocab_size, pattern="gpt4", special_tokens=(END_OF_TEXT,),
-                   cache_dir=None):
+def load_tokenizer(
+    kind, corpus, vocab_size, pattern="gpt4", special_tokens=(END_OF_TEXT,), cache_dir=None
+):
     """A tokenizer by its kind (bpe, char, word, gpt2), or from a saved vocabulary's path.
 
     The first three are trained on the corpus' training split (on its first 100 MB where it is
@@ -227,8 +235,10 @@ def load_tokenizer(kind, corpus, vocab_size, pattern="gpt4", special_tokens=(END
         special_tokens = (special_tokens,)
     special_tokens = tuple(special_tokens)
     if kind == "bpe" and vocab_size < 256 + len(special_tokens):
-        raise UserError(f"--vocab-size {vocab_size} is too small for byte pairs: 256 bytes and "
-                        f"{len(special_tokens)} special tokens come first")
+        raise UserError(
+            f"--vocab-size {vocab_size} is too small for byte pairs: 256 bytes and "
+            f"{len(special_tokens)} special tokens come first"
+        )
     about = [kind, special_tokens]
     about += {"bpe": [vocab_size, pattern], "word": [vocab_size], "char": []}[kind]
     key = hashlib.sha256(f"1 {corpus.key('train')} {about}".encode()).hexdigest()[:24]
@@ -239,21 +249,26 @@ def load_tokenizer(kind, corpus, vocab_size, pattern="gpt4", special_tokens=(END
             try:
                 return load_tokenizer_file(path)
             except UserError:
-                pass                           # damaged: made again
+                pass  # damaged: made again
         tokenizer = _train(kind, corpus, vocab_size, pattern, special_tokens)
         try:
             tokenizer.save(path)
         except OSError as error:
-            raise UserError(f"can't write {path}: {error.strerror or error}; free some space, or "
-                            "set LINEAGE_CACHE to another folder") from None
+            raise UserError(
+                f"can't write {path}: {error.strerror or error}; free some space, or "
+                "set LINEAGE_CACHE to another folder"
+            ) from None
     return tokenizer
 
 
 def _train(kind, corpus, vocab_size, pattern, special_tokens):
     total = corpus.n_bytes["train"]
     if total > ENOUGH:
-        print(f"the {kind} vocabulary is made from the first {ENOUGH // 10**6} MB of "
-              f"{total // 10**6} MB of training text", file=sys.stderr)
+        print(
+            f"the {kind} vocabulary is made from the first {ENOUGH // 10**6} MB of "
+            f"{total // 10**6} MB of training text",
+            file=sys.stderr,
+        )
     with progress_bar(f"{kind} vocabulary", min(total, ENOUGH)) as bar:
         texts = _first_bytes(corpus.pieces("train"), ENOUGH, bar)
         if kind == "char":
@@ -261,9 +276,14 @@ def _train(kind, corpus, vocab_size, pattern, special_tokens):
         if kind == "word":
             return WordTokenizer.train(texts, vocab_size, special_tokens)
         from bpe_tokenizer import PATTERNS, BPETokenizer, TokenizerError
+
         try:
-            return BPETokenizer.train(texts, vocab_size, pattern=PATTERNS.get(pattern, pattern),
-                                      special_tokens=special_tokens)
+            return BPETokenizer.train(
+                texts,
+                vocab_size,
+                pattern=PATTERNS.get(pattern, pattern),
+                special_tokens=special_tokens,
+            )
         except TokenizerError as error:
             raise UserError(str(error)) from None
 
@@ -281,9 +301,9 @@ def _first_bytes(pieces, limit, bar):
 def load_tokenizer_file(path):
     """A saved vocabulary of any kind; a byte-level `tokenizer.json` of Hugging Face too."""
     path = Path(path)
-    if not os.path.exists(path):    # false for impossible names too
+    if not os.path.exists(path):  # false for impossible names too
         raise UserError(f"--tokenizer {path} is neither a kind ({', '.join(KINDS)}) nor a file")
-    if not path.is_file() and not path.is_dir():    # a pipe, or a device without an end
+    if not path.is_file() and not path.is_dir():  # a pipe, or a device without an end
         raise UserError(f"--tokenizer {path} is not a regular file")
     try:
         size = path.stat().st_size
@@ -297,6 +317,7 @@ def load_tokenizer_file(path):
     if isinstance(data, dict) and data.get("format") == FORMAT:
         return _from_content(path, data)
     from bpe_tokenizer import BPETokenizer, TokenizerError
+
     try:
         if isinstance(data, dict) and isinstance(data.get("model"), dict):
             return BPETokenizer.from_huggingface(path)

@@ -1,1 +1,5 @@
 """A training run: its folder, checkpoints, log, signals, devices and processes."""
+
+from common.training.run import Run
+
+__all__ = ["Run"]

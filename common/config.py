@@ -1,0 +1,88 @@
+"""The settings that every version has and no lesson changes, and the range of every setting."""
+
+import dataclasses
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from common.errors import UserError
+
+
+@dataclass
+class RunConfig:
+    """A script's `Config` inherits these. The comment after a field is its help text."""
+
+    data: str = "sample"  # a corpus by name, hf:OWNER/NAME, or a path: text, tables, a folder
+    data_dir: str = ""  # a folder in the hub's layout, read instead of the hub [WIKITEXT_DIR]
+    tokenizer: str = "bpe"  # bpe, char, word, gpt2, or a saved vocabulary's path
+    seed: int = 1  # of the initial parameters, the batches and the samples
+    device: str = "auto"  # auto, cpu, cuda or mps
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # number format of the training steps
+    compile: bool = False  # torch.compile the training steps
+    activation_checkpointing: bool = False  # recompute a block's activations: less memory
+    eval_every: int = 0  # steps between evaluations; 0: about ten in all, dense at the start
+    out_dir: str = ""  # folder of the run's files; without it runs/VERSION or runs/VERSION-CORPUS
+    resume: bool = False  # go on from the checkpoint in out_dir
+    sample_only: bool = False  # no training: continue the prompt with the best weights in out_dir
+    n_samples: int = 1  # samples that --sample-only prints, of seeds seed, seed + 1, ...
+    prompt: str = ""  # the text to continue; without it one that suits the corpus
+    max_new_tokens: int = 200  # length of a sample in tokens
+
+
+# The fields that may change when a run is resumed: none of them changes what has been learned so
+# far. With other --steps, though, a schedule goes on along the new length.
+SAFE_TO_CHANGE = frozenset(
+    "steps eval_every device data_dir out_dir resume sample_only n_samples compile prompt"
+    " activation_checkpointing max_new_tokens temperature top_k top_p".split()
+)
+
+# What settings were called, or meant, in runs that were made before they existed.
+LATER = {"activation_checkpointing": False, "n_samples": 1}
+
+POSITIVE = "vocab_size context_length batch_size max_new_tokens n_samples grad_accum n_head n_embd"
+DEVICES = "auto, cpu, cuda (or cuda:1, the second one) or mps"
+RANGES = {  # field: (test, what is wanted); one table, because a field means the same everywhere
+    **{name: (lambda v: v >= 1, "at least 1") for name in (POSITIVE + " n_layer").split()},
+    "eval_every": (lambda v: v >= 0, "at least 0 (0: about ten evaluations)"),
+    "steps": (lambda v: v >= 0, "at least 0"),
+    "seed": (lambda v: 0 <= v < 2**63, "between 0 and 2^63 - 1"),
+    "learning_rate": (lambda v: 0 < v <= 1e30, "above 0 and at most 1e30"),
+    "warmup_steps": (lambda v: v >= 0, "at least 0"),
+    "weight_decay": (lambda v: 0 <= v <= 1e30, "at least 0 and at most 1e30"),
+    "clip_norm": (lambda v: v > 0, "above 0"),
+    "dropout": (lambda v: 0 <= v < 1, "at least 0 and below 1"),
+    "rope_base": (lambda v: 1 < v < math.inf, "above 1"),
+    "temperature": (lambda v: v == 0 or 0.001 <= v < math.inf, "0 (greedy) or at least 0.001"),
+    "top_k": (lambda v: v >= 0, "at least 0 (0 is off)"),
+    "top_p": (lambda v: 0 < v <= 1, "above 0 and at most 1 (1 is off)"),
+    "device": (lambda v: re.fullmatch(r"auto|(cpu|cuda|mps)(:\d{1,3})?", v), DEVICES),
+    "data": (lambda v: v != "", "a corpus' name or a path"),
+    "split_pattern": (
+        lambda v: v in ("whitespace", "gpt2", "gpt4") or not re.fullmatch(r"[\w-]*", v),
+        "whitespace, gpt2, gpt4 or a regular expression",
+    ),
+    "tokenizer": (lambda v: v != "", "bpe, char, word, gpt2 or a saved vocabulary's path"),
+}
+# No size in a laptop's run comes near; larger ones are slips of the keyboard.
+LARGEST = {"n_layer": 1000, "n_head": 2**16, "n_embd": 2**16, "batch_size": 2**16}
+LARGEST_OTHER = 2**31
+
+
+def check_field(name, value):
+    """Raise UserError if the value of the field `name` is outside its range."""
+    flag = "--" + name.replace("_", "-")
+    test, wanted = RANGES.get(name, (lambda v: True, ""))
+    if not test(value):
+        raise UserError(f"{flag} {value!r}: it has to be {wanted}")
+    largest = LARGEST.get(name, LARGEST_OTHER)
+    if isinstance(value, int) and name != "seed" and value > largest:
+        raise UserError(f"{flag} {value}: that is too large; the limit is {largest}")
+    if isinstance(value, str) and re.search("[\0\ud800-\udfff]", value):
+        raise UserError(f"{flag}: the text holds a NUL character, or bytes that are not UTF-8")
+
+
+def check_config(config):
+    """Raise UserError if any field is outside its range."""
+    for field in dataclasses.fields(config):
+        check_field(field.name, getattr(config, field.name))

@@ -1,0 +1,29 @@
+"""loss.png: a run's own curve."""
+
+
+def draw_loss(metrics, path, title, entropy=None):
+    """Training and validation loss against steps, from the lines of metrics.jsonl.
+
+    entropy: the entropy of the corpus in bits per byte, where it is known: the lower bound of the
+    expected loss.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    bits = metrics[-1]["val_bits_per_byte"] / metrics[-1]["val_loss"]  # per nat and token
+    rows = [row for row in metrics if row["train_loss"] is not None]
+    axes.plot(
+        [row["step"] for row in rows], [row["train_loss"] * bits for row in rows], label="training"
+    )
+    axes.plot(
+        [row["step"] for row in metrics],
+        [row["val_bits_per_byte"] for row in metrics],
+        marker="o",
+        label="validation",
+    )
+    if entropy:
+        axes.axhline(entropy, color="black", linestyle=":", label="entropy of the corpus")
+    axes.set(xlabel="step", ylabel="bits per byte", yscale="log", title=title)
+    axes.legend()
+    figure.savefig(path, format="png", dpi=120)

@@ -1,0 +1,190 @@
+"""What a run says and writes down: a line and a sample per evaluation, a progress bar."""
+
+import contextlib
+import json
+import sys
+import textwrap
+import time
+
+from common.errors import UserError
+from common.files import atomic_write, write_errors
+from common.training.processes import mean_over_processes, world_size
+
+import torch
+from tqdm import tqdm
+
+SAMPLE_WIDTH = 96  # characters of a sample that are shown while a run trains
+
+
+class Log:
+    """metrics.jsonl and samples.txt in a folder, and the same on the screen.
+
+    Only training steps count as training time: the clock runs from the end of one step, or of what
+    came between, to the end of the next step.
+    """
+
+    def __init__(self, folder, writes):
+        self.folder, self.writes = folder, writes
+        self.metrics, self.samples, self.sample = [], "", ""
+        self.tokens, self.seconds = 0, 0.0
+        self.loss_sum, self.loss_count, self.last_loss = 0.0, 0, None
+        self.best = {"step": None, "loss": None}
+        self.bar, self._mark = None, None
+
+    def open(self, config):
+        """Write the files as far as they are known, and show the bar."""
+        if self.writes:  # after a kill they may hold more than the checkpoint knows, or half a line
+            lines = "".join(json.dumps(row) + "\n" for row in self.metrics)
+            for name, text in (("metrics.jsonl", lines), ("samples.txt", self.samples)):
+                with atomic_write(self.folder / name, "w") as file:
+                    file.write(text)
+        self.bar = tqdm(
+            total=config.steps * tokens_per_step(config),
+            initial=self.tokens,
+            unit="token",
+            unit_scale=True,
+            disable=None if self.writes else True,  # None: shown on a terminal only
+            dynamic_ncols=True,
+        )
+        self.start_clock()
+
+    def start_clock(self):
+        """What came before this moment, an evaluation for instance, is no training time."""
+        self._mark = time.perf_counter()
+
+    def step(self, loss, tokens):
+        """Note the loss (a scalar tensor, nats per token) of a step of so many tokens.
+
+        On a GPU the loss is only added up, since reading it would make the CPU wait.
+        """
+        now = time.perf_counter()
+        self.seconds, self._mark = self.seconds + now - self._mark, now
+        precise = torch.float32 if loss.device.type == "mps" else torch.float64  # MPS has no double
+        self.loss_sum = self.loss_sum + loss.to(precise)
+        self.loss_count += 1
+        self.tokens += tokens * world_size()
+        if loss.device.type == "cpu":
+            self.last_loss = loss.item()
+            self.bar.set_postfix_str(f"loss {self.last_loss:.3f}", refresh=False)
+        self.bar.update(tokens * world_size())
+
+    def mean_loss(self):
+        """The mean training loss since the last evaluation, or None before the first step."""
+        if not self.loss_count:
+            return None
+        return mean_over_processes(self.loss_sum) / self.loss_count
+
+    def evaluation(self, step, scores, train_loss, sample):
+        """Write the evaluation's line to metrics.jsonl and its sample to samples.txt."""
+        line = {
+            "step": step,
+            "tokens": self.tokens,
+            "seconds": round(self.seconds, 3),
+            "train_loss": train_loss,
+            **{f"val_{name}": value for name, value in scores.items()},
+        }
+        self.metrics.append(line)
+        text = f"--- step {step} ---\n{sample}\n\n"
+        if self.writes:
+            self._append("metrics.jsonl", json.dumps(line) + "\n")
+            self._append("samples.txt", text)
+        self.sample, self.samples = sample, self.samples + text
+        trained = "" if train_loss is None else f"train {train_loss:.3f}, "
+        self.say(
+            f"step {step:>6}: {trained}val {scores['loss']:.3f} nats per token,"
+            f" {scores['bits_per_byte']:.3f} bits per byte"
+        )
+        self.say(f"             {textwrap.shorten(sample, SAMPLE_WIDTH, placeholder=' …')}")
+        self.loss_sum, self.loss_count = 0.0, 0
+        trained_enough = self.best["step"] == 0 or self.best["loss"] is None
+        if trained_enough or scores["loss"] < self.best["loss"]:  # untrained weights are never best
+            self.best = {"step": step, "loss": scores["loss"]}
+        self._notice_overfitting()
+
+    def _notice_overfitting(self):
+        """Say once when validation has risen twice in a row while training fell."""
+        rows = self.metrics[-3:]
+        lowest = min(self.metrics, key=lambda row: row["val_loss"])
+        if len(rows) < 3 or lowest is not rows[0]:
+            return
+        if (
+            rows[1]["val_loss"] <= rows[2]["val_loss"]
+            and rows[2]["train_loss"] < rows[1]["train_loss"]
+        ):
+            self.say(
+                f"overfitting: validation has risen from {rows[0]['val_loss']:.3f} (step"
+                f" {rows[0]['step']}) to {rows[2]['val_loss']:.3f} while training falls; give more"
+                f" text, more --dropout where there is one, or fewer --steps"
+            )
+
+    def _append(self, name, text):
+        with write_errors(self.folder / name):
+            with open(self.folder / name, "a", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+
+    def say(self, text):
+        """A line for people, on standard error, above the bar."""
+        if self.writes:
+            with contextlib.suppress(BrokenPipeError):  # whoever reads may have left: train on
+                tqdm.write(text, file=sys.stderr)
+
+    def close(self):
+        if self.bar is not None:
+            self.bar.close()
+
+    # -- in checkpoints
+
+    def state(self):
+        return {
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+            "loss_count": self.loss_count,
+            "best": self.best,
+            "metrics": self.metrics,
+            "sample": self.sample,
+            "samples": self.samples,
+        }
+
+    def restore(self, saved):
+        self.tokens, self.seconds = int(saved["tokens"]), float(saved["seconds"])
+        self.loss_count = int(saved["loss_count"])
+        self.best = {name: saved["best"][name] for name in ("step", "loss")}
+        self.metrics = [{"step": row["step"], **row} for row in saved["metrics"]]
+        self.sample, self.samples = str(saved["sample"]), str(saved["samples"])
+
+
+def tokens_per_step(config):
+    """Tokens that one update reads: sequences x length x micro-batches."""
+    rows = getattr(config, "batch_size", 1) * getattr(config, "grad_accum", 1)
+    return rows * config.context_length
+
+
+def evaluation_steps(config):
+    """The steps after which a run evaluates: every --eval-every, or about ten, dense at the start.
+
+    The first is 0, before any training, the last is config.steps.
+    """
+    if config.eval_every:
+        return {*range(0, config.steps, config.eval_every), config.steps}
+    shares = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4, 7 / 8, 1)
+    return {0, *(round(share * config.steps) for share in shares)}
+
+
+def evaluation_limit(config, n_tokens):
+    """How many tokens of the validation split an evaluation along the way predicts.
+
+    All evaluations together predict about a tenth of the tokens that training reads, and each at
+    least one window.
+    """
+    budget = config.steps * tokens_per_step(config) // 10
+    share = budget // len(evaluation_steps(config))
+    return min(n_tokens, max(share, config.context_length + 1))
+
+
+def check_finite(loss, step, rate, folder, what="the loss"):
+    """Raise UserError where a loss is not a finite number."""
+    if loss is not None and not abs(loss) < float("inf"):
+        raise UserError(
+            f"{what} became {loss} after step {step} with learning rate {rate:g}: try a lower"
+            f" --learning-rate. The last good checkpoint is kept in {folder}"
+        )

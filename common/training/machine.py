@@ -1,0 +1,129 @@
+"""What the machine does for a model, and no lesson is about: device, number format, kernels."""
+
+import functools
+import sys
+
+from common.errors import UserError
+from common.training.processes import share_of, world_size
+
+import torch
+import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
+
+
+def pick_device(name):
+    """The torch device for --device: auto takes CUDA, then MPS, then the CPU."""
+    if name == "auto":
+        mps = torch.backends.mps.is_available()
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
+    try:
+        device = torch.device(name)
+        torch.ones(1, device=device).item()  # a device like meta can't give numbers back
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--device {name} can't be used here: {reason}; try --device cpu") from None
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # what names no GPU means this one
+    return device
+
+
+def pick_dtype(name, device):
+    """The torch dtype for --dtype: auto takes bfloat16 where the processor multiplies in it."""
+    if name != "auto":
+        return getattr(torch, name)
+    if device.type == "cuda":
+        quick = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        quick = device.type == "cpu" and _cpu_multiplies_in_bfloat16()
+    return torch.bfloat16 if quick else torch.float32
+
+
+def _cpu_multiplies_in_bfloat16():
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in names)
+
+
+def to_device(x, y, device):
+    """This process's rows of a batch on its device. To a GPU they go from pinned memory, and the
+    CPU does not wait for the copy."""
+    x, y = share_of(x), share_of(y)
+    if device.type != "cuda":
+        return x.to(device), y.to(device)
+    return tuple(t.contiguous().pin_memory().to(device, non_blocking=True) for t in (x, y))
+
+
+def prepare(model, config, device):
+    """Move the model to its device and make its training steps run as the settings say.
+
+    Training steps compute in config.dtype (mixed precision: parameters stay in float32, and so do
+    the logits that come out), with --compile compiled, with --activation-checkpointing recomputing
+    the activations of each block. Evaluation and sampling run the plain model in float32.
+    Where a kernel is quicker than the attention formula of the script and gives the same, the
+    kernel takes its place. Returns the model itself, changed in place.
+    """
+    model.to(device)
+    dtype = pick_dtype(config.dtype, device)
+    for module in model.modules():
+        if hasattr(module, "attend"):
+            module.attend = functools.partial(fused_attention, module, module.attend)
+        if config.activation_checkpointing and type(module).__name__ == "Block":
+            module.forward = functools.partial(_checkpointed, module, module.forward)
+    plain = model.forward
+
+    def step(idx):
+        with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+            return plain(idx).float()
+
+    model.eager_step = step
+    if config.compile and not config.sample_only:
+        step = _compiled(step, model, config, device)
+
+    def forward(idx, *args, **kwargs):
+        training = model.training and torch.is_grad_enabled()
+        return step(idx) if training else plain(idx, *args, **kwargs)
+
+    model.forward = forward
+    return model
+
+
+def fused_attention(layer, formula, q, k, v, mask):
+    """softmax(q k^T / sqrt(D) + mask) v by torch's fused kernel; (B, H, T, D) in and out.
+
+    In bfloat16 on CPUs the layer's own formula is the quicker one. A mask of two dimensions is the
+    causal one, which the kernel knows by itself.
+    """
+    if q.dtype == torch.bfloat16 and q.device.type == "cpu":
+        return formula(q, k, v, mask)
+    p = layer.dropout.p if layer.training and hasattr(layer, "dropout") else 0.0
+    if mask.dim() == 2 and q.shape == k.shape:
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=True)
+    return F.scaled_dot_product_attention(q, k, v, mask.to(q.dtype), p)
+
+
+def _checkpointed(block, forward, *args, **kwargs):
+    """Keep only what goes into the block; the backward pass computes the rest again."""
+    if block.training and torch.is_grad_enabled():
+        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+    return forward(*args, **kwargs)
+
+
+def _compiled(step, model, config, device):
+    """The training step compiled, tried once; where that fails, say why and go on without."""
+    compiled = torch.compile(step)
+    rows = getattr(config, "batch_size", None)
+    shape = (config.context_length,) if rows is None else (rows, config.context_length)
+    try:
+        x, _ = to_device(torch.zeros(shape, dtype=torch.long), torch.zeros(1), device)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            compiled(x).sum().backward()
+        model.zero_grad()
+    except Exception as error:  # whatever the compiler raises, the model itself still works
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        print(f"--compile is not possible here, going on without: {reason}", file=sys.stderr)
+        return step
+    return compiled
+
+
+def rows_per_process(config):
+    """How many of a batch's sequences a process takes."""
+    return max(1, getattr(config, "batch_size", 1) // world_size())

@@ -1,0 +1,100 @@
+"""The processes that torchrun starts; without it there is one, and nothing here has an effect."""
+
+import atexit
+import os
+
+from common.errors import UserError
+
+import torch
+import torch.distributed as dist
+
+
+def rank():
+    """The number of this process, from 0; process 0 writes the files."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def world_size():
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def join_processes(device, config):
+    """Join the processes of a torchrun job (gloo on CPUs, nccl on GPUs); return the own device.
+
+    The rows of a batch are shared out among them, so their number has to divide. Where one of them
+    resumes from the checkpoint, all do: torchrun counts a restart only on the host where a process
+    failed. Raises UserError where the job can't be joined.
+    """
+    try:
+        n = int(os.environ.get("WORLD_SIZE", "1"))
+        local = int(os.environ.get("LOCAL_RANK", "0"))
+    except ValueError:
+        raise UserError(
+            "WORLD_SIZE and LOCAL_RANK are set but are no numbers: torchrun sets them; unset them"
+        ) from None
+    if n == 1:
+        return device
+    if "MASTER_ADDR" not in os.environ or "RANK" not in os.environ:
+        raise UserError(f"WORLD_SIZE={n} is set without torchrun's other variables: unset it")
+    rows = getattr(config, "batch_size", None)
+    if rows is not None and rows % n:
+        raise UserError(
+            f"--batch-size {rows} can't be shared evenly by {n} processes: give a multiple of {n}"
+        )
+    if device.type == "mps":
+        device = torch.device("cpu")  # gloo exchanges no tensors that lie on MPS
+    if device.type == "cuda":
+        if local >= torch.cuda.device_count():
+            raise UserError(
+                f"{local + 1} processes or more for {torch.cuda.device_count()} GPUs: lower"
+                " --nproc-per-node, or give --device cpu"
+            )
+        device = torch.device("cuda", local)
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    atexit.register(dist.destroy_process_group)
+    if rows is None and rank() == 0:
+        print("each step has one sequence: the processes have nothing to share")
+    config.resume = any(gather(config.resume))
+    return device
+
+
+def share_of(x):
+    """The rows of a batch (B, T) that are this process's; a single sequence (T,) stays as it is."""
+    return x[rank() :: world_size()] if x.dim() > 1 else x
+
+
+def average_gradients(model):
+    """Replace each gradient by its mean over the processes: one exchange for a whole step.
+
+    It comes after the backward passes of all micro-batches, so gradient accumulation costs no
+    exchange of its own.
+    """
+    if world_size() == 1:
+        return
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])  # one message, not many
+    dist.all_reduce(flat)
+    means = (flat / world_size()).split([gradient.numel() for gradient in gradients])
+    for gradient, mean in zip(gradients, means, strict=True):
+        gradient.copy_(mean.view_as(gradient))
+
+
+def mean_over_processes(value):
+    """The mean of a number over all processes, as a float; each of them has to call this."""
+    if world_size() == 1:
+        return float(value)
+    on = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    total = torch.as_tensor(float(value), dtype=torch.float64, device=on)
+    dist.all_reduce(total)
+    return total.item() / world_size()
+
+
+def gather(value):
+    """A list of every process' value, in order of rank; each of them has to call this."""
+    if world_size() == 1:
+        return [value]
+    values = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
