@@ -12,8 +12,6 @@ import time
 from collections import Counter
 from statistics import median
 
-import msgspec
-
 from common.config import LATER
 from common.errors import UserError
 from common.files import atomic_write, open_regular, read_json, read_json_lines, write_json
@@ -21,6 +19,8 @@ from common.training.result import Point
 from results import plan, store
 from results.scripts import code_sha256
 from results.store import read_result, refuse_misnamed, result_path
+
+import msgspec
 
 # A result's `seconds` are of training alone. Evaluating made the whole up to 1.25 times as long;
 # to start, to read the text and to sample take some seconds more.

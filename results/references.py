@@ -5,7 +5,7 @@ import time
 
 from common.data import load_corpus, token_file
 from common.errors import UserError
-from common.evaluation.ngram import counting
+from common.evaluation import counted_ngrams
 from common.files import write_json
 from common.tokenizers import load_tokenizer
 from common.training.result import Data
@@ -46,7 +46,7 @@ def counted(corpus, tokenizer):
     n_words = corpus.words(split)
     for order, name in ORDERS.items():
         began = time.perf_counter()
-        bits = counting(train, validation, tokenizer, corpus, order)
+        bits = counted_ngrams(train, validation, tokenizer, corpus, order)
         seconds = round(time.perf_counter() - began, 3)
         nats = bits * math.log(2) * corpus.n_bytes[split]
         words = math.exp(nats / n_words) if n_words else None

@@ -13,14 +13,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
-
 from common.cli import config_from, read_config
 from common.errors import UserError
 from common.tokenizers import load_tokenizer_file
+from common.training.checkpoint import read_checkpoint
+from common.training.machine import pick_device
 from common.training.result import Result
-from common.training.run import pick_device, read_checkpoint
 from results.store import read_result, script_of, versions
+
+import torch
 
 
 @dataclass

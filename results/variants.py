@@ -5,12 +5,12 @@ import sys
 import textwrap
 from collections import Counter
 
-import msgspec
-
 from results import plan, store
 from results.intervals import lossy_mark, median, spread
 from results.store import load_results, markdown
 from results.tables import change, mean_of
+
+import msgspec
 
 
 def variants_table(table, corpus="sample", also=""):

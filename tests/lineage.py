@@ -15,9 +15,9 @@ UNCACHED = "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0"
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from results.tables import ORDER  # noqa: E402
+from results.store import versions
 
-VERSIONS = [name for name in ORDER if (ROOT / f"{name}.py").exists()]
+VERSIONS = versions()
 
 SMALL = {
     "vocab_size": 300,

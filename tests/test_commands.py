@@ -4,11 +4,11 @@ import os
 import subprocess
 import sys
 
-import pytest
-from lineage import ROOT, VERSIONS, flags, load, run, story_file
-
 from common.cli import parse, run_command
 from results.__main__ import main
+
+import pytest
+from lineage import ROOT, VERSIONS, flags, load, run, story_file
 
 # Slow to import, and wanted only once a picture is drawn, a dataset read, an interval computed.
 HEAVY = "matplotlib scipy datasets pandas pyarrow transformers jinja2 safetensors".split()

@@ -3,16 +3,16 @@
 import json
 from types import SimpleNamespace
 
+from common.cli import run_main
+from common.errors import UserError
+from common.evaluation import counted_ngrams
+from results import compare, intervals, plan, references, store
+from results.plan import Planned
+
 import numpy as np
 import pytest
 from scipy import stats
 from test_results import SHA, made_up, put
-
-from common.cli import run_main
-from common.errors import UserError
-from common.evaluation.ngram import counting
-from results import compare, intervals, plan, references, store
-from results.plan import Planned
 
 OTHER = "b" * 64
 
@@ -259,7 +259,7 @@ def test_the_reference_rows_are_what_counting_gives(monkeypatch):
         found = references.counted(corpus, tokenizer)
         assert found.data.sha256 == SHA and found.tokenizer["sha256"] == OTHER
         for row, order in zip(found.rows, (2, 5), strict=True):
-            bits = counting(tokens["train"], tokens["validation"], tokenizer, corpus, order)
+            bits = counted_ngrams(tokens["train"], tokens["validation"], tokenizer, corpus, order)
             assert row.val_bits_per_byte == bits
             # a word costs on average bits * 400 bytes / 50 words
             wanted = None if n_words is None else pytest.approx(2 ** (bits * 8))

@@ -4,15 +4,15 @@ import json
 import re
 import sys
 
-import pytest
-from lineage import edit_json, finished_run, load
-
 from common.data import load_corpus, token_file
 from common.errors import UserError
 from common.evaluation import evaluate as scores_of
 from results import load_run, store
 from results.evaluate import evaluate
 from results.saved import load_script
+
+import pytest
+from lineage import edit_json, finished_run, load
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,12 @@ import os
 import sys
 from pathlib import Path
 
-import msgspec
-import pytest
-
 from common import files
 from common.errors import UserError
 from common.files import atomic_write, read_json, read_json_lines, write_json
+
+import msgspec
+import pytest
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="files of POSIX")
 

@@ -12,16 +12,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+from common.errors import UserError
+from results import intervals, plan, publish, readme, store, tables, variants
+from results.plan import Planned, version
+from results.scripts import code_lines, code_sha256
+
 import msgspec
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from scipy import stats
-
-from common.errors import UserError
-from results import intervals, plan, publish, readme, store, tables, variants
-from results.plan import Planned, version
-from results.scripts import code_lines, code_sha256
 
 ROOT = Path(__file__).resolve().parent.parent
 SHA = "a" * 64

@@ -5,19 +5,18 @@ attend to each other, and nothing is learned about what to look for. An ablation
 """
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-
-import torch.nn as nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import v2
 from common.cli import run_main
+from common.training import Run
+
+import torch.nn as nn
 
 
-@dataclass
 class Config(v2.Config):
-    out_dir: str = f"runs/{Path(__file__).stem}"  # folder of the run's files
+    """v2's settings; the default folder has this script's name."""
 
 
 class Same(nn.Module):
@@ -31,7 +30,8 @@ def init(self, config, original=v2.CausalSelfAttention.__init__):
 
 
 v2.CausalSelfAttention.__init__ = init
-v2.Config, v2.__file__, v2.__doc__ = Config, __file__, __doc__
+v2.Config, v2.__doc__ = Config, __doc__
+v2.Run = lambda config, _, description: Run(config, __file__, description)
 LanguageModel, generate, main = v2.LanguageModel, v2.generate, v2.main
 
 if __name__ == "__main__":
