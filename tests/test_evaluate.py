@@ -81,9 +81,6 @@ def test_wrong_arguments_are_one_line(runs, times, tmp_path, monkeypatch):
     ],
 )
 def test_files_that_are_damaged_or_of_another_run_are_named(folder, file, changes, said):
-    content = json.loads((folder / file).read_text(encoding="utf-8"))
-    del content["checksum"]
-    (folder / file).write_text(json.dumps(content), encoding="utf-8")
     edit_json(folder / file, **changes)
     with pytest.raises(UserError, match=said) as error:
         load_run(folder)
