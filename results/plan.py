@@ -108,7 +108,7 @@ PLAN = (
     *version("v3", BLOCK),
     *version("v4", BLOCK),
     Planned(
-        *("v4-wikitext-2-long", "--n-layer 4 --steps 7200", "four blocks and 7,200 steps"),
+        *("v4-wikitext-2-long", "--n-layer 4 --steps 7200", "four blocks, trained for longer"),
         base="v4-wikitext-2",
         seeds=(1,),
         measured=BOTH_SPLITS,
