@@ -10,8 +10,8 @@ import torch
 
 from common.errors import UserError
 from results.drawing import draw, em, new_figure, picture_kind, token_labels, with_fonts
-from results.saved import evaluating, open_run
-from results.tables import markdown
+from results.saved import evaluating, load_run
+from results.store import markdown
 
 PROMPT = "At the mill stood Mira the baker, who was holding an old brass key. Mira was proud of her"
 
@@ -124,7 +124,7 @@ def attention(
         device: auto, cpu, cuda or mps
     """
     picture_kind(out)
-    run = open_run(run, device)
+    run = load_run(run, device)
     idx = prompt_ids(run, prompt)
     weights = [each[0] for each in attention_weights(run, idx)]
     L, H = len(weights), len(weights[0])
@@ -219,7 +219,7 @@ def induction(
         device: auto, cpu, cuda or mps
     """
     picture_kind(out)
-    run = open_run(run, device)
+    run = load_run(run, device)
     if not 2 <= length <= run.config.context_length // 2:
         raise UserError(f"--length {length}: between 2 and half the context of {run.label}")
     idx = repeated_tokens(run.tokenizer.vocab_size, length, 64).to(run.device)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from common.errors import UserError
 from common.files import atomic_write
-from results.tables import ORDER
+from results.store import versions
 
 # As bright as one another, so that each can be seen on white and on black (3:1 and more).
 COLOURS = "#777777 #2b7bba #d55e00 #00936b #b05a9e #9a7400 #c8374f #6b6ecf".split()
@@ -24,8 +24,9 @@ FONT = "DejaVu Sans"  # comes with matplotlib
 
 
 def colour(version):
-    """A version's colour, the same in every picture and on the page."""
-    return COLOURS[ORDER.index(version) % len(COLOURS)]
+    """A version's colour, the same in every picture and on the page; None of what is no version."""
+    names = versions()
+    return COLOURS[names.index(version) % len(COLOURS)] if version in names else None
 
 
 def darker(colour):
@@ -142,7 +143,7 @@ def draw_line(axes, x, rows, label, number, colour=None):
     its marker and, where none is given, its colour.
     """
     means = [sum(column) / len(column) for column in zip(*rows, strict=True)]
-    looks = {"color": colour or COLOURS[number % len(COLOURS)]}
+    looks = {"color": colour or COLOURS[(number + 1) % len(COLOURS)]}
     looks |= {"linestyle": DASHES[number % len(DASHES)], "marker": MARKERS[number % len(MARKERS)]}
     (line,) = axes.plot(x, means, **looks)
     line.set_label(f"{label} ({len(rows)} seeds)" if len(rows) > 1 else label)

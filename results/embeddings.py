@@ -12,8 +12,8 @@ from common.data import load_corpus, token_file
 from common.errors import UserError
 from data import world
 from results.drawing import COLOURS, MARKERS, darker, draw, em, new_figure, picture_kind, with_fonts
-from results.saved import open_run
-from results.tables import markdown
+from results.saved import load_run
+from results.store import markdown
 
 OTHER = "other words"
 TONES = [*COLOURS[1:], "#222222"]  # grey is that of other words
@@ -106,22 +106,22 @@ def embeddings_figure(xy, shares, words, kinds, n_labels, title):
     for number, kind in enumerate([OTHER, *order]):
         points = xy[[i for i, each in enumerate(kinds) if each == kind]].numpy()
         looks = {"s": 34, "marker": MARKERS[number % 8]} if number else {"s": 12, "marker": "o"}
+        looks |= {"color": colours[kind], "alpha": 0.8, "linewidths": 0}
         if len(points):
-            axes.scatter(*points.T, color=colours[kind], alpha=0.8, linewidths=0, label=kind, **looks)
-    x, y = (f"principal component {i + 1} ({100 * share:.0f} % of the variance)"
-            for i, share in enumerate(shares))  # fmt: skip
-    axes.set(title=title, xlabel=x, ylabel=y)
+            axes.scatter(*points.T, label=kind, **looks)
+    names = [f"component {i} ({share:.0%} of the variance)" for i, share in enumerate(shares, 1)]
+    axes.set(title=title, xlabel=f"principal {names[0]}", ylabel=f"principal {names[1]}")
     axes.margins(0.08)
     figure.draw_without_rendering()  # only now does the axes know its limits
     marks = [point for point, kind in zip(xy.tolist(), kinds, strict=True) if kind != OTHER]
     taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in axes.transData.transform(marks or xy)]
     for kind in order:  # a cluster's name next to its words, or else among them
         points = xy[[i for i, each in enumerate(kinds) if each == kind]]
-        middle, low, high = points.median(0).values, points.amin(0), points.amax(0)
-        sides = [(middle[0], high[1]), (high[0], middle[1]), (middle[0], low[1]), (low[0], middle[1])]
+        (x, y), (left, low), (right, high) = points.median(0).values, points.amin(0), points.amax(0)
+        sides = [(x, high), (right, y), (x, low), (left, y)]
         looks = {"color": darker(colours[kind]), "weight": "bold", "fontsize": "large"}
         if not place(axes, kind, zip(SIDES, sides, strict=True), taken, **looks):
-            place(axes, kind, [(SIDES[0], middle)], [], **looks)
+            place(axes, kind, [(SIDES[0], (x, y))], [], **looks)
     named = 0
     for i in sorted(range(len(words)), key=lambda i: kinds[i] == OTHER):  # words of a kind first
         looks = {"color": darker(colours[kinds[i]]), "fontsize": "small"}
@@ -189,7 +189,7 @@ def embeddings(
         device: auto, cpu, cuda or mps
     """
     picture_kind(out)
-    run = open_run(run, device)
+    run = load_run(run, device)
     corpus = load_corpus(run.config.data, data_dir or run.config.data_dir or None)
     tokens = token_file(corpus, "train", run.tokenizer).memmap()
     found = list(whole_words(run.tokenizer, tokens).items())[: max(words, 3)]

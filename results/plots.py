@@ -17,9 +17,9 @@ import re
 from pathlib import Path
 from typing import Literal
 
-import msgspec
-
 from common.errors import UserError
+from common.files import read_json_lines
+from common.training.result import Point
 from results.attention import attention, induction
 from results.drawing import (
     colour,
@@ -33,9 +33,10 @@ from results.drawing import (
     picture_kind,
 )
 from results.embeddings import embeddings
+from results.plan import PLAN, variants
 from results.predictions import predictions
 from results.saved import read_settings
-from results.tables import ORDER, POSITIONS, ROOT, floor, load_results, read_result
+from results.store import ROOT, entropy, load_results, versions
 
 AXES = {
     "steps": ("step", 1, "steps"),
@@ -44,40 +45,15 @@ AXES = {
 }
 
 
-class Point(msgspec.Struct):
-    """An evaluation during training: what the curves need of a line of metrics.jsonl."""
-
-    step: int
-    tokens: int
-    seconds: float
-    val_bits_per_byte: float
-
-
 # ---- Loss curves ---------------------------------------------------------------------------------
-
-
-def read_points(folder):
-    """The evaluations in a run's metrics.jsonl, up to a line that is being written."""
-    path, points = Path(folder) / "metrics.jsonl", []
-    try:
-        for line in path.read_bytes().splitlines():
-            points.append(msgspec.json.decode(line, type=Point))
-    except OSError as error:
-        raise UserError(f"can't read {path}: {error.strerror or error}") from None
-    except msgspec.MsgspecError:
-        pass
-    if not points:
-        raise UserError(f"{path} holds no evaluation yet")
-    return points
 
 
 def published_points(name):
     """(version, data, [points of each seed]) of a published run's name, or None without curves."""
-    results = [r for r in load_results(name).values() if r.get("curve")]
+    results = [result for result in load_results(name).values() if result.curve]
     if not results:
         return None
-    points = [msgspec.convert(result["curve"], list[Point]) for result in results]
-    return results[0]["version"], results[0]["config"].get("data"), points
+    return results[0].version, results[0].config.get("data"), [each.curve for each in results]
 
 
 def line_groups(names):
@@ -89,7 +65,9 @@ def line_groups(names):
     for name in dict.fromkeys(names):
         if (Path(name) / "config.json").exists():
             version, settings = read_settings(name)
-            data, points = settings.get("data"), [read_points(name)]
+            path = Path(name) / "metrics.jsonl"
+            points = [read_json_lines(path, "a file of a run's evaluations", Point)]
+            data = settings.get("data")
             label = re.sub(r"-seed\d+$", "", str(name).rstrip("/"))
         else:
             found = published_points(name) if re.fullmatch(r"[\w-]+", name) else None
@@ -132,8 +110,8 @@ def curves_figure(lines, x="steps", bound=None):
             textcoords="offset points",
             color="0.3",
         )
-    axes.set(xlabel=name, ylabel="validation, bits per byte (logarithmic)")
-    axes.set_xlim(left=0)
+    axes.set(xlabel=name, ylabel="validation, bits per byte (log scale)")
+    axes.margins(x=0.02)
     horizontal_grid(axes)
     label_ends(axes, drawn)
     return figure
@@ -157,7 +135,7 @@ def curves(
     if not runs:
         raise UserError("name folders or published runs: python -m results plot curves runs/v2")
     lines, data = line_groups(runs)
-    draw(out, slide, curves_figure, lines, x, floor() if data == "sample" else None)
+    draw(out, slide, curves_figure, lines, x, entropy() if data == "sample" else None)
 
 
 # ---- Tables as pictures --------------------------------------------------------------------------
@@ -166,7 +144,7 @@ def curves(
 def context_figure(rows):
     """Bits per byte against the windows' length, side by side and sliding.
 
-    rows: {label: [a seed's `extrapolation`, ...]}, as result.json holds them.
+    rows: {label: [a seed's Windows, ...]}.
     """
     figure = new_figure(11, 4.4)
     panels = figure.subplots(1, 2, sharey=True)
@@ -178,9 +156,9 @@ def context_figure(rows):
         lengths = {}
         for number, (label, seeds) in enumerate(rows.items()):
             n = min(map(len, seeds))
-            x = [row["context"] for row in seeds[0][:n]]
-            lengths |= {row["context"]: row["times"] for row in seeds[0]}
-            ys = [[row[kind] for row in seed[:n]] for seed in seeds]
+            x = [row.context for row in seeds[0][:n]]
+            lengths |= {row.context: row.times for row in seeds[0]}
+            ys = [[getattr(row, kind) for row in seed[:n]] for seed in seeds]
             draw_line(axes, x, ys, label, number)
         axes.set_xscale("log", base=2)
         log_ticks(axes.xaxis, sorted(lengths), lambda n, of=lengths: f"{n}\n{of[n]}×")
@@ -191,7 +169,7 @@ def context_figure(rows):
     values = [y for axes in panels for line in axes.lines for y in line.get_ydata()]
     if max(values) > 3 * min(values):  # one that breaks down would flatten all the others
         logarithmic(panels[0], min(values), max(values))
-        panels[0].set_ylabel("validation, bits per byte (logarithmic)")
+        panels[0].set_ylabel("validation, bits per byte (log scale)")
     for axes in panels:
         label_ends(axes, axes.lines)
     return figure
@@ -199,9 +177,9 @@ def context_figure(rows):
 
 def context_rows():
     """{kind of position: [a seed's losses beyond the training context, ...]} in results/."""
-    runs = {label: load_results(name).values() for label, name in POSITIONS}
-    rows = {label: [r["extrapolation"] for r in each if r.get("extrapolation")]
-            for label, each in runs.items()}  # fmt: skip
+    rows = {}
+    for label, name in variants("position"):
+        rows[label] = [seed for result in load_results(name).values() if (seed := result.windows())]
     return {label: seeds for label, seeds in rows.items() if seeds}
 
 
@@ -228,10 +206,10 @@ def vocabulary_figure(rows):
     for number, (label, sizes) in enumerate(rows.items()):
         x, n = sorted(sizes), min(map(len, sizes.values()))
         seeds = [[sizes[size][seed] for size in x] for seed in range(n)]
-        drawn.append(draw_line(axes, x, seeds, label, number))
+        drawn.append(draw_line(axes, x, seeds, label, number, colour(label.split()[0])))
     every = sorted({size for sizes in rows.values() for size in sizes})
     log_ticks(axes.xaxis, every, "{:,}".format)
-    axes.set(xlabel="vocabulary, tokens (logarithmic)", ylabel="validation, bits per byte")
+    axes.set(xlabel="vocabulary, tokens (log scale)", ylabel="validation, bits per byte")
     axes.margins(y=0.12)
     horizontal_grid(axes)
     label_ends(axes, drawn)
@@ -239,21 +217,21 @@ def vocabulary_figure(rows):
 
 
 def vocabulary_rows():
-    """{VERSION on CORPUS: {size: [bits per byte of each seed]}} of names like v1-sample-vocab-512.
+    """{VERSION on CORPUS: {size: [bits per byte of each seed]}} of the plan's vocabularies.
 
     The size is that of the vocabulary: BPE may stop before the size that was requested.
     """
     rows = {}
-    for path in sorted((ROOT / "results").glob("*-vocab-*-seed*.json")):
-        result = read_result(path)
-        sizes = rows.setdefault(path.name.partition("-vocab-")[0].replace("-", " on ", 1), {})
-        size = result["tokenizer"]["vocab_size"]
-        sizes.setdefault(size, []).append(result["val_bits_per_byte"])
+    for name in dict.fromkeys(n for r in PLAN if r.table == "vocabulary" for n in (r.base, r.name)):
+        for result in load_results(name).values():
+            label = name.partition("-vocab-")[0].replace("-", " on ", 1)
+            sizes = rows.setdefault(label, {}).setdefault(result.tokenizer.vocab_size, [])
+            sizes.append(result.val_bits_per_byte)
     return rows
 
 
 def vocabulary(out: str = "vocabulary.png", slide: bool = False):
-    """Bits per byte against vocabulary size, from results/ with names like v1-sample-vocab-512.
+    """Bits per byte against vocabulary size, of the published runs.
 
     Args:
         out: the picture, .png or .svg
@@ -262,7 +240,7 @@ def vocabulary(out: str = "vocabulary.png", slide: bool = False):
     picture_kind(out)
     rows = vocabulary_rows()
     if not rows:
-        raise UserError("results/ has no run with another vocabulary (NAME-vocab-SIZE-seedN.json)")
+        raise UserError("results/ has no run with another vocabulary")
     draw(out, slide, vocabulary_figure, rows)
 
 
@@ -271,10 +249,10 @@ def vocabulary(out: str = "vocabulary.png", slide: bool = False):
 
 def published_pictures():
     """{file in results/: (what makes its figure, the data that it shows)}, without empty ones."""
-    found = {version: published_points(f"{version}-sample") for version in ORDER}
+    found = {version: published_points(f"{version}-sample") for version in versions()}
     lines = {version: (version, points[2]) for version, points in found.items() if points}
     pictures = {
-        "curves.svg": (curves_figure, lines, "seconds", floor()),
+        "curves.svg": (curves_figure, lines, "seconds", entropy()),
         "context.svg": (context_figure, context_rows()),
         "vocabulary.svg": (vocabulary_figure, vocabulary_rows()),
     }

@@ -1,6 +1,5 @@
 """What a model expects after each token of a prompt: `python -m results plot predictions`."""
 
-import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.textpath import TextPath
@@ -8,8 +7,8 @@ from matplotlib.textpath import TextPath
 from common.errors import UserError
 from results.attention import PROMPT, prompt_ids
 from results.drawing import COLOURS, draw, em, picture_kind, token_labels, with_fonts
-from results.saved import evaluating, open_run
-from results.tables import markdown
+from results.saved import evaluating, load_run
+from results.store import markdown
 
 
 def next_probabilities(model, idx):
@@ -28,8 +27,8 @@ def predictions_table(probabilities, ids, tokenizer, k):
     for i, token in enumerate(token_labels(tokenizer, ids)):
         follows = int(ids[i + 1]) if i + 1 < len(ids) else None
         words = token_labels(tokenizer, best.indices[i])
-        numbers = zip(best.values[i].tolist(), best.indices[i].tolist(), strict=True)
-        guesses = [(word, p, guess == follows) for word, (p, guess) in zip(words, numbers)]
+        numbers = zip(words, best.values[i].tolist(), best.indices[i].tolist(), strict=True)
+        guesses = [(word, p, guess == follows) for word, p, guess in numbers]
         truth = None
         if follows is not None:
             p = float(probabilities[i, follows])
@@ -79,10 +78,10 @@ def predictions_figure(rows, title):
         axes.text(-pad, y, texts[i], ha="right", **middle)
         for j, (_, p, true) in enumerate(guesses):
             shade, dark = str(1 - p), "white" if p > 0.5 else "black"
-            corner, size = (starts[j], i * line), (widths[j], line)
-            axes.add_patch(Rectangle(corner, *size, facecolor=shade, edgecolor="0.9", linewidth=0.5))
+            box = (starts[j], i * line), widths[j], line
+            axes.add_patch(Rectangle(*box, facecolor=shade, edgecolor="0.9", linewidth=0.5))
             if true:
-                inner = (corner[0] + 0.02, corner[1] + 0.02), size[0] - 0.04, size[1] - 0.04
+                inner = (starts[j] + 0.02, i * line + 0.02), widths[j] - 0.04, line - 0.04
                 axes.add_patch(Rectangle(*inner, fill=False, linewidth=2, edgecolor=COLOURS[2]))
             bold = "bold" if true else "normal"
             axes.text(starts[j] + pad, y, words[j][i], color=dark, weight=bold, **middle)
@@ -116,13 +115,14 @@ def predictions(
     picture_kind(out)
     if not 1 <= top <= 20:
         raise UserError(f"--top {top}: it has to be between 1 and 20")
-    run = open_run(run, device)
+    run = load_run(run, device)
     idx = prompt_ids(run, prompt)
     rows = predictions_table(next_probabilities(run.model, idx), idx[0], run.tokenizer, top)
     lines = []
     for token, guesses, truth in rows:
         cells = [f"{'*' * true}{word}{'*' * true} {percent(p)}" for word, p, true in guesses]
-        lines.append([token, *cells, f"{truth[0]} {percent(truth[1])}, {truth[2]}" if truth else ""])
+        last = f"{truth[0]} {percent(truth[1])}, {truth[2]}" if truth else ""
+        lines.append([token, *cells, last])
     heads = [f"guess {i + 1}" for i in range(len(rows[0][1]))]
     print(markdown(["after", *heads, "true, rank"], lines))
     draw(out, slide, predictions_figure, rows, f"{run.label}: what comes next?")
