@@ -183,20 +183,6 @@ def context_rows():
     return {label: seeds for label, seeds in rows.items() if seeds}
 
 
-def context(out: str = "context.png", slide: bool = False):
-    """Loss against the length of the context, for each kind of position that is in results/.
-
-    Args:
-        out: the picture, .png or .svg
-        slide: large type
-    """
-    picture_kind(out)
-    rows = context_rows()
-    if not rows:
-        raise UserError("results/ has no run with losses beyond the training context")
-    draw(out, slide, context_figure, rows)
-
-
 def vocabulary_figure(rows):
     """Bits per byte against the size of the vocabulary; rows: {label: {size: [of each seed]}}."""
     figure = new_figure(7.5, 4.4)
@@ -230,20 +216,6 @@ def vocabulary_rows():
     return rows
 
 
-def vocabulary(out: str = "vocabulary.png", slide: bool = False):
-    """Bits per byte against vocabulary size, of the published runs.
-
-    Args:
-        out: the picture, .png or .svg
-        slide: large type
-    """
-    picture_kind(out)
-    rows = vocabulary_rows()
-    if not rows:
-        raise UserError("results/ has no run with another vocabulary")
-    draw(out, slide, vocabulary_figure, rows)
-
-
 # ---- The README's pictures -----------------------------------------------------------------------
 
 
@@ -263,6 +235,35 @@ def published():
     """Draw the README's pictures again: curves.svg, context.svg and vocabulary.svg in results/."""
     for name, picture in published_pictures().items():
         draw(ROOT / "results" / name, False, *picture)
+
+
+def draw_published(name, out, slide):
+    """Draw one of `published_pictures`. Raises UserError where results/ has nothing of it."""
+    picture_kind(out)
+    pictures = published_pictures()
+    if name not in pictures:
+        raise UserError(f"results/ has no run for {name}: make them, python -m results publish")
+    draw(out, slide, *pictures[name])
+
+
+def context(out: str = "context.png", slide: bool = False):
+    """Loss against the length of the context, for each kind of position that is in results/.
+
+    Args:
+        out: the picture, .png or .svg
+        slide: large type
+    """
+    draw_published("context.svg", out, slide)
+
+
+def vocabulary(out: str = "vocabulary.png", slide: bool = False):
+    """Bits per byte against vocabulary size, of the published runs.
+
+    Args:
+        out: the picture, .png or .svg
+        slide: large type
+    """
+    draw_published("vocabulary.svg", out, slide)
 
 
 plot = {

@@ -1,349 +1,192 @@
-"""The page: well-formed, whole, and alone; what it says of made-up and of the published results."""
+"""The page: well-formed, whole and alone; what it says of made-up and of the published results."""
 
-import html.parser
-import json
 import re
 import shutil
-from pathlib import Path
+import xml.etree.ElementTree as ElementTree
 
 import pytest
-from test_compare import bare_project
-from test_results import made_up, put
+from markupsafe import Markup
+from test_plots import luminance, metrics, project, put
 
-from results import page as report
-from results import tables as results
-from common.cli import run_main
 from common.errors import UserError
+from results import page
+from results.intervals import spread
+from results.store import ROOT, load_results, versions
 
-VOID = {"meta", "br", "img", "input", "link", "hr", "col"}
+__all__ = ["project"]  # a fixture
+SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = "<script>alert('1')</script> & <b>"
+CURVE = metrics([2.0, 1.5])
+NEAR = {"head": ["word", "nearest"], "rows": [["red", "blue 0.90"]]}
+URL = "data:image/png;base64,AAAA"
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    return bare_project(tmp_path, monkeypatch)
-
-
-class Page(html.parser.HTMLParser):
-    """The page read once: its elements with their attributes, its text, and every wrong nesting."""
+class Page:
+    """The page, which is well-formed XML too: its elements and its text."""
 
     def __init__(self, text):
-        super().__init__(convert_charrefs=True)
-        self.open, self.wrong, self.elements, self.text = [], [], [], []
-        self.feed(text)
-        self.close()
-        self.wrong += self.open
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        if not self.open or self.open.pop() != tag:
-            self.wrong.append(f"/{tag} at {self.getpos()}")
-
-    def handle_data(self, data):
-        if not {"script", "style"} & set(self.open):
-            self.text.append(data)
+        self.root = ElementTree.fromstring(text)
+        self.words = " ".join(" ".join(self.root.find("body").itertext()).split())
 
     def all(self, tag, **wanted):
-        return [a for name, a in self.elements
-                if name == tag and all(a.get(k) == v for k, v in wanted.items())]  # fmt: skip
+        found = [each.attrib for each in self.root.iter(tag)]
+        return [a for a in found if all(a.get(key) == value for key, value in wanted.items())]
 
 
 def check_whole(text):
-    """What has to be so of every page; the page as it was read."""
-    page = Page(text)
-    assert page.wrong == []
-    ids = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
-    assert len(ids) == len(set(ids)), [one for one in ids if ids.count(one) > 1]
-    assert {one for one in ids if one.startswith("v")} >= set(results.ORDER)
-    for _, attrs in page.elements:  # links within the page and pictures within it; nothing else
-        for key in ("src", "href", "srcset", "action", "data", "poster"):
-            assert re.match("#|data:image/png;base64,", attrs.get(key, "#")), attrs
-        for key in ("xlink:href", "style", "clip-path", "fill"):
-            assert "//" not in (attrs.get(key) or "")
-    assert not {name for name, _ in page.elements} & {"link", "iframe", "object", "embed", "base"}
-    style = "".join(re.findall("<style>(.*?)</style>", text, re.S))
-    assert "@import" not in style and "url(" not in re.sub(r"url\(#\w+\)", "", style)
-    for attrs in page.all("a"):
-        assert attrs["href"].removeprefix("#") in ids
-    for name, attrs in page.elements:  # whatever names another element names one that is there
-        assert set(attrs.get("aria-labelledby", "").split()) <= set(ids), name
-    levels = [int(name[1]) for name, _ in page.elements if re.fullmatch("h[1-6]", name)]
-    assert levels[0] == 1 and levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in zip(levels, levels[1:]))
-    assert all(attrs.get("alt") for attrs in page.all("img"))
-    assert len(page.all("html", lang="en")) == 1 and page.all("meta", name="viewport")
-    assert all("tabindex" in attrs for attrs in page.all("div", **{"class": "scroll"}))
-    return page
-
-
-CURVE = [{"step": 9 * i, "tokens": 10**6 * i, "seconds": i, "val_bits_per_byte": 2.0 - i / 2}
-         for i in (0, 1)]  # fmt: skip
-
-
-def leave_runs(folder, name):
-    """What publishing leaves in runs/published, as much as is asked of it here."""
-    for path in (folder / "results").glob(f"{name}-seed*.json"):
-        home = folder / "runs" / "published" / path.stem
-        home.mkdir(parents=True)
-        (home / "result.json").write_bytes(path.read_bytes())
+    """What every page has to be; the page as it was read."""
+    read = Page(text)
+    elements = [(each.tag, each.attrib) for each in read.root.iter()]
+    ids = [attrs["id"] for _, attrs in elements if "id" in attrs]
+    assert len(ids) == len(set(ids)) and {*versions()} <= {*ids}
+    for tag, attrs in elements:  # nothing is loaded from elsewhere; a link may lead there
+        hrefs = [value for key, value in attrs.items() if re.search("(src|href|data|poster)$", key)]
+        allowed = "#|https://" if tag == "a" else "#|data:image/png;base64,"
+        assert all(re.match(allowed, value) for value in hrefs), attrs
+        wanted = re.findall(r"url\(#(.*?)\)", str(attrs)) + attrs.get("aria-labelledby", "").split()
+        wanted += [value[1:] for value in hrefs if value.startswith("#")]
+        assert {*wanted} <= {*ids}
+    assert not {tag for tag, _ in elements} & {"link", "iframe", "object", "embed", "base"}
+    levels = [int(tag[1]) for tag, _ in elements if re.fullmatch("h[1-6]", tag)]
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(attrs.get("alt") for attrs in read.all("img"))
+    assert all("tabindex" in attrs for attrs in read.all("div", **{"class": "scroll"}))
+    return read
 
 
 # ---- the page ----
 
 
-def test_the_page_of_the_published_results(tmp_path, monkeypatch, capsys):
-    """As a person calls it, without pictures: those of runs are as large as they like to be."""
-    out = tmp_path / "report.html"
-    monkeypatch.setattr("sys.argv", ["report.py", "--out", str(out), "--no-pictures"])
-    run_main(lambda: report.run_command(report.report, report.__doc__))
+@pytest.mark.slow
+def test_the_page_of_the_published_results(tmp_path, capsys):
+    out = tmp_path / "page.html"
+    page.page(str(out), pictures=False)
     text = out.read_text(encoding="utf-8")
-    page = check_whole(text)
-    assert len(text.encode()) < 3e6 - report.PICTURES_MOST and str(out) in capsys.readouterr().out
-    words = " ".join(" ".join(page.text).split())
-    for version in results.ORDER:
-        idea, paragraphs = report.docstring(version)
-        assert f"{version}: {idea}" in words
-        for sentence in paragraphs[0].replace("`", " ` ").split(" ` ")[:1]:
-            assert sentence in words
-        runs = results.load_results(f"{version}-sample")
-        if runs:
-            assert results.spread(runs) in words
-            assert " ".join(runs[min(runs)]["sample"].split()) in words
-    assert len(page.all("details")) == len(page.all("summary")) == len(results.ORDER) - 1
-    looks = {attrs.get("class") for tag in ("span", "del", "ins") for attrs in page.all(tag)}
-    assert looks >= set(report.LOOKS_OF_CODE.values())
+    assert len(text.encode()) < 3e6 and str(out) in capsys.readouterr().out
+    read = check_whole(text)
+    for version in versions():
+        script = (ROOT / f"{version}.py").read_text(encoding="utf-8")
+        assert f"{version}: {page.docstring(script, version)[0]}" in read.words
+        if runs := load_results(f"{version}-sample"):
+            assert spread(runs) in read.words
+            assert " ".join(runs[min(runs)].sample.split()) in read.words
+    assert len(read.all("details")) == len(read.all("summary")) == len(versions()) - 1
+    captions = [a["aria-label"] for a in read.all("div") if a.get("aria-label") in page.TABLES]
+    assert len(captions) == len(set(captions))  # each table once
 
 
-def test_with_nothing_published_it_says_what_makes_it(folder):
-    page = check_whole(report.page())
-    words = " ".join(" ".join(page.text).split())
-    assert "No run is published yet: python -m results.tables publish" in words
-    assert words.count("No curves:") == 2 and "has been asked" in words
-    assert "not published yet" in words and not page.all("img") and not page.all("svg")
+def test_with_nothing_published_the_page_says_what_publishes(project):
+    read = check_whole(page.render())
+    assert "No run is published yet" in read.words and "not published yet" in read.words
+    assert read.words.count("No curves yet: python -m results publish") == 2
+    assert not read.all(f"{SVG}svg")
 
 
-def test_curves_of_results_are_drawn_and_can_be_switched_off(folder):
-    put(folder / "results", "v1-sample", [1.5, 1.6, 1.7], curve=CURVE)
-    put(folder / "results", "v1_1-sample", [1.2], curve=CURVE)
-    put(folder / "results", "v2-sample", [1.0])  # as older files are
-    wikitext = {"data": {"name": "wikitext-2"}, "val_word_perplexity": 300.0}
-    put(folder / "results", "v1-wikitext-2", [1.0, 2.0], **wikitext, curve=CURVE)
-    page = check_whole(report.page())
-    boxes = page.all("input", type="checkbox")
-    curves = ["sample-v1-", "sample-v1_1-", "wikitext-2-v1-"]
-    assert [box["data-curve"] for box in boxes] == curves
-    ids = [attrs["id"] for name, attrs in page.elements if name == "g" and "id" in attrs]
-    parts = {box["data-curve"]: [i for i in ids if i.startswith(box["data-curve"])]
-             for box in boxes}  # fmt: skip
-    assert set(parts["sample-v1-"]) == {
-        f"sample-v1-{part}" for part in ("line", "band", "label", "arrow")
-    }
-    assert set(parts["sample-v1_1-"]) == {f"sample-v1_1-{p}" for p in ("line", "label", "arrow")}
-    labels = [attrs["aria-label"] for attrs in page.all("div", role="img")]
-    assert len(labels) == 2 and "v1, v1_1" in labels[0]
-    for _, attrs in page.elements:  # what a picture takes from elsewhere is there
-        wanted = re.findall(r"(?:url\(|^)#([^)]+)", attrs.get("xlink:href") or "")
-        assert set(wanted + re.findall(r"url\(#(.*?)\)", str(attrs))) <= {
-            other.get("id") for _, other in page.elements
-        }
+def test_a_new_version_is_on_the_page(project):
+    (project / "v99.py").write_text('"""v99: an idea."""\nx = 1\n', encoding="utf-8")
+    put(project, "v99-sample", [1.5, 1.6], curve=CURVE, sample="A new tale.")
+    read = check_whole(page.render())
+    assert "v99: an idea" in read.words and read.words.count("A new tale.") == 1
+    assert read.all("input", **{"data-curve": "sample-v99-"})
+    for tag in ("li", "section", "label"):  # one colour in all places
+        assert read.all(tag, style=f"--own: {page.colour('v99')}")
 
 
-def test_a_folder_of_another_run_than_the_published_is_not_drawn(folder):
-    put(folder / "results", "v1-sample", [1.5, 1.6])
-    leave_runs(folder, "v1-sample")
-    put(folder / "results", "v1-sample", [1.5, 1.7])
-    assert list(report.folders("v1", "sample")) == [1]
+def test_curves_have_parts_that_can_be_switched_off(project):
+    put(project, "v1-sample", [1.5, 1.6, 1.7], curve=CURVE)
+    put(project, "v1_1-sample", [1.2], curve=CURVE)
+    put(project, "v2-sample", [1.0], curve=None)  # as older files are
+    put(project, "v1-wikitext-2", [1.0, 2.0], data={"name": "wikitext-2"}, curve=CURVE)
+    read = check_whole(page.render())
+    curves = [box["data-curve"] for box in read.all("input", type="checkbox")]
+    assert curves == ["sample-v1-", "sample-v1_1-", "wikitext-2-v1-"]
+    ids = {attrs.get("id") for attrs in read.all(f"{SVG}g")}
+    assert {f"sample-v1-{part}" for part in ("line", "band", "label", "arrow")} <= ids
+    assert {f"sample-v1_1-{part}" for part in ("line", "label", "arrow")} <= ids
+    assert "sample-v1_1-band" not in ids  # of one seed
 
 
-def test_samples_and_ideas_are_text_not_markup(folder):
-    put(folder / "results", "v0-sample", [1.5], sample=f"One {HOSTILE}", idea=HOSTILE)
+def test_samples_and_ideas_are_text_not_markup(project):
+    put(project, "v0-sample", [1.5], sample=f"One {HOSTILE}", idea=f"idea `{HOSTILE}`")
     text = f'"""v0: an idea {HOSTILE}.\n\nWords, `code {HOSTILE}`."""\nx = "{HOSTILE}"\n'
-    (folder / "v0.py").write_text(text, encoding="utf-8")
-    made = report.page()
-    page = check_whole(made)
+    (project / "v0.py").write_text(text, encoding="utf-8")
+    made = page.render()
+    read = check_whole(made)
     assert "alert" not in "".join(re.findall("<script>(.*?)</script>", made, re.S))
-    assert len(page.all("script")) == 1 and not page.all("b")
-    words = "".join(page.text)
-    for part in (f"One {HOSTILE}", f"an idea {HOSTILE}", f"code {HOSTILE}", f'x = "{HOSTILE}"'):
-        assert part in words
+    assert len(read.all("script")) == 1 and not read.all("b")
+    for part in (f"One {HOSTILE}", f"an idea {HOSTILE}", f"code {HOSTILE}"):
+        assert part in read.words
 
 
-def test_a_step_shows_its_answers_beside_those_of_the_version_before(folder):
-    row = {"n": 9, "right": 3, "accuracy": 1 / 3, "low": 0.12, "high": 0.65, "chance": 0.25}
-    probes = {"questions_sha256": "a", "kinds": {"copying": row}}
-    for version in ("v0", "v1", "v3"):
-        put(folder / "results", f"{version}-sample", [1.5], probes=probes)
-    head, rows = results.probe_rows()
-    assert report.columns(head, rows, [None, "v0"])[0] == ["question", "chance", "v0 (1)"]
-    head_of_two, rows_of_two = report.columns(head, rows, ["v0", "v1"])
-    assert head_of_two == ["question", "chance", "v0 (1)", "v1 (1)"]
-    assert rows_of_two == [["copying", "25 %", "33 %", "33 %"]]
-    assert report.columns(head, rows, ["v1", "v1_1"]) is None
-    assert report.columns(head, rows, ["v2", "v3"])[0] == ["question", "chance", "v3 (1)"]
-    labels = [attrs.get("aria-label") for attrs in check_whole(report.page()).all("div")]
-    assert [f"Right answers of {v}" in labels for v in results.ORDER] == [1, 1, 0, 0, 1, 0]
+def test_pictures_have_a_text_that_says_what_they_show(project):
+    pictures = {"v2": [(URL, "attention weights", None), (URL, "where words lie", NEAR)]}
+    read = check_whole(page.render(pictures))
+    assert [each["alt"] for each in read.all("img")] == ["attention weights", "where words lie"]
+    assert read.words.count("blue 0.90") == 1
 
 
-def test_pictures_have_a_text_that_says_what_they_show(folder):
-    near = (["word", "nearest"], [["red", "blue 0.90"]])
-    url = "data:image/png;base64,AAAA"
-    pictures = {"v2": [(url, "where the heads look", None), (url, "where words lie", near)]}
-    page = check_whole(report.page(pictures))
-    assert [each["alt"] for each in page.all("img")] == ["where the heads look", "where words lie"]
-    assert "".join(page.text).count("blue 0.90") == 1
+def test_the_run_that_is_drawn_is_of_the_version_and_the_sample(project):
+    own, published = project / "runs" / "v2", project / "runs" / "published" / "v2-sample-seed1"
+    with pytest.raises(UserError, match="no run on the sample in runs/v2"):
+        page.run_to_draw("v2")
+    for folder, data in ((own, "sample"), (published, "notes.txt")):
+        put(project, "v2-sample", [1.5], data={"name": data})
+        folder.mkdir(parents=True)
+        (project / "results" / "v2-sample-seed1.json").rename(folder / "result.json")
+    assert page.run_to_draw("v2") == own
 
 
-def test_pictures_that_make_the_page_too_large_are_left_out(folder, monkeypatch, capsys):
-    put(folder / "results", "v1-sample", [1.5])
-    put(folder / "results", "v2-sample", [1.5])
-    for version in ("v1", "v2"):
-        leave_runs(folder, f"{version}-sample")
-        home = folder / "runs" / "published" / f"{version}-sample-seed1"
-        (home / "best.pt").write_bytes(b"")
-        settings = {"version": version, "config": {"n_layer": 2}}
-        (home / "config.json").write_text(json.dumps(settings), encoding="utf-8")
-    from results import inside, saved
-
-    def attention(run, layer, out):
-        if "v1" in run:
-            raise UserError("v1 has no attention")
-        assert layer == 2
-        Path(out).write_bytes(b"x" * 30)
-
-    def embeddings(run, out):
-        Path(out).write_bytes(b"x" * 60)
-        return ["word", "nearest"], [["red", "blue 0.90"]]
-
-    monkeypatch.setattr(saved, "ROOT", folder)
-    monkeypatch.setattr(inside, "attention", attention)
-    monkeypatch.setattr(inside, "embeddings", embeddings)
-    monkeypatch.setattr(report, "PICTURES_MOST", 125)  # 60 bytes are 80 characters, 30 are 40
-    drawn = report.draw_pictures()
-    assert {version: len(each) for version, each in drawn.items()} == {"v1": 1, "v2": 1}
-    assert "attention heads of v2" in drawn["v2"][0][1]
-    said = capsys.readouterr().err.splitlines()
-    none = "no pictures of {0}: no run in runs/published/{0}-sample-seed1 or runs/{0}"
-    assert said == [none.format("v0"), "no picture of attention: v1 has no attention",
-                    none.format("v1_1"), "no picture of embeddings of v2: no room is left",
-                    none.format("v3"), none.format("v4")]  # fmt: skip
-    assert drawn["v1"][0][2] == (["word", "nearest"], [["red", "blue 0.90"]])
+def test_a_page_has_a_page_s_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "render", lambda pictures: "")
+    for name, says in (("page.pdf", "ends in .html"), ("no/page.html", "can't write")):
+        with pytest.raises(UserError, match=says):
+            page.page(str(tmp_path / name), pictures=False)
+    assert not list(tmp_path.iterdir())
 
 
-def test_where_no_published_run_lies_here_one_s_own_is_drawn(folder):
-    own = folder / "runs" / "v2"
-    own.mkdir(parents=True)
-    (own / "best.pt").write_bytes(b"")
-    assert report.pictured("v2") is None  # it is not finished
-    for data, found in (("notes.txt", None), ("sample", own)):
-        result = made_up("v2", 1, 1.5, data={"name": data})
-        (own / "result.json").write_text(json.dumps(result), encoding="utf-8")
-        assert report.pictured("v2") == found
-    put(folder / "results", "v2-sample", [1.5])
-    leave_runs(folder, "v2-sample")
-    home = folder / "runs" / "published" / "v2-sample-seed1"
-    (home / "best.pt").write_bytes(b"")
-    assert report.pictured("v2") == home
+# ---- Markdown and diffs ----
 
 
-def test_a_page_has_a_page_s_name(folder, monkeypatch, capsys):
-    for name, said in (("report.pdf", "ends in .html"), ("no/r.html", "can't write")):
-        out = folder / name
-        monkeypatch.setattr("sys.argv", ["report.py", "--out", str(out), "--no-pictures"])
-        with pytest.raises(SystemExit) as stop:
-            run_main(lambda: report.run_command(report.report, report.__doc__))
-        error = capsys.readouterr().err
-        assert stop.value.code == 2 and error.count("\n") == 1 and said in error
-        assert not out.exists()
+def test_markdown_tables_and_paragraphs_become_html():
+    text = (
+        "| a `b` | c\\|d |\n| --- | --- |\n| **1** | <2> |\n\nSee [x](https://a.org/y), `z`\nand w."
+    )
+    table, paragraph = page.blocks(text)
+    assert table["head"] == ["a <code>b</code>", "c|d"]
+    assert table["rows"] == [["<strong>1</strong>", "&lt;2&gt;"]]
+    assert paragraph["text"] == 'See <a href="https://a.org/y">x</a>, <code>z</code> and w.'
+    assert "href" not in page.inline('[x](javascript:alert) [y](https://a.org/"onclick=1)')[:24]
 
 
-# ---- the diffs ----
-
-
-def test_a_diff_side_by_side():
+def test_a_diff_leaves_out_what_is_the_same():
     before = [f"line {n}" for n in range(20)]
     after = [*before[:9], "new", "line 9 b", *before[10:18], "line 19"]
-    rows = report.diff_rows("\n".join(before), "\n".join(after))
-    assert rows[0] == {"skipped": 6} and rows[1]["n"] == rows[1]["m"] == 7
-    changed = [(row["n"], row["m"]) for row in rows if row.get("changed")]
-    assert changed == [(10, 10), (None, 11), (19, None)]
-    shown = [row["n"] for row in rows if row.get("n")]
-    assert sum(row.get("skipped", 0) for row in rows) + len(shown) == 20
+    rows = page.diff_lines("\n".join(before), "\n".join(after))
+    assert rows[0] == ("gap", "", "", 6) and rows[1][:3] == ("same", 7, 7)
+    changed = [row[:3] for row in rows if row[0] in ("old", "new")]
+    assert changed == [("old", 10, ""), ("new", "", 10), ("new", "", 11), ("old", 19, "")]
+    left_out = sum(html for kind, *_, html in rows if kind == "gap")
+    assert left_out + len({row[1] for row in rows if row[1]}) == 20
 
 
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [("", "a\nb"), ("a\nb", ""), ("a", "a"), ("a\n\nb\n", "\nb\nc"), ("x = 1", "x  =  2\n")],
-)
-def test_both_sides_of_a_diff_are_the_whole_texts(before, after):
-    rows = report.diff_rows(before, after)
+@pytest.mark.parametrize("after", ["x = 1\n", '"""Doc\nx <b>\n"""\n\ny = "&"\n', "a\n\n\nb"])
+def test_both_sides_of_a_diff_are_the_whole_texts(after):
+    before = '"""Doc\nx <b>\n"""\nx = 1\n'
+    rows = page.diff_lines(before, after)
     for side, text in (("old", before), ("new", after)):
-        shown = [row[side] for row in rows if row.get(side) is not None]
-        lines = ["".join(part for part, *_ in pieces) for pieces in shown]
-        assert lines == (text.splitlines() if before != after else [])
-
-
-def test_every_diff_of_the_lineage_has_as_many_lines_as_its_size():
-    for before, after in zip(results.ORDER, results.ORDER[1:]):
-        texts = [(results.ROOT / f"{v}.py").read_text(encoding="utf-8") for v in (before, after)]
-        rows = [row for row in report.diff_rows(*texts) if row.get("changed")]
-        removed, added = (sum(row[side] is not None for row in rows) for side in ("old", "new"))
-        assert results.diff_size(before, after) == f"+{added} −{removed}"
-
-
-def test_only_the_words_that_differ_are_marked():
-    pieces = [("x = a ", False), ("+", True), (" b", False)]
-    assert report.marked("x = a + b", "x = a * b") == pieces
-    assert report.marked("a line of words", "and not one of them") == [("a line of words", False)]
-    assert report.marked("alone", None) == [("alone", False)] and report.marked(None, "a") is None
-
-
-def test_code_is_coloured_as_what_it_is():
-    """A docstring's second line is a string as its first is: the file is read as a whole."""
-    text = '"""One.\n\nif 2."""\n@cached  # why\ndef f(x):\n    return not len("a") + 3.5\n'
-    lines = [report.coloured([(line, False)], looks)
-             for line, looks in zip(text.splitlines(), report.looks_of_code(text))]  # fmt: skip
-    found = [(text, look) for pieces in lines for text, _, look in pieces if look]
-    assert found == [
-        ('"""One.', "s"), ('if 2."""', "s"), ("@cached", "f"), ("# why", "c"), ("def", "k"),
-        ("f", "f"), ("return", "k"), ("not", "k"), ("len", "b"), ('"a"', "s"), ("3.5", "n"),
-    ]  # fmt: skip
-
-
-def test_colours_of_code_and_marks_of_differing_words_combine():
-    pieces, looks = [("x = ", False), ("1 # b", True)], ["", "", "", "", "n", "", "c", "c", "c"]
-    assert report.coloured(pieces, looks) == [
-        ("x = ", False, ""), ("1", True, "n"), (" ", True, ""), ("# b", True, "c")]  # fmt: skip
-    rows = report.diff_rows('"""A\nif b"""\n', '"""A\nif c"""\n')
-    assert rows[1]["new"] == [("if ", False, "s"), ("c", True, "s"), ('"""', False, "s")]
-
-
-def luminance(colour):
-    """Relative luminance of #rgb or #rrggbb, as WCAG 2 defines it."""
-    digits = colour if len(colour) == 6 else "".join(2 * digit for digit in colour)
-    parts = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
-    parts = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
-    return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), parts))
+        lines = [Markup(html).striptags() for kind, *_, html in rows if kind in (side, "same")]
+        assert lines == [line.strip() for line in text.strip("\n").split("\n")]
 
 
 def test_every_text_can_be_read_on_every_ground_in_light_and_in_dark():
-    """A contrast of 4.5 to 1, which WCAG 2 asks for (AA), of code on the marks of a diff too."""
-    style = (Path(report.__file__).parent / "page.html.jinja").read_text(encoding="utf-8")
-    schemes = [dict(re.findall(r"--([\w-]+): #(\w+);", block))
-               for block in re.findall(r":root \{(.*?)\}", style, re.S)]  # fmt: skip
+    """A contrast of 4.5 to 1, as WCAG 2 (AA) requires, of code on the grounds of a diff too."""
+    style = (ROOT / "results" / "page.html.jinja").read_text(encoding="utf-8")
+    blocks = re.findall(r":root \{(.*?)\}", style, re.S)
+    schemes = [dict(re.findall(r"--([\w-]+): (#\w+);", block)) for block in blocks]
     assert len(schemes) == 2 and schemes[0].keys() == schemes[1].keys()
-    looks = set(report.LOOKS_OF_CODE.values())
-    for look in looks:
-        assert re.search(rf"\.{look} \{{ color: var\(--{look}\);", style)
-    grounds = {text: ["page", "old", "new", "old-word", "new-word"] for text in {"text", *looks}}
-    grounds |= {"faint": ["page", "soft"], "link": ["page"]}
-    grounds["text"] += ["soft"]
+    grounds = {text: ["page", "old", "new"] for text in ("text", "faint", *"csmkfb")}
+    grounds |= {"link": ["page"], "text": ["page", "old", "new", "soft"]}
     for scheme in schemes:
         for text, each in grounds.items():
             for ground in each:
@@ -357,103 +200,77 @@ def test_every_text_can_be_read_on_every_ground_in_light_and_in_dark():
 @pytest.fixture(scope="module")
 def browser():
     """Chromium without a window: the system's own, or else the one that playwright has fetched."""
-    how = ("python -m pip install -r tests/requirements.txt, and Debian's chromium (apt-get install"
-           " chromium) or python -m playwright install chromium")  # fmt: skip
-    sync_api = pytest.importorskip("playwright.sync_api", reason=f"no playwright: {how}")
+    sync_api = pytest.importorskip("playwright.sync_api")
     names = ("chromium", "chromium-browser", "google-chrome")
     with sync_api.sync_playwright() as playwright:
         own = next(filter(None, map(shutil.which, names)), None)
         try:
-            made = playwright.chromium.launch(executable_path=own)  # without sandbox: as root too
+            made = playwright.chromium.launch(executable_path=own)
         except sync_api.Error as error:
-            pytest.skip(f"no browser starts: {how} ({str(error).splitlines()[0]})")
+            pytest.skip(
+                f"no browser starts: apt-get install chromium ({str(error).splitlines()[0]})"
+            )
         yield made
         made.close()
 
 
-REACHED = """() => {
+STOPS = "a, button, input, summary, [tabindex='0']"
+REACHED = f"""() => {{
   const one = document.activeElement, style = getComputedStyle(one);
-  const all = [...document.querySelectorAll("a, button, input, summary, [tabindex='0']")];
-  const ring = style.outlineStyle != "none" && parseFloat(style.outlineWidth) >= 2;
-  return [all.filter((each) => each.checkVisibility()).indexOf(one), ring];
-}"""
-COUNT = """[...document.querySelectorAll("a, button, input, summary, [tabindex='0']")]
-  .filter((each) => each.checkVisibility()).length"""
+  const all = [...document.querySelectorAll("{STOPS}")].filter((each) => each.checkVisibility());
+  return [all.indexOf(one), style.outlineStyle != "none" && parseFloat(style.outlineWidth) >= 2];
+}}"""
 SIDEWAYS = """() => [...document.querySelectorAll("body *")].filter((one) =>
-  one.getBoundingClientRect().right > innerWidth + 1 && !one.closest(".scroll, svg")
-  || one.matches(".change .scroll") && one.scrollWidth > one.clientWidth)
-  .map((one) => one.outerHTML)
-"""
+  one.getBoundingClientRect().right > innerWidth + 1 && !one.closest(".scroll, svg"))
+  .map((one) => one.outerHTML)"""
 
 
-def try_page(browser, path):
-    """What has to be so of every page on a phone's screen in the dark; the page, unfolded."""
-    page = browser.new_page(viewport={"width": 360, "height": 740}, color_scheme="dark")
+@pytest.mark.browser
+def test_on_a_dark_phone_with_the_keyboard_alone(tmp_path, browser):
+    path = tmp_path / "page.html"
+    path.write_text(page.render({"v2": [(URL, "a picture", NEAR)]}), encoding="utf-8")
+    shown = browser.new_page(viewport={"width": 360, "height": 740}, color_scheme="dark")
     trouble = []
-    page.on("request", lambda request: trouble.append(request.url))
-    page.on("console", lambda message: trouble.append(message.text))
-    page.on("pageerror", lambda error: trouble.append(str(error)))
-    page.goto(path.as_uri())
-    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(22, 22, 22)"
-    for box in page.locator("[data-curve]").all():  # a curve is switched off, and on again
-        line = page.locator(f"#{box.get_attribute('data-curve')}line")
-        for shown in (False, True):
+    shown.on("request", lambda request: trouble.append(request.url))
+    shown.on("console", lambda message: trouble.append(message.text))
+    shown.on("pageerror", lambda error: trouble.append(str(error)))
+    shown.goto(path.as_uri())
+    assert shown.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(22, 22, 22)"
+    for box in shown.locator("[data-curve]").all():  # a curve is switched off, and on again
+        line = shown.locator(f"#{box.get_attribute('data-curve')}line")
+        for on in (False, True):
             box.press("Space")
-            assert box.is_checked() == line.is_visible() == shown
-    diffs = page.locator("details.change")
-    diffs.first.locator("summary").press("Enter")
-    assert [diff.get_attribute("open") is not None for diff in diffs.all()] == [
-        True, *[False] * (len(results.ORDER) - 2)]  # fmt: skip
-    page.get_by_role("button", name="Unfold all diffs").press("Enter")
-    assert page.locator("details.change[open]").count() == len(results.ORDER) - 1
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    assert page.evaluate(SIDEWAYS) == []
-    page.reload()  # the focus starts at the top again
-    page.evaluate("for (const diff of document.querySelectorAll('details')) diff.open = true")
-    for number in range(page.evaluate(COUNT)):  # Tab goes through all, and one sees where it is
-        page.keyboard.press("Tab")
-        assert page.evaluate(REACHED) == [number, True]
-    assert trouble == [path.as_uri()] * 2
-    return page
+            assert box.is_checked() == line.is_visible() == on
+    shown.get_by_role("link", name="Compare its curve with that of v2").press("Enter")
+    checked = [box.get_attribute("data-version") for box in shown.locator(":checked").all()]
+    assert set(checked) == {"v2", "v3"}
+    shown.get_by_role("button", name="Unfold all diffs").press("Enter")
+    assert shown.locator("details.change[open]").count() == len(versions()) - 1
+    assert shown.evaluate("document.documentElement.scrollWidth") <= 360
+    assert shown.evaluate(SIDEWAYS) == []
+    shown.goto(path.as_uri())  # without the link's #curves: the focus starts at the top
+    shown.evaluate("for (const diff of document.querySelectorAll('details')) diff.open = true")
+    for number in range(shown.locator(f":is({STOPS}):visible").count()):
+        shown.keyboard.press("Tab")
+        assert shown.evaluate(REACHED) == [number, True]
+    assert {each for each in trouble if not each.startswith("data:")} == {path.as_uri()}
+    shown.close()
 
 
-def test_in_a_browser(folder, tmp_path, browser):
-    put(folder / "results", "v1-sample", [1.5, 1.6], curve=CURVE)
-    put(folder / "results", "v2-sample", [1.5], sample="x" * 3000, curve=CURVE)
-    path = tmp_path / "report.html"
-    for version, text in (("v1", "x = 1\n"), ("v2", f"y = {'9' * 300}\n")):
-        text = f'"""{version}: an idea."""\n{text}'
-        (folder / f"{version}.py").write_text(text, encoding="utf-8")
-    path.write_text(report.page(), encoding="utf-8")
-    page = try_page(browser, path)
-    shown = [page.locator(f"#sample-{version}-line").is_visible for version in ("v1", "v2")]
-    page.get_by_label("v1", exact=True).press("Space")
-    assert [one() for one in shown] == [False, True]
-    page.get_by_role("link", name="Its curve beside that of v0").press("Enter")
-    assert [one() for one in shown] == [True, False]
-    page.close()
-
-
-def test_the_published_page_in_a_browser(tmp_path, browser):
-    path = tmp_path / "report.html"
-    path.write_text(report.page(), encoding="utf-8")
-    try_page(browser, path).close()
-
-
-def test_without_javascript_nothing_is_missing(folder, tmp_path, browser):
-    put(folder / "results", "v1-sample", [1.5], sample="A tale.", curve=CURVE)
-    path = tmp_path / "report.html"
-    path.write_text(report.page(), encoding="utf-8")
+@pytest.mark.browser
+def test_without_javascript_nothing_is_missing(project, tmp_path, browser):
+    put(project, "v1-sample", [1.5], sample="A tale.", curve=CURVE)
+    path = tmp_path / "page.html"
+    path.write_text(page.render(), encoding="utf-8")
     context = browser.new_context(java_script_enabled=False)
-    page = context.new_page()
-    page.goto(path.as_uri())
-    assert page.locator("#sample-v1-line").is_visible()
-    tales = page.get_by_text("A tale.").all()
+    shown = context.new_page()
+    shown.goto(path.as_uri())
+    assert shown.locator("#sample-v1-line").is_visible()
+    tales = shown.get_by_text("A tale.").all()
     assert tales and all(each.is_visible() for each in tales)
-    assert page.locator("details.change").count() == len(results.ORDER) - 1
-    for diff in page.locator("details").all():
+    for diff in shown.locator("details").all():
         diff.locator("summary").click()
         assert diff.locator(".code").first.is_visible()
-    controls = page.locator("input, button, [data-only]").all()
+    controls = shown.locator("input, button, [data-only]").all()
     assert controls and not any(each.is_visible() for each in controls)
     context.close()
