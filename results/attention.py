@@ -33,6 +33,7 @@ def recorded_attention(model):
     matrix in the place of v, it returns the weights themselves.
     """
     recorded, modules = [], [module for module in model.modules() if hasattr(module, "attend")]
+    before = [vars(module).get("attend") for module in modules]  # None: it is the class' method
 
     def recording(attend):
         def attend_and_record(q, k, v, mask):
@@ -47,8 +48,10 @@ def recorded_attention(model):
     try:
         yield recorded
     finally:
-        for module in modules:
-            del module.attend  # the class' method is found again
+        for module, attend in zip(modules, before, strict=True):
+            del module.attend
+            if attend:
+                module.attend = attend
 
 
 def attention_weights(run, idx):

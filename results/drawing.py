@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import hashlib
+import re
 from pathlib import Path
 
 import matplotlib
@@ -71,14 +72,26 @@ def with_fonts(texts):
     A character that no installed font has is written as its code point: never an empty box.
     """
     missing = set("".join(texts)) - glyphs(font_manager.findfont(FONT))
-    families = [FONT]
-    for font in sorted(font_manager.fontManager.ttflist, key=lambda font: font.name):
+    families, manager = [FONT], font_manager.fontManager
+    if missing:  # matplotlib's list of fonts is older than some fonts may be
+        for path in {*font_manager.findSystemFonts()} - {font.fname for font in manager.ttflist}:
+            with contextlib.suppress(RuntimeError, OSError, ValueError):
+                manager.addfont(path)
+    for font in sorted(manager.ttflist, key=lambda font: (font.name, font.fname)):
         usable = font.weight == 400 and font.style == "normal" and "Last Resort" not in font.name
         if missing and usable and missing & glyphs(font.fname):
             families.append(font.name)
             missing -= glyphs(font.fname)
     matplotlib.rcParams["font.family"] = families
-    return ["".join(f"<U+{ord(c):04X}>" if c in missing else c for c in text) for text in texts]
+    if not missing:
+        return list(texts)
+    unknown = re.compile(f"[{re.escape(''.join(missing))}]+")
+    return [unknown.sub(code_points, text) for text in texts]
+
+
+def code_points(match):
+    """The characters of a regular expression's match by their numbers: <U+4F60 597D>."""
+    return f"<U+{' '.join(f'{ord(c):04X}' for c in match[0])}>"
 
 
 def token_labels(tokenizer, ids):

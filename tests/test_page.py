@@ -47,6 +47,9 @@ def check_whole(text):
         wanted += [value[1:] for value in hrefs if value.startswith("#")]
         assert {*wanted} <= {*ids}
     assert not {tag for tag, _ in elements} & {"link", "iframe", "object", "embed", "base"}
+    for _, attrs in elements:  # what needs JavaScript is not there without it
+        if {*attrs} & {"data-curves", "data-only", "data-unfold"}:
+            assert attrs.get("hidden") == ""
     levels = [int(tag[1]) for tag, _ in elements if re.fullmatch("h[1-6]", tag)]
     assert levels.count(1) == 1
     assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
@@ -255,22 +258,3 @@ def test_on_a_dark_phone_with_the_keyboard_alone(tmp_path, browser):
         assert shown.evaluate(REACHED) == [number, True]
     assert {each for each in trouble if not each.startswith("data:")} == {path.as_uri()}
     shown.close()
-
-
-@pytest.mark.browser
-def test_without_javascript_nothing_is_missing(project, tmp_path, browser):
-    put(project, "v1-sample", [1.5], sample="A tale.", curve=CURVE)
-    path = tmp_path / "page.html"
-    path.write_text(page.render(), encoding="utf-8")
-    context = browser.new_context(java_script_enabled=False)
-    shown = context.new_page()
-    shown.goto(path.as_uri())
-    assert shown.locator("#sample-v1-line").is_visible()
-    tales = shown.get_by_text("A tale.").all()
-    assert tales and all(each.is_visible() for each in tales)
-    for diff in shown.locator("details").all():
-        diff.locator("summary").click()
-        assert diff.locator(".code").first.is_visible()
-    controls = shown.locator("input, button, [data-only]").all()
-    assert controls and not any(each.is_visible() for each in controls)
-    context.close()
