@@ -6,12 +6,12 @@ The pictures of `python -m results plot attention` and `induction`.
 import contextlib
 import math
 
-import torch
-
 from common.errors import UserError
 from results.drawing import draw, em, new_figure, picture_kind, token_labels, with_fonts
 from results.saved import evaluating, load_run
 from results.store import markdown
+
+import torch
 
 PROMPT = "At the mill stood Mira the baker, who was holding an old brass key. Mira was proud of her"
 

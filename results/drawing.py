@@ -6,15 +6,15 @@ import hashlib
 import re
 from pathlib import Path
 
+from common.errors import UserError
+from common.files import atomic_write
+from results.store import versions
+
 import matplotlib
 import msgspec
 from matplotlib import font_manager, ft2font
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-
-from common.errors import UserError
-from common.files import atomic_write
-from results.store import versions
 
 # As bright as one another, so that each can be seen on white and on black (3:1 and more).
 COLOURS = "#777777 #2b7bba #d55e00 #00936b #b05a9e #9a7400 #c8374f #6b6ecf".split()

@@ -2,18 +2,18 @@
 
 import re
 
-import numpy as np
-import torch
-from matplotlib import patheffects
-from matplotlib.transforms import Bbox
-from scipy.cluster.vq import kmeans2
-
 from common.data import load_corpus, token_file
 from common.errors import UserError
 from data import world
 from results.drawing import COLOURS, MARKERS, darker, draw, em, new_figure, picture_kind, with_fonts
 from results.saved import load_run
 from results.store import markdown
+
+import numpy as np
+import torch
+from matplotlib import patheffects
+from matplotlib.transforms import Bbox
+from scipy.cluster.vq import kmeans2
 
 OTHER = "other words"
 TONES = [*COLOURS[1:], "#222222"]  # grey is that of other words

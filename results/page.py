@@ -14,12 +14,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader
-from markupsafe import Markup, escape
-from pygments import highlight
-from pygments.formatters import HtmlFormatter
-from pygments.lexers import PythonLexer
-
 from common.errors import UserError
 from common.files import atomic_write
 from results.attention import attention
@@ -31,6 +25,12 @@ from results.readme import table
 from results.scripts import diff_size
 from results.store import ROOT, entropy, load_results, read_result, script_of, versions
 from results.tables import change
+
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup, escape
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import PythonLexer
 
 CORPORA = {"sample": "the sample", "wikitext-2": "WikiText-2"}
 CONTEXT = 3  # unchanged lines shown around a change

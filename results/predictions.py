@@ -1,14 +1,14 @@
 """What a model expects after each token of a prompt: `python -m results plot predictions`."""
 
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from matplotlib.textpath import TextPath
-
 from common.errors import UserError
 from results.attention import PROMPT, prompt_ids
 from results.drawing import COLOURS, draw, em, picture_kind, token_labels, with_fonts
 from results.saved import evaluating, load_run
 from results.store import markdown
+
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.textpath import TextPath
 
 
 def next_probabilities(model, idx):

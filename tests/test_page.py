@@ -4,14 +4,14 @@ import re
 import shutil
 import xml.etree.ElementTree as ElementTree
 
-import pytest
-from markupsafe import Markup
-from test_plots import luminance, metrics, project, put
-
 from common.errors import UserError
 from results import page
 from results.intervals import spread
 from results.store import ROOT, load_results, versions
+
+import pytest
+from markupsafe import Markup
+from test_plots import luminance, metrics, project, put
 
 __all__ = ["project"]  # a fixture
 SVG = "{http://www.w3.org/2000/svg}"

@@ -5,17 +5,17 @@ import math
 import sys
 from pathlib import Path
 
+from common.errors import UserError
+from common.tokenizers import CharTokenizer
+from results import attention, drawing, embeddings, plots, predictions
+from results.store import ROOT, entropy
+
 import pytest
 import torch
 import torch.nn.functional as F
 from lineage import finished_run
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
-
-from common.errors import UserError
-from common.tokenizers import CharTokenizer
-from results import attention, drawing, embeddings, plots, predictions
-from results.store import ROOT, entropy
 
 
 def metrics(bits, seconds=10):
