@@ -126,7 +126,7 @@ def draw(out, slide, make, *data):
     """Make a figure of the data and write it, whole or not at all; prints the file's name.
 
     The same data is the same file. An SVG holds `fingerprint(data)` in its metadata where the data
-    can be written as JSON, so that one that is out of date can be told.
+    can be written as JSON, so that one that is out of date is noticed.
     """
     kind = picture_kind(out)
     about = {"Date": None, "Description": fingerprint(data)} if kind == "svg" else None
@@ -182,20 +182,24 @@ def moved_apart(places, gap):
     return [mean + number * gap for number, mean in enumerate(means)]
 
 
-def label_ends(axes, lines):
-    """Each line's label and last value in the right margin, at its height, none over another."""
+def label_ends(axes, lines, values=None):
+    """Each line's label and last value in the right margin, at its height, none over another.
+
+    values: what is written in place of the lines' own last values.
+    """
     axes.figure.draw_without_rendering()  # only now does the axes know its limits
     to_axes = axes.transData + axes.transAxes.inverted()
     ends = []
-    for line in lines:
+    for line, value in zip(lines, values or [None] * len(lines), strict=True):
         x, y = line.get_xdata()[-1], line.get_ydata()[-1]
-        ends.append((to_axes.transform((x, y))[1], x, y, line))
+        text = f"{line.get_label()}: {y if value is None else value:.3f}"
+        ends.append((to_axes.transform((x, y))[1], x, y, line, text))
     ends.sort(key=lambda end: end[0])
     one_line = 1.3 * em() * axes.figure.dpi / axes.get_window_extent().height
     places = moved_apart([end[0] for end in ends], one_line)
-    for place, (_, x, y, line) in zip(places, ends, strict=True):
+    for place, (_, x, y, line, text) in zip(places, ends, strict=True):
         axes.annotate(
-            f"{line.get_label()}: {y:.3f}",
+            text,
             (x, y),
             xytext=(1.03, place),
             textcoords="axes fraction",

@@ -152,7 +152,7 @@ def chart(corpus):
     switched off.
     """
     found = {version: published_points(f"{version}-{corpus}") for version in versions()}
-    lines = {version: (version, points[2]) for version, points in found.items() if points}
+    lines = {version: (version, *each[2:]) for version, each in found.items() if each}
     if not lines:
         return None
     out = io.StringIO()
@@ -160,7 +160,7 @@ def chart(corpus):
         figure = curves_figure(lines, "tokens", entropy() if corpus == "sample" else None)
         (axes,) = figure.axes
         bands = iter(axes.collections)
-        for line, (version, (_, runs)) in zip(axes.lines, lines.items(), strict=False):
+        for line, (version, (_, runs, _)) in zip(axes.lines, lines.items(), strict=False):
             line.set_gid(f"{version}-line")
             if len(runs) > 1:
                 next(bands).set_gid(f"{version}-band")

@@ -36,7 +36,7 @@ from results.embeddings import embeddings
 from results.plan import PLAN, variants
 from results.predictions import predictions
 from results.saved import read_settings
-from results.store import ROOT, entropy, load_results, versions
+from results.store import ROOT, entropy, load_results, read_result, versions
 
 AXES = {
     "steps": ("step", 1, "steps"),
@@ -49,15 +49,20 @@ AXES = {
 
 
 def published_points(name):
-    """(version, data, [points of each seed]) of a published run's name, or None without curves."""
+    """(version, data, [points of each seed], [result of each]) of a published run's name.
+
+    None where no seed has a curve. The results are bits per byte of the whole validation split; the
+    points may be of a fixed part of it.
+    """
     results = [result for result in load_results(name).values() if result.curve]
     if not results:
         return None
-    return results[0].version, results[0].config.get("data"), [each.curve for each in results]
+    points, bits = [each.curve for each in results], [each.val_bits_per_byte for each in results]
+    return results[0].version, results[0].config.get("data"), points, bits
 
 
 def line_groups(names):
-    """Folders and names of published runs as lines: ({label: (version, [points])}, the data).
+    """Folders and names of published runs as lines, and their data: see `curves_figure`.
 
     Folders whose names differ only in their ending, -seed1 or -seed2, are one line.
     """
@@ -65,16 +70,20 @@ def line_groups(names):
     for name in dict.fromkeys(names):
         if (Path(name) / "config.json").exists():
             version, settings = read_settings(name)
-            path = Path(name) / "metrics.jsonl"
-            points = [read_json_lines(path, "a file of a run's evaluations", Point)]
-            data = settings.get("data")
+            data, folder = settings.get("data"), Path(name)
+            points = read_json_lines(folder / "metrics.jsonl", "a run's evaluations", Point)
+            ended = (folder / "result.json").exists()
+            last = read_result(folder / "result.json") if ended else points[-1]
+            points, bits = [points], [last.val_bits_per_byte]
             label = re.sub(r"-seed\d+$", "", str(name).rstrip("/"))
         else:
             found = published_points(name) if re.fullmatch(r"[\w-]+", name) else None
             if not found:
                 raise UserError(f"no run in {name}, and no curve of a run of that name in results/")
-            (version, data, points), label = found, name
-        lines.setdefault(label, (version, []))[1].extend(points)
+            (version, data, points, bits), label = found, name
+        _, all_points, all_bits = lines.setdefault(label, (version, [], []))
+        all_points.extend(points)
+        all_bits.extend(bits)
         all_data.add(data)
     if len(all_data) > 1:
         raise UserError(f"runs of different data don't compare: {', '.join(map(str, all_data))}")
@@ -82,17 +91,18 @@ def line_groups(names):
 
 
 def curves_figure(lines, x="steps", bound=None):
-    """Bits per byte of the validation split; lines: {label: (version, [points of each seed])}.
+    """Bits per byte of the validation split during the training; each line has its label at its end.
 
-    Of seeds whose runs differ in length, the part that all have. The seconds are their mean.
-    bound: the entropy of the corpus in bits per byte, where it is known.
+    lines: {label: (version, [points of each seed], [result of each seed])}. Of seeds whose runs
+    differ in length, the part that all have. The seconds are their mean. The label has the mean of
+    the results. bound: the entropy of the corpus in bits per byte, where it is known.
     """
     figure = new_figure(8.5, 4.8)
     axes = figure.subplots()
     key, unit, name = AXES[x]
-    versions = [version for version, _ in lines.values()]
+    versions = [version for version, *_ in lines.values()]
     drawn = []
-    for number, (label, (version, runs)) in enumerate(lines.items()):
+    for number, (label, (version, runs, _)) in enumerate(lines.items()):
         n = min(map(len, runs))
         xs = [sum(getattr(run[i], key) for run in runs) / len(runs) / unit for i in range(n)]
         ys = [[point.val_bits_per_byte for point in run[:n]] for run in runs]
@@ -113,7 +123,7 @@ def curves_figure(lines, x="steps", bound=None):
     axes.set(xlabel=name, ylabel="validation, bits per byte (log scale)")
     axes.margins(x=0.02)
     horizontal_grid(axes)
-    label_ends(axes, drawn)
+    label_ends(axes, drawn, [sum(bits) / len(bits) for *_, bits in lines.values()])
     return figure
 
 
@@ -222,7 +232,7 @@ def vocabulary_rows():
 def published_pictures():
     """{file in results/: (what makes its figure, the data that it shows)}, without empty ones."""
     found = {version: published_points(f"{version}-sample") for version in versions()}
-    lines = {version: (version, points[2]) for version, points in found.items() if points}
+    lines = {version: (version, *each[2:]) for version, each in found.items() if each}
     pictures = {
         "curves.svg": (curves_figure, lines, "seconds", entropy()),
         "context.svg": (context_figure, context_rows()),

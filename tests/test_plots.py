@@ -76,7 +76,7 @@ def overlap(axes):
 
 def test_curves_are_the_mean_of_the_seeds_in_a_band_from_lowest_to_highest():
     seeds = [points([2.0, 1.0, 0.5]), points([2.2, 1.2, 0.9], seconds=30)]
-    lines = {"v2": ("v2", seeds), "deep": ("v3", [points([2.0, 0.8])])}
+    lines = {"v2": ("v2", seeds, [0.72, 0.74]), "deep": ("v3", [points([2.0, 0.8])], [0.8])}
     (axes,) = plots.curves_figure(lines, "seconds", 0.25).axes
     first, second, bound = axes.lines
     assert list(first.get_xdata()) == [0, 20, 40]
@@ -86,7 +86,7 @@ def test_curves_are_the_mean_of_the_seeds_in_a_band_from_lowest_to_highest():
     (band,) = axes.collections  # one seed has none
     corners = {(round(x), round(y, 3)) for x, y in band.get_paths()[0].vertices}
     assert corners >= {(20, 1.0), (20, 1.2), (40, 0.5), (40, 0.9)}
-    labels = {"v2 (2 seeds): 0.700", "deep: 0.800", "lower bound (entropy): 0.250"}
+    labels = {"v2 (2 seeds): 0.730", "deep: 0.800", "lower bound (entropy): 0.250"}
     assert set(written(axes)) == labels
     assert first.get_color() == drawing.colour("v2") != second.get_color() == drawing.colour("v3")
     (axes,) = plots.curves_figure(lines, "tokens").axes
@@ -94,7 +94,7 @@ def test_curves_are_the_mean_of_the_seeds_in_a_band_from_lowest_to_highest():
 
 
 def test_lines_differ_without_colour_and_labels_do_not_overlap():
-    lines = {f"a{i}": ("v2", [points([2.0, 1.0 + i / 1000])]) for i in range(8)}
+    lines = {f"a{i}": ("v2", [points([2.0, 1.0 + i / 1000])], [1.0]) for i in range(8)}
     (axes,) = plots.curves_figure(lines).axes
     assert len({line.get_marker() for line in axes.lines}) == 8
     assert not overlap(axes)
@@ -135,9 +135,13 @@ def test_folders_that_differ_in_the_seed_alone_are_one_line(tmp_path, project):
     deep = put_run(tmp_path / "deep", "v3")
     put(project, "v2-sample", [1.5, 1.6], curve=metrics([2, 1.7]))
     lines, data = plots.line_groups([one, two, deep, one, "v2-sample"])
-    drawn = [(Path(label).name, version, len(runs)) for label, (version, runs) in lines.items()]
-    assert drawn == [("wide", "v2", 2), ("deep", "v3", 1), ("v2-sample", "v2", 2)]
-    last = [run[-1].val_bits_per_byte for _, runs in lines.values() for run in runs]
+    drawn = [(Path(label).name, version, bits) for label, (version, _, bits) in lines.items()]
+    assert drawn == [
+        ("wide", "v2", [1.0, 1.5]),
+        ("deep", "v3", [1.0]),
+        ("v2-sample", "v2", [1.5, 1.6]),
+    ]
+    last = [run[-1].val_bits_per_byte for _, runs, _ in lines.values() for run in runs]
     assert (data, last) == ("sample", [1.0, 1.5, 1.0, 1.7, 1.7])
     with pytest.raises(UserError, match="runs of different data don't compare"):
         plots.line_groups([one, put_run(tmp_path / "wikitext", data="wikitext-2")])
