@@ -91,7 +91,7 @@ def line_groups(names):
 
 
 def curves_figure(lines, x="steps", bound=None):
-    """Bits per byte of the validation split during the training; each line has its label at its end.
+    """Bits per byte of the validation split during the training, with a label at each end.
 
     lines: {label: (version, [points of each seed], [result of each seed])}. Of seeds whose runs
     differ in length, the part that all have. The seconds are their mean. The label has the mean of
