@@ -182,7 +182,8 @@ def _write(run, seed, folder, script):
     result = read_result(folder / "result.json")
     result.environment.code_sha256 = code_sha256(script)
     result.curve = read_json_lines(folder / "metrics.jsonl", "a run's evaluations", Point)
-    if result.curve[-1].val_bits_per_byte != result.val_bits_per_byte:
+    last = result.curve[-1]  # of a part of the split, the result is of the whole
+    if (last.step, last.train_loss) != (result.steps, result.train_loss):
         raise UserError(f"{folder / 'metrics.jsonl'} is of another run than its result.json")
     content = msgspec.to_builtins(result)
     for key in run.measured:  # whole, with what only the command itself reads
