@@ -21,10 +21,8 @@ count is the number of places where the two are side by side ("aaa" holds two pa
 same text always gives the same vocabulary, on any machine.
 
 The functions before the class are the whole method. common/bpe finds the same results many times
-sooner; copied without it, this file works alone, slowly. On the command line:
-
-    python bpe_tokenizer.py train --data text.txt --vocab-size 4096 --out vocab.json
-    python bpe_tokenizer.py show "Which tokens is this made of?" --vocab vocab.json
+sooner; copied without it, this file works alone, slowly. On the command line it is
+`python bpe_tokenizer.py train`, `encode`, `decode` or `show`, each with `--help`.
 """
 
 import functools
@@ -52,8 +50,7 @@ except ModuleNotFoundError:  # this file alone, in a folder of its own
 # space that is left over.
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 # GPT-4 (cl100k) as first published: numbers of at most three digits, contractions in capitals too,
-# a word may take any one sign before it, and line ends stay together. (What tiktoken now ships
-# under that name differs in one point: white space at the very end of a text is one chunk.)
+# a word may take any one sign before it, and line ends stay together.
 GPT4_PATTERN = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
@@ -63,8 +60,7 @@ WHITESPACE_PATTERN = r" ?\S+|\s+(?!\S)|\s+"
 PATTERNS = {"gpt2": GPT2_PATTERN, "gpt4": GPT4_PATTERN, "whitespace": WHITESPACE_PATTERN}
 
 END_OF_TEXT = "<|endoftext|>"
-# So that no damaged file fills the memory: 40 merges can spell a terabyte.
-MAX_VOCAB_SIZE, MAX_VOCAB_BYTES = 2**20, 2**26
+MAX_VOCAB_SIZE, MAX_VOCAB_BYTES = 2**20, 2**26  # 40 merges can spell a terabyte
 
 
 def split(text, pattern):
@@ -72,8 +68,9 @@ def split(text, pattern):
     the pattern does not match becomes a chunk as well."""
     chunks, end = [], 0
     for match in regex.finditer(pattern, text):
-        chunks += [text[end : match.start()], match.group()]
-        end = match.end()
+        if match.group():
+            chunks += [text[end : match.start()], match.group()]
+            end = match.end()
     chunks = [chunk for chunk in [*chunks, text[end:]] if chunk]
     if "".join(chunks) != text:
         raise TokenizerError(f"the split pattern {pattern!r:.60} does not go forwards")
@@ -125,7 +122,7 @@ def encode_plainly(chunk, ranks):
 
 
 class BPETokenizer:
-    """A byte-level BPE vocabulary: trains, encodes, decodes, saves and loads.
+    """A byte-level BPE vocabulary. Whatever is wrong is a TokenizerError, one line.
 
     merges          list of (first id, second id) in rank order; rank r makes id 256 + r
     vocab           list of bytes, by id; special tokens are their spelling
@@ -134,8 +131,6 @@ class BPETokenizer:
     end_of_text     the id of <|endoftext|>, or None
     dtype           the smallest unsigned numpy type that holds every id
     sha256          hex digest of all that decides the ids: pattern, merges, special tokens
-
-    Not meant to be changed. Raises TokenizerError wherever something is wrong.
     """
 
     kind = "bpe"
@@ -145,11 +140,10 @@ class BPETokenizer:
         """From merges and the spellings of the special tokens, in the order of their ids."""
         specials, self.pattern = check_special_tokens(special_tokens), pattern
         self.vocab, self._ranks, size = [bytes([i]) for i in range(256)], {}, 256
-        for rank, (a, b) in enumerate(merges):
+        for rank, pair in enumerate(merges):
+            a, b = map(operator.index, pair)
             if not (0 <= a < 256 + rank and 0 <= b < 256 + rank) or (a, b) in self._ranks:
-                raise TokenizerError(
-                    f"merge {rank}, ({a}, {b}), comes twice, or an id is too large"
-                )
+                raise TokenizerError(f"merge {rank}, ({a}, {b}), comes twice or too early")
             size += len(self.vocab[a]) + len(self.vocab[b])
             if rank >= MAX_VOCAB_SIZE - 256 - len(specials) or size > MAX_VOCAB_BYTES:
                 raise TokenizerError(f"too many or too long tokens at merge {rank}")
@@ -180,8 +174,8 @@ class BPETokenizer:
         specials = check_special_tokens(special_tokens)
         smallest = 256 + len(specials)
         if not hasattr(vocab_size, "__index__") or not smallest <= vocab_size <= MAX_VOCAB_SIZE:
-            limits = f"a whole number from {smallest} to {MAX_VOCAB_SIZE}"
-            raise TokenizerError(f"vocab_size has to be {limits}, not {vocab_size!r:.40}")
+            right = f"a whole number from {smallest} to {MAX_VOCAB_SIZE}"
+            raise TokenizerError(f"vocab_size has to be {right}, not {vocab_size!r:.40}")
         if fast:
             splitter = fast.PreTokenizer(pattern, pattern in PATTERNS.values())
             counts = fast.count_chunks(documents(text), splitter, progress)
@@ -215,9 +209,8 @@ class BPETokenizer:
         """The ids of a whole corpus: a numpy array of type `dtype`, shape (number of tokens,).
 
         A string, or an iterable of strings: each is a document, encoded on its own, and followed
-        by the id of <|endoftext|> if `end_of_text` is true and the vocabulary has it. With
-        `processes` above 1, up to that many share the work, which pays from about 50 MB on. They
-        are spawned, so a script that uses them needs `if __name__ == "__main__":`.
+        by the id of <|endoftext|> if `end_of_text` is true. Up to `processes` share the work, which
+        pays from about 50 MB on; a script that uses them needs `if __name__ == "__main__":`.
         """
         parts = list(self.encode_stream(text_or_chunks, processes, end_of_text))
         return np.concatenate(parts) if parts else np.zeros(0, self.dtype)
@@ -263,10 +256,10 @@ class BPETokenizer:
 
     def save(self, path):
         """Write the vocabulary as JSON, one merge per line."""
+        to_json = functools.partial(json.dumps, ensure_ascii=False)
         *head, (_, rows) = self._content().items()
-        head = [f"  {json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in head]
-        rows = ",\n".join(f"    {json.dumps(row, ensure_ascii=False)}" for row in rows)
-        rows = f"[\n{rows}\n  ]" if rows else "[]"
+        head = [f"  {to_json(key)}: {to_json(value)}" for key, value in head]
+        rows = "[\n    " + ",\n    ".join(map(to_json, rows)) + "\n  ]" if rows else "[]"
         with atomic_write(path, "w") as file:
             file.write("{\n" + ",\n".join(head) + f',\n  "merges": {rows}\n' + "}\n")
 
@@ -274,9 +267,7 @@ class BPETokenizer:
     def load(cls, path):
         """Read what save wrote. A file that is cut short, edited or of another kind is refused."""
         try:
-            saved = (
-                fast.read_vocabulary(path) if fast else json.loads(Path(path).read_text("utf-8"))
-            )
+            saved = fast.read_vocabulary(path) if fast else json.loads(Path(path).read_bytes())
             merges, names = [row[:2] for row in saved["merges"]], list(saved["special_tokens"])
             tokenizer = cls(merges, saved["pattern"], names)
             if tokenizer._content() != saved:
@@ -285,14 +276,12 @@ class BPETokenizer:
             raise TokenizerError(f"{path}: not a usable vocabulary: {error}") from None
         return tokenizer
 
-    # To and from other libraries, with the same ids: see common/bpe/convert.py.
-
     def to_tiktoken(self, name="bpe"):
-        """This vocabulary as a tiktoken.Encoding."""
+        """This vocabulary as a tiktoken.Encoding, with the same ids."""
         return fast.convert.to_tiktoken(self, name)
 
     def to_huggingface(self):
-        """This vocabulary as a tokenizers.Tokenizer."""
+        """This vocabulary as a tokenizers.Tokenizer, with the same ids."""
         return fast.convert.to_huggingface(self)
 
     @classmethod

@@ -82,8 +82,12 @@ def read_vocabulary(path):
 
 
 def to_tiktoken(tokenizer, name):
-    """A BPETokenizer as a tiktoken.Encoding. (Libraries may know different versions of Unicode, and
-    then cut text at characters of the newest scripts differently.)"""
+    """A BPETokenizer as a tiktoken.Encoding.
+
+    Libraries may know different versions of Unicode, and then cut text at characters of the newest
+    scripts differently. What tiktoken itself ships as GPT-4's pattern differs from ours in one
+    point: white space at the very end of a text is one chunk.
+    """
     import tiktoken
 
     n_ordinary = 256 + len(tokenizer.merges)

@@ -71,7 +71,9 @@ class PreTokenizer:
         chunks, end = [], 0
         try:
             for match in self.pattern.finditer(text, timeout=TIME_LIMIT * (1 + len(text) / 1e6)):
-                if not end <= match.start() <= match.end():
+                if not match.group():
+                    continue
+                if match.start() < end:
                     raise TokenizerError(f"{shown} goes backwards: its matches are not the text")
                 chunks += [text[end : match.start()], match.group()]
                 end = match.end()
