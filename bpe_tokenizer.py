@@ -287,7 +287,7 @@ class BPETokenizer:
     @classmethod
     def from_huggingface(cls, path):
         """Read a byte-level BPE `tokenizer.json`, GPT-2's for one; ids become this file's own."""
-        return cls(*fast.convert.from_huggingface(path, GPT2_PATTERN))
+        return fast.convert.from_huggingface(path, cls, GPT2_PATTERN)
 
 
 def documents(texts):

@@ -64,12 +64,15 @@ class TokenizerFile(msgspec.Struct):
 def _read(path, schema):
     if not os.path.isfile(path):
         raise TokenizerError("there is no such file")
-    if os.path.getsize(path) > MAX_FILE_BYTES:
-        raise TokenizerError(f"more than {MAX_FILE_BYTES:,} bytes are too many for a vocabulary")
-    with open(path, "rb") as file:
-        data = file.read(MAX_FILE_BYTES)
+    size = os.path.getsize(path)
+    if size > MAX_FILE_BYTES:
+        raise TokenizerError(f"{size:,} bytes are too many for a vocabulary")
     try:
+        with open(path, "rb") as file:
+            data = file.read(size)  # a limit in its place would be reserved in memory
         return msgspec.json.decode(data, type=schema)
+    except OSError as error:
+        raise TokenizerError(f"it can't be read: {error.strerror or error}") from None
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise TokenizerError(f"it is no such JSON file: {error}") from None
 
@@ -134,8 +137,8 @@ def to_huggingface(tokenizer):
     return made
 
 
-def from_huggingface(path, byte_level_pattern):
-    """(merges, pattern, special tokens) of a byte-level BPE `tokenizer.json`.
+def from_huggingface(path, make, byte_level_pattern):
+    """What `make` makes of (merges, pattern, special tokens) of a byte-level BPE `tokenizer.json`.
 
     The tokens and where a text is cut stay the same, but the ids become ours: bytes first, merges
     in order, the added tokens last. (GPT-2 numbers its bytes otherwise.) Kinds of tokenizer that
@@ -155,7 +158,7 @@ def from_huggingface(path, byte_level_pattern):
         added = sorted(saved.added_tokens or [], key=lambda token: token.id)
         added = [token.content for token in added]
         pattern = _pattern(saved.pre_tokenizer or Step("no pre-tokenizer"), byte_level_pattern)
-        return _merges(saved.model, added), pattern, added
+        return make(_merges(saved.model, added), pattern, added)
     except TokenizerError as error:
         raise TokenizerError(f"{path}: {error}") from None
 
