@@ -1,6 +1,6 @@
 """How fast the tokenizer is on five kinds of text, as ratios measured within one run.
 
-    python tests/bench_tokenizer.py [--rounds 5] [--megabytes 50] [--out results/bench-tokenizer.txt]
+    python tests/bench_tokenizer.py --out results/bench-tokenizer.txt
 
 The kinds: WikiText-2's training split (from WIKITEXT_DIR, or the hub), the standard library's
 Python source, and three texts from a seeded generator: a CSV of numbers, lines in Russian, Arabic,
@@ -133,6 +133,7 @@ def ratios(ours, theirs, rounds):
 def compare(say, rounds):
     """Training beside rustbpe, encoding beside tiktoken."""
     import rustbpe
+
     from bpe_tokenizer import GPT4_PATTERN, BPETokenizer
 
     rows, vocabularies = [], {}
@@ -210,6 +211,7 @@ def peak_memory(number):
     import threading
 
     import psutil
+
     from bpe_tokenizer import BPETokenizer
 
     size, rng = list(USES.values())[number], random.Random(0)

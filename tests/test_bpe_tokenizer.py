@@ -200,7 +200,9 @@ def fast_chunks(pattern, documents):
     pre_tokenizer = PreTokenizer(pattern, True)
     parts = [part for block in pre_tokenizer.blocks(documents) for part, _ in block]
     assert "".join(parts) == "".join(documents)
-    return [chunk for part in parts for chunk in pre_tokenizer.chunks(part)]
+    spans = map(pre_tokenizer.spans, parts)
+    keys = [(key, are_words) for some, are_words in spans for key in some]
+    return [chunk for key, is_word in keys for chunk in pre_tokenizer.chunks_of(key, is_word)]
 
 
 @settings(max_examples=800, deadline=None)
@@ -210,7 +212,9 @@ def test_fast_cutting_is_the_pattern(text, size):
     try:
         for pattern in PATTERNS.values():
             assert split(text, pattern) == regex.findall(pattern, text)
-            assert fast_chunks(pattern, [text]) == split(text, pattern)
+            # With many single spaces around it, it is cut into words.
+            for longer in (text, text + "." + " a" * 80, "a " * 80 + text):
+                assert fast_chunks(pattern, [longer]) == split(longer, pattern)
     finally:
         cut.PART = before
 
@@ -219,6 +223,7 @@ def test_fast_cutting_is_the_pattern(text, size):
 def test_fast_cutting_is_the_pattern_for_all_short_texts(monkeypatch):
     monkeypatch.setattr(cut, "PART", 1)
     texts = ["".join(t) for n in range(6) for t in itertools.product(" \na1!é\u3000", repeat=n)]
+    texts += ["x y " * 9 + text for text in texts]
     for pattern in PATTERNS.values():
         chunks = [chunk for text in texts for chunk in regex.findall(pattern, text)]
         assert fast_chunks(pattern, texts) == chunks

@@ -4,6 +4,7 @@ import heapq
 import os
 from collections import deque
 from functools import partial
+from itertools import chain
 
 import numpy as np
 
@@ -15,30 +16,56 @@ ENOUGH = 2**21  # characters of new chunks that are merged together: numpy's cal
 END = None  # stands for the end of a document among its chunks
 
 
-class Numbers(dict):
-    """dict: chunk -> its number, in the order in which the chunks are first looked up."""
+class Table(dict):
+    """dict: key of a span -> its number, counted in the order in which keys are looked up first;
+    and the ids of all spans, end to end in one array: where each span's begin, how many it has."""
 
-    def __init__(self):
-        self.new = []  # chunks whose ids are not known yet
-        self.new_size = 0  # their characters
+    def __init__(self, chunks_of, dtype, end):
+        self[END] = 0
+        self.chunks_of = chunks_of  # function: key -> chunks
+        self.ids = np.array([] if end is None else [end], dtype)
+        self.starts, self.lengths = np.zeros(1, np.int64), np.array([len(self.ids)])
+        self.new = []  # keys whose ids are not known yet
+        self.new_size, self.size = 0, 0  # characters of these; bytes, about, of all
 
-    def __missing__(self, chunk):
-        number = self[chunk] = len(self)
-        self.new.append(chunk)
-        self.new_size += len(chunk)
+    def __missing__(self, key):
+        number = self[key] = len(self)
+        self.new.append(key)
+        self.new_size += len(key)
         return number
+
+    def learn(self, ranks):
+        """Find the ids of the new spans."""
+        chunks_of_each = list(map(self.chunks_of, self.new))
+        ids, lengths = ranks.merge_all(list(chain.from_iterable(chunks_of_each))).by_chunk()
+        firsts = np.cumsum([0, *map(len, chunks_of_each[:-1])])
+        lengths = np.add.reduceat(lengths, firsts)
+        starts = len(self.ids) + np.cumsum(lengths) - lengths
+        self.ids = np.concatenate((self.ids, ids.astype(self.ids.dtype)))
+        self.starts = np.concatenate((self.starts, starts))
+        self.lengths = np.concatenate((self.lengths, lengths))
+        self.size += 200 * len(self.new) + 4 * self.new_size
+        self.new, self.new_size = [], 0
+
+    def look_up(self, numbers):
+        """The ids of the spans with these numbers, one array."""
+        lengths = self.lengths.take(numbers)
+        # Token i of a span that begins at place s of the result is token i of the span's own.
+        shift = self.starts.take(numbers) - (np.cumsum(lengths) - lengths)
+        shift = np.repeat(shift, lengths)
+        return self.ids.take(shift + np.arange(len(shift)))
 
 
 class Encoder:
-    """Encodes texts with a vocabulary, and remembers the ids of the chunks that it has met.
+    """Encodes texts with a vocabulary, and remembers the ids of the spans that it has met.
 
     merges          list of (first id, second id), in rank order
     pre_tokenizer   a PreTokenizer
     dtype           numpy type of the ids
     end             id that follows a document, or None
 
-    Memory: beside what is remembered, about 40 bytes for each byte of ENOUGH new chunks or, where
-    that is longer, of one text that cannot be cut.
+    Memory: beside what is remembered and a block, about 40 bytes for each byte of ENOUGH new
+    characters or, where that is longer, of one text that cannot be cut.
     """
 
     def __init__(self, merges, pre_tokenizer, dtype, end):
@@ -50,25 +77,18 @@ class Encoder:
         return Encoder, (self.merges, self.pre_tokenizer, self.dtype, self.end)
 
     def _forget(self):
-        self.numbers = Numbers()
-        self.numbers[END] = 0
-        # The ids of all numbered chunks end to end, where each chunk's begin, and how many it has.
-        self.ids = np.array([] if self.end is None else [self.end], self.dtype)
-        self.starts, self.lengths = np.zeros(1, np.int64), np.array([len(self.ids)])
-        self.size = 0
+        self.tables = {
+            are_words: Table(
+                partial(self.pre_tokenizer.chunks_of, is_word=are_words), self.dtype, self.end
+            )
+            for are_words in (True, False)
+        }
 
-    def _learn(self):
-        """Find the ids of the chunks that are new."""
-        new, self.numbers.new = self.numbers.new, []
-        self.size += 200 * len(new) + 4 * self.numbers.new_size
-        self.numbers.new_size = 0
-        if new:
-            self.ranks = self.ranks or Ranks(self.merges)
-            ids, lengths = self.ranks.merge_all(new).by_chunk()
-            starts = len(self.ids) + np.cumsum(lengths) - lengths
-            self.ids = np.concatenate((self.ids, ids.astype(self.dtype)))
-            self.starts = np.concatenate((self.starts, starts))
-            self.lengths = np.concatenate((self.lengths, lengths))
+    def _learn(self, more_than=0):
+        for table in self.tables.values():
+            if table.new_size > more_than:
+                self.ranks = self.ranks or Ranks(self.merges)
+                table.learn(self.ranks)
 
     def encode(self, text):
         """The ids of a text, a list."""
@@ -80,31 +100,27 @@ class Encoder:
         `end` after each document if `ends` is true and the vocabulary has one."""
         parts = []
         for text, is_end in block:
-            chunks = self.pre_tokenizer.chunks(text)
+            keys, are_words = self.pre_tokenizer.spans(text)
             if is_end and ends:
-                chunks.append(END)
-            numbers = map(self.numbers.__getitem__, chunks)
-            parts.append(np.fromiter(numbers, np.int64, len(chunks)))
-            if self.numbers.new_size > ENOUGH:
-                self._learn()
+                keys.append(END)
+            table = self.tables[are_words]
+            numbers = map(table.__getitem__, keys)
+            parts.append((table, np.fromiter(numbers, np.int64, len(keys))))
+            self._learn(ENOUGH)
         self._learn()
-        numbers = np.concatenate(parts)
-        lengths = self.lengths.take(numbers)
-        # Token i of a chunk that begins at place s of the result is token i of the chunk's own.
-        shift = self.starts.take(numbers) - (np.cumsum(lengths) - lengths)
-        shift = np.repeat(shift, lengths)
-        ids = self.ids.take(shift + np.arange(len(shift)))
-        if self.size > REMEMBERED:
+        ids = np.concatenate([table.look_up(numbers) for table, numbers in parts])
+        if sum(table.size for table in self.tables.values()) > REMEMBERED:
             self._forget()
         return ids
 
     def stream(self, documents, processes, ends):
         """An iterator of arrays: the documents' ids, in order (see encode_block). `processes`: at
         most so many share the work, and no more than there are processors for this program."""
-        blocks = self.pre_tokenizer.blocks(documents)
         processes = min(processes, available_processors())
         if processes == 1:
+            blocks = self.pre_tokenizer.blocks(documents)
             return (self.encode_block(block, ends) for block in blocks)
+        blocks = self.pre_tokenizer.blocks(documents, share=4)  # small, so that all end together
         return self._stream_by_processes(blocks, processes, ends)
 
     def _stream_by_processes(self, blocks, processes, ends):

@@ -18,13 +18,18 @@ def progress_bar(total, unit, wanted):
 
 def count_chunks(documents, pre_tokenizer, progress=False):
     """Counter: chunk (string) -> how often it occurs in the documents."""
-    counts = Counter()
+    counts = {True: Counter(), False: Counter()}  # of keys of spans, which are words or chunks
     with progress_bar(None, "characters", progress) as bar:
         for block in pre_tokenizer.blocks(documents):
             for text, _ in block:
-                counts.update(pre_tokenizer.chunks(text))
+                keys, are_words = pre_tokenizer.spans(text)
+                counts[are_words].update(keys)
                 bar.update(len(text))
-    return counts
+    words, chunks = counts[True], counts[False]
+    for word, count in words.items():
+        for chunk in pre_tokenizer.chunks_of(word, True):
+            chunks[chunk] += count
+    return chunks
 
 
 def train_merges(chunk_counts, n_merges, progress=False):
