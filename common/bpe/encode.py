@@ -12,7 +12,7 @@ from common.bpe.checks import TokenizerError
 from common.bpe.merge import WALL, Tokens, group
 
 REMEMBERED = 2**26  # bytes, about, of chunks with their ids; then forget and begin again
-ENOUGH = 2**21  # characters of new chunks that are merged together: numpy's calls pay for many
+ENOUGH = 2**20  # characters of new chunks that are merged together: numpy's calls pay for many
 END = None  # stands for the end of a document among its chunks
 
 
@@ -64,8 +64,10 @@ class Encoder:
     dtype           numpy type of the ids
     end             id that follows a document, or None
 
-    Memory: beside what is remembered and a block, about 40 bytes for each byte of ENOUGH new
-    characters or, where that is longer, of one text that cannot be cut.
+    Memory: what is remembered, a block with its ids (about 20 bytes per character), and about 40
+    bytes for each byte of ENOUGH new characters: some 300 MB in all, whatever the length of the
+    documents. Only a text that cannot be cut, one word of many megabytes for instance, or a long
+    document with a caller's own pattern, takes more: 40 bytes for each of its bytes.
     """
 
     def __init__(self, merges, pre_tokenizer, dtype, end):
