@@ -21,8 +21,7 @@ count is the number of places where the two are side by side ("aaa" holds two pa
 same text always gives the same vocabulary, on any machine.
 
 The functions before the class are the whole method. common/bpe finds the same results many times
-sooner; copied without it, this file works alone, slowly. On the command line it is
-`python bpe_tokenizer.py train`, `encode`, `decode` or `show`, each with `--help`.
+sooner; copied without it, this file works alone, slowly. Command line: `bpe_tokenizer.py --help`.
 """
 
 import functools
@@ -41,13 +40,14 @@ try:
     from common import bpe as fast
     from common.bpe import TokenizerError, check_special_tokens, check_text
     from common.files import atomic_write
-except ModuleNotFoundError:  # this file alone, in a folder of its own
+except ModuleNotFoundError as error:  # this file alone, in a folder of its own
+    if not error.name.startswith("common"):
+        raise
     fast, TokenizerError, check_special_tokens, check_text = None, ValueError, list, str
     atomic_write = functools.partial(open, encoding="utf-8", newline="\n")
 
-# Split patterns: where a text is cut into chunks. Every character belongs to exactly one chunk.
-# GPT-2: contractions, words, numbers and punctuation, each with one leading space, then the white
-# space that is left over.
+# Split patterns. Every character belongs to exactly one chunk. GPT-2's chunks are contractions,
+# words, numbers and punctuation, each with one leading space, and the white space left over.
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 # GPT-4 (cl100k) as first published: numbers of at most three digits, contractions in capitals too,
 # a word may take any one sign before it, and line ends stay together.
