@@ -236,12 +236,12 @@ class Run:
         average_gradients(model)
 
     def log_step(self, loss, tokens):
-        """Note a step: its loss (a scalar tensor, nats per token) and how many tokens it read."""
+        """Note one step: its loss (a scalar tensor, nats per token) and how many tokens it read."""
         self.log.step(loss, tokens)
         self.step += 1
         self._check_finite("the loss", self.log.last_loss)
         stopping = self.signals.received is not None
-        if world_size() > 1:  # a signal may reach some processes a step before the others, and
+        if world_size() > 1:  # a signal may reach some processes one step before the others, and
             agree = self.step % 10 == 0  # it takes time to agree
             stopping = agree and mean_over_processes(stopping) > 0
         self.interrupted = stopping
