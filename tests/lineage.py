@@ -2,22 +2,29 @@
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import torch
 
-torch.set_num_threads(1)  # the models here are tiny: a second thread only gets in the way
-# For GLIBC_TUNABLES: a heap with few holes; common/memory.py has the reasons.
-UNCACHED = "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0"
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+if str(ROOT) not in sys.path:  # a benchmark, which is started as a script
+    sys.path.insert(0, str(ROOT))
 
-from results.tables import ORDER  # noqa: E402
 
-VERSIONS = [name for name in ORDER if (ROOT / f"{name}.py").exists()]
+def natural(name):
+    """A sort key: v2 before v10, v1 before v1_1."""
+    return [int(number) for number in re.findall(r"\d+", name)]
+
+
+SCRIPTS = [path.stem for path in ROOT.glob("v*.py") if re.fullmatch(r"v\d+(_\d+)*", path.stem)]
+VERSIONS = sorted(SCRIPTS, key=natural)
+STEPS = list(zip(VERSIONS, VERSIONS[1:], strict=False))  # (before, after)
+
+# For GLIBC_TUNABLES: a heap with few holes, whose peak is what is in use.
+UNCACHED = "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0"
 
 SMALL = {
     "vocab_size": 300,
@@ -33,12 +40,15 @@ SMALL = {
     "max_new_tokens": 8,
     "prompt": "The",
     "device": "cpu",
+    "dtype": "float32",
 }
 
 
 def machine(device="cpu"):
     """What a benchmark's numbers belong to."""
-    from common.training.run import processor
+    from common.training.environment import processor
+
+    import torch
 
     n = torch.get_num_threads()
     on = f"{processor()}, {n} thread{'s' * (n > 1)}, torch {torch.__version__}"
@@ -55,7 +65,7 @@ def machine(device="cpu"):
 
 
 def load(version):
-    """The script as a module, read afresh."""
+    """The script as a module, read again."""
     spec = importlib.util.spec_from_file_location(version, ROOT / f"{version}.py")
     module = sys.modules[version] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -65,11 +75,13 @@ def load(version):
 def small(module, **changes):
     """A Config for small and quick models; fields that the version lacks are left out."""
     fields = module.Config.__dataclass_fields__
-    values = {**SMALL, **({"batch_size": 1} if module.__name__ == "v0" else {}), **changes}
-    return module.Config(**{name: value for name, value in values.items() if name in fields})
+    return module.Config(**{k: v for k, v in (SMALL | changes).items() if k in fields})
 
 
 def model_of(module, vocab_size=50, **changes):
+    """(model, config): a small model with the initial parameters of seed 0."""
+    import torch
+
     torch.manual_seed(0)
     config = small(module, **changes)
     return module.LanguageModel(config, vocab_size), config
@@ -77,14 +89,12 @@ def model_of(module, vocab_size=50, **changes):
 
 def flags(module, **values):
     """Small settings and `values` as command-line arguments."""
-    config = small(module, **values)
-    changed = {name: getattr(config, name) for name in {**SMALL, **values} if hasattr(config, name)}
-    args = []
-    for name, value in changed.items():
-        flag = "--" + name.replace("_", "-")
+    config, args = small(module, **values), []
+    for name in {**SMALL, **values}:
+        value, flag = getattr(config, name, None), "--" + name.replace("_", "-")
         if isinstance(value, bool):
-            args += [flag] if value else []
-        else:
+            args.append(flag if value else flag.replace("--", "--no-"))
+        elif value is not None:
             args += [flag, str(value)]
     return args
 
@@ -101,13 +111,23 @@ def finished_run(version, folder, **changes):
     with pytest.MonkeyPatch.context() as monkeypatch:
         folder.parent.mkdir(parents=True, exist_ok=True)
         text = story_file(folder.parent)
-        run(module, monkeypatch, flags(module, data=text, out_dir=folder, **changes))
+        run(module, monkeypatch, flags(module, **{"data": text, "out_dir": folder, **changes}))
     return folder
+
+
+def read(path):
+    """A JSON file's object, or the list of a .jsonl file's objects."""
+    text = path.read_text(encoding="utf-8")
+    return (
+        [json.loads(line) for line in text.splitlines()]
+        if ".jsonl" in path.name
+        else json.loads(text)
+    )
 
 
 def edit_json(path, **changes):
     """Change entries of a JSON file's object; those of its `config` with a dictionary."""
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read(path)
     for key, value in changes.items():
         content[key] = {**content[key], **value} if isinstance(value, dict) else value
     path.write_text(json.dumps(content), encoding="utf-8")
