@@ -5,9 +5,8 @@ import itertools
 import math
 from types import SimpleNamespace
 
-from common.errors import UserError
 from common.training import machine
-from common.training.machine import fused_attention, pick_device, pick_dtype, prepare
+from common.training.machine import fused_attention, pick_dtype, prepare
 
 import pytest
 import torch
@@ -113,12 +112,8 @@ def test_the_fused_kernel_equals_the_formula(T, heads, dtype):
         kernel = fused_attention(layer, None, q, k, v, mask)
         atol = 1e-5 if dtype == torch.float32 else 0.03
         assert torch.allclose(formula, kernel, atol=atol)
-        assert kernel.std() > 0.2
-
-
-def test_the_formula_itself_computes_bfloat16_on_cpus():
-    q = torch.randn(1, 2, 4, 8, dtype=torch.bfloat16)
-    assert fused_attention(None, lambda *args: args, q, q, q, None) == (q, q, q, None)
+    if dtype == torch.bfloat16:  # on CPUs the formula is quicker, and computes itself
+        assert fused_attention(layer, lambda *args: args, q.to(dtype), k, v, mask)[1] is k
 
 
 def test_the_kernel_does_not_replace_another_formula(monkeypatch):
@@ -135,15 +130,6 @@ def test_the_kernel_does_not_replace_another_formula(monkeypatch):
     assert torch.equal(prepare(model, config, CPU)(idx), plain)
     monkeypatch.undo()
     assert not torch.allclose(large(model_of(module)[0])(idx), plain, atol=0.1)
-
-
-@every_transformer
-def test_heads_that_do_not_fit_are_refused(version):
-    with pytest.raises(UserError, match="does not divide into 3 heads"):
-        model_of(load(version), n_head=3)
-    if has_positions(version):
-        with pytest.raises(UserError, match="heads of an even width, not 3"):
-            model_of(load(version), position="rope", n_embd=12, n_head=4)
 
 
 # ---- The same model in the next version ----
@@ -243,20 +229,6 @@ def test_the_table_approaches_counted_frequencies(version):
 # ---- Initialization, dropout, schedule ----
 
 
-@every_deep_version
-def test_the_residual_stream_starts_with_the_same_scale_at_any_depth(version):
-    """Each block adds two sums; scaled by 1 / sqrt(2 n_layer) they add up to the same size."""
-    module, grown = load(version), {}
-    for n_layer in (1, 16):
-        model, _ = model_of(module, n_layer=n_layer, n_embd=64)
-        layer, x, more = attention_of(module, n_embd=64)
-        y = x
-        for block in model.eval().blocks:
-            y = block(y, *more)
-        grown[n_layer] = (y - x).std().item()
-    assert 0.4 < grown[16] / grown[1] < 2.5  # without the scaling about 4
-
-
 @every_transformer
 def test_matrices_start_with_a_standard_deviation_of_a_twentieth(version):
     model, config = model_of(load(version), vocab_size=500, n_embd=64)
@@ -270,16 +242,15 @@ def test_matrices_start_with_a_standard_deviation_of_a_twentieth(version):
 
 
 @every_deep_version
-@pytest.mark.parametrize("kernel", [True, False])
-def test_dropout_is_for_training_alone(version, kernel):
+@pytest.mark.parametrize("off", ["", "attention.dropout"])  # where none is dropped
+def test_dropout_is_for_training_alone(version, off):
     model, config = model_of(load(version), dropout=0.5)
-    model = prepare(model, config, CPU) if kernel else model
+    for name, module in prepare(model, config, CPU).named_modules():
+        if isinstance(module, torch.nn.Dropout) and name.endswith("attention.dropout") == bool(off):
+            module.p = 0.0
     idx = torch.randint(50, (2, config.context_length))
-    large(model)
+    model.eval()
     assert torch.equal(model(idx), model(idx))
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):  # but of the attention weights
-            module.p = 0.5 if module is blocks_of(model)[0].attention.dropout else 0.0
     model.train()
     assert not torch.equal(model(idx), model(idx))
 
@@ -337,17 +308,6 @@ def test_sinusoids_by_hand(version):
         assert waves[t, [channel, channel + 3]].tolist() == pytest.approx(expected, abs=1e-6)
 
 
-@every_position
-def test_only_learned_positions_end_with_the_context(position):
-    model, config = model_of(load("v4"), position=position)
-    idx = torch.randint(50, (1, 4 * config.context_length))
-    if position == "learned":
-        with pytest.raises(IndexError):
-            model(idx)
-    else:
-        assert model(idx).isfinite().all()
-
-
 # ---- The KV cache ----
 
 
@@ -400,51 +360,45 @@ def test_a_sample_with_the_cache_equals_the_sample_without(position, n_layer):
 # ---- Sampling ----
 
 
-def allowed(probs, k, p):
-    """The ids that top-k and then top-p keep, as their definition reads."""
+def kept(probs, k, p):
+    """The probabilities that top-k and then top-p leave, as their definition reads."""
     order = sorted(range(len(probs)), key=lambda i: -probs[i])[: k or None]
-    total, kept = sum(probs[i] for i in order), 0.0
-    for n, i in enumerate(order, 1):
-        kept += probs[i] / total
-        if kept >= p:
-            return set(order[:n])
-    return set(order)
+    total, so_far, left = sum(probs[i] for i in order), 0.0, [0.0] * len(probs)
+    for i in order:
+        if so_far < p or so_far == 0:
+            left[i] = probs[i]
+        so_far += probs[i] / total
+    return [x / sum(left) for x in left]
 
 
 @given(
     st.lists(st.integers(1, 1000), min_size=1, max_size=9, unique=True),
+    st.sampled_from([0.001, 0.5, 1.0, 2.0]),
     st.integers(0, 10),
     st.sampled_from([1e-300, 0.1, 0.37, 0.5, 0.77, 0.93, 1.0]),
 )
-def test_top_k_and_top_p_keep_exactly_their_sets(weights, k, p):
-    probs = [weight / sum(weights) for weight in weights]
-    logits = torch.tensor(weights).float().log()
+def test_temperature_top_k_and_top_p_leave_exactly_their_probabilities(weights, temperature, k, p):
+    powers = [(weight / max(weights)) ** (1 / temperature) for weight in weights]
+    probs, logits = [power / sum(powers) for power in powers], torch.tensor(weights).float().log()
+    near = [kept(probs, k, p), kept(probs, k, p + 1e-6), kept(probs, k, p - 1e-6)]
     for version in ("v0", VERSIONS[-1]):
         module = load(version)
-        config = small(module, temperature=1.0, top_k=k, top_p=p)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(module.torch, "multinomial", lambda probs, *_, **__: [probs])
-            kept = module.sample_next_token(logits, config, None).nonzero().flatten().tolist()
-        near = {*allowed(probs, k, p - 1e-6)}, {*allowed(probs, k, min(p + 1e-6, 1))}
-        assert {*kept} in near  # rounding decides where a sum equals p
+        config = small(module, temperature=temperature, top_k=k, top_p=p)
+        with pytest.MonkeyPatch.context() as patch:  # "draw" all of them
+            patch.setattr(torch, "multinomial", lambda probs, *_, **__: [probs / probs.sum()])
+            found = module.sample_next_token(logits, config, None).tolist()
+        assert any(found == pytest.approx(one, abs=1e-4) for one in near)  # where a sum equals p
 
 
 @every_version
-def test_temperature_0_is_greedy(version):
-    logits = torch.randn(40, generator=torch.Generator().manual_seed(1))
-    config, module = small(load(version), temperature=0.0), load(version)
-    assert module.sample_next_token(logits, config, None) == logits.argmax()
-
-
-@every_version
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
-def test_tokens_are_drawn_in_proportion(version, temperature):
-    module = load(version)
-    config, generator = small(module, temperature=temperature), torch.Generator().manual_seed(0)
-    logits = torch.tensor([0.2, 0.8]).log()
-    ones = sum(int(module.sample_next_token(logits, config, generator)) for _ in range(2000))
-    p = 0.8 ** (1 / temperature) / (0.8 ** (1 / temperature) + 0.2 ** (1 / temperature))
-    assert abs(ones / 2000 - p) < 5 * math.sqrt(p * (1 - p) / 2000)  # five standard deviations
+def test_a_token_is_drawn_by_the_generator_from_all_of_them(version):
+    config, module = small(load(version), temperature=1.0), load(version)
+    generators = [torch.Generator().manual_seed(3) for _ in range(2)]
+    logits = torch.tensor([0.1, 0.6, 0.3]).log()
+    a, b = (
+        [int(module.sample_next_token(logits, config, g)) for _ in range(200)] for g in generators
+    )
+    assert a == b and a.count(1) > a.count(2) > a.count(0) > 0
 
 
 class Fixed(torch.nn.Module):
@@ -518,15 +472,6 @@ def test_dtype_auto_is_bfloat16_where_the_processor_multiplies_in_it(quick, monk
     prepare(model, config, CPU).head.register_forward_hook(lambda *args: seen.append(args[2].dtype))
     model(torch.zeros(4, 16, dtype=torch.long))
     assert seen == [wanted]
-
-
-def test_device_auto_is_the_best_there_is(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for mps in (True, False):
-        monkeypatch.setattr(torch.backends.mps, "is_available", lambda mps=mps: mps)
-        assert pick_device("auto").type == ("mps" if mps else "cpu")
-    with pytest.raises(UserError, match="--device cuda:9 can't be used here: .*; try --device cpu"):
-        pick_device("cuda:9")
 
 
 @every_transformer
