@@ -26,22 +26,10 @@ STEPS = list(zip(VERSIONS, VERSIONS[1:], strict=False))  # (before, after)
 # For GLIBC_TUNABLES: a heap with few holes, whose peak is what is in use.
 UNCACHED = "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0"
 
-SMALL = {
-    "vocab_size": 300,
-    "context_length": 16,
-    "batch_size": 4,
-    "grad_accum": 2,
-    "n_head": 2,
-    "n_embd": 16,
-    "n_layer": 2,
-    "warmup_steps": 2,
-    "steps": 12,
-    "eval_every": 4,
-    "max_new_tokens": 8,
-    "prompt": "The",
-    "device": "cpu",
-    "dtype": "float32",
-}
+SIZES = {"vocab_size": 300, "context_length": 16, "batch_size": 4, "grad_accum": 2}
+SIZES |= {"n_head": 2, "n_embd": 16, "n_layer": 2}
+LENGTHS = {"warmup_steps": 2, "steps": 12, "eval_every": 4, "max_new_tokens": 8}
+SMALL = {**SIZES, **LENGTHS, "prompt": "The", "device": "cpu", "dtype": "float32"}
 
 
 def machine(device="cpu"):
@@ -136,13 +124,11 @@ def edit_json(path, **changes):
 def story_file(folder, stories=60):
     """A small text to train on, in `folder`: lines of words, the same on every machine."""
     words = "the key cup lamp is was in on red old tin Anna Tom said gave took found house".split()
-    state, lines = 1, []
-    for _ in range(stories):
-        line = []
-        for _ in range(12):
-            state = state * 48271 % 2147483647
-            line.append(words[state % len(words)])
-        lines.append(" ".join(line).capitalize() + ".")
+    state, lines = 1, [[] for _ in range(stories)]
+    for line in lines * 12:
+        state = state * 48271 % 2147483647
+        line.append(words[state % len(words)])
+    text = "".join(" ".join(line).capitalize() + ".\n" for line in lines)
     path = Path(folder) / "story.txt"
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
+    path.write_text(text, encoding="utf-8", newline="\n")
     return path

@@ -126,12 +126,11 @@ def test_bits_per_byte_perplexities_and_accuracy_by_hand():
     assert evaluate(Table(HALVES), tokens, 2, corpus(7))["word_perplexity"] is None
 
 
-def test_the_five_most_likely_leave_out_the_sixth():
+def test_accuracy_counts_the_most_likely_and_the_five_most_likely():
     row = [0.3, 0.2, 0.15, 0.14, 0.11, 0.07, 0.03]  # tokens in the order of their probability
     tokens = np.array([0, 0, 4, 5, 6, 1, 5])  # ranks of the predicted ones: 1 5 6 7 2 6
     scores = evaluate(Table([row] * 7), tokens, 4, corpus(7))
-    assert scores["accuracy"] == pytest.approx(1 / 6)
-    assert scores["accuracy_top5"] == pytest.approx(3 / 6)
+    assert (scores["accuracy"], scores["accuracy_top5"]) == pytest.approx((1 / 6, 3 / 6))
 
 
 def test_a_limit_evaluates_the_beginning_and_scales_the_bytes():
@@ -170,18 +169,10 @@ def test_a_model_gone_wrong_has_a_huge_perplexity_or_is_refused():
         evaluate(Table([[math.nan] * 2] * 2), np.ones(4, dtype=int), 2, corpus(4))
 
 
-@pytest.mark.parametrize(
-    ("n", "settings", "words"),
-    [
-        (5, {"stride": 0}, "stride 0"),
-        (5, {"stride": 4}, "stride 4"),
-        (1, {}, "nothing to evaluate"),
-        (5, {"limit": 1}, "nothing to evaluate"),
-    ],
-)
-def test_what_cannot_be_evaluated_is_refused(n, settings, words):
-    with pytest.raises(ValueError, match=words):
-        evaluate(Table(HALVES), np.zeros(n, dtype=int), 3, corpus(5), **settings)
+@pytest.mark.parametrize("settings", [{"stride": 0}, {"stride": 4}, {"limit": 1}])
+def test_what_cannot_be_evaluated_is_refused(settings):
+    with pytest.raises(ValueError, match="stride [04]|nothing to evaluate"):
+        evaluate(Table(HALVES), np.zeros(5, dtype=int), 3, corpus(5), **settings)
 
 
 @pytest.mark.parametrize(("position", "times"), [("alibi", [1, 2, 4, 8]), ("learned", [1])])

@@ -242,17 +242,12 @@ def test_matrices_start_with_a_standard_deviation_of_a_twentieth(version):
 
 
 @every_deep_version
-@pytest.mark.parametrize("off", ["", "attention.dropout"])  # where none is dropped
-def test_dropout_is_for_training_alone(version, off):
+def test_dropout_is_for_training_alone(version):
     model, config = model_of(load(version), dropout=0.5)
-    for name, module in prepare(model, config, CPU).named_modules():
-        if isinstance(module, torch.nn.Dropout) and name.endswith("attention.dropout") == bool(off):
-            module.p = 0.0
     idx = torch.randint(50, (2, config.context_length))
+    assert not torch.equal(model(idx), model(idx))
     model.eval()
     assert torch.equal(model(idx), model(idx))
-    model.train()
-    assert not torch.equal(model(idx), model(idx))
 
 
 @every_deep_version
@@ -388,17 +383,6 @@ def test_temperature_top_k_and_top_p_leave_exactly_their_probabilities(weights, 
             patch.setattr(torch, "multinomial", lambda probs, *_, **__: [probs / probs.sum()])
             found = module.sample_next_token(logits, config, None).tolist()
         assert any(found == pytest.approx(one, abs=1e-4) for one in near)  # where a sum equals p
-
-
-@every_version
-def test_a_token_is_drawn_by_the_generator_from_all_of_them(version):
-    config, module = small(load(version), temperature=1.0), load(version)
-    generators = [torch.Generator().manual_seed(3) for _ in range(2)]
-    logits = torch.tensor([0.1, 0.6, 0.3]).log()
-    a, b = (
-        [int(module.sample_next_token(logits, config, g)) for _ in range(200)] for g in generators
-    )
-    assert a == b and a.count(1) > a.count(2) > a.count(0) > 0
 
 
 class Fixed(torch.nn.Module):
