@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,17 +9,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-if str(ROOT) not in sys.path:  # a benchmark, which is started as a script
-    sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT))  # for the benchmarks, which are started as scripts
 
+from common.training.environment import processor
+from results.store import versions
 
-def natural(name):
-    """A sort key: v2 before v10, v1 before v1_1."""
-    return [int(number) for number in re.findall(r"\d+", name)]
+import torch
 
-
-SCRIPTS = [path.stem for path in ROOT.glob("v*.py") if re.fullmatch(r"v\d+(_\d+)*", path.stem)]
-VERSIONS = sorted(SCRIPTS, key=natural)
+VERSIONS = versions()
 STEPS = list(zip(VERSIONS, VERSIONS[1:], strict=False))  # (before, after)
 
 # For GLIBC_TUNABLES: a heap with few holes, whose peak is what is in use.
@@ -34,10 +30,6 @@ SMALL = {**SIZES, **LENGTHS, "prompt": "The", "device": "cpu", "dtype": "float32
 
 def machine(device="cpu"):
     """What a benchmark's numbers belong to."""
-    from common.training.environment import processor
-
-    import torch
-
     n = torch.get_num_threads()
     on = f"{processor()}, {n} thread{'s' * (n > 1)}, torch {torch.__version__}"
     if device != "cuda":
@@ -68,8 +60,6 @@ def small(module, **changes):
 
 def model_of(module, vocab_size=50, **changes):
     """(model, config): a small model with the initial parameters of seed 0."""
-    import torch
-
     torch.manual_seed(0)
     config = small(module, **changes)
     return module.LanguageModel(config, vocab_size), config
@@ -114,8 +104,10 @@ def read(path):
 
 
 def edit_json(path, **changes):
-    """Change entries of a JSON file's object; those of its `config` with a dictionary."""
+    """Change entries of a JSON file's object, without its checksum; those of its `config` with a
+    dictionary."""
     content = read(path)
+    content.pop("checksum", None)
     for key, value in changes.items():
         content[key] = {**content[key], **value} if isinstance(value, dict) else value
     path.write_text(json.dumps(content), encoding="utf-8")

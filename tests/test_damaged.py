@@ -19,7 +19,7 @@ from lineage import flags, load, run, story_file
 from common.data import load_corpus, token_file
 from common.errors import UserError
 from common.files import LARGEST_JSON, read_json
-from results.tables import read_result
+from results.store import read_result
 from common.training.run import digest, read_checkpoint
 from common.tokenizers import load_tokenizer, load_tokenizer_file
 

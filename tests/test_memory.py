@@ -25,7 +25,7 @@ from lineage import (
 )
 
 from common.training.memory import describe_model, estimate_memory, free_memory
-from results.saved import open_run
+from results.saved import load_run
 
 CPU = torch.device("cpu")
 NAME, VERSION = platform.libc_ver()
@@ -162,7 +162,7 @@ def test_a_run_from_before_there_was_checkpointing_goes_on(tmp_path, monkeypatch
     settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     del settings["config"]["activation_checkpointing"], settings["checksum"]
     (folder / "config.json").write_text(json.dumps(settings), encoding="utf-8")
-    assert open_run(folder).config.activation_checkpointing is False
+    assert load_run(folder).config.activation_checkpointing is False
     run(load("v3"), monkeypatch, ["--resume", "--out-dir", folder, "--steps", "16"])
     assert json.loads((folder / "result.json").read_text(encoding="utf-8"))["steps"] == 16
 
