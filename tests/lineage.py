@@ -10,13 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # for the benchmarks, which are started as scripts
-
-from common.training.environment import processor
-from results.store import versions
-
-import torch
-
-VERSIONS = versions()
+VERSIONS = importlib.import_module("results.store").versions()
 STEPS = list(zip(VERSIONS, VERSIONS[1:], strict=False))  # (before, after)
 
 # For GLIBC_TUNABLES: a heap with few holes, whose peak is what is in use.
@@ -30,6 +24,10 @@ SMALL = {**SIZES, **LENGTHS, "prompt": "The", "device": "cpu", "dtype": "float32
 
 def machine(device="cpu"):
     """What a benchmark's numbers belong to."""
+    from common.training.environment import processor
+
+    import torch
+
     n = torch.get_num_threads()
     on = f"{processor()}, {n} thread{'s' * (n > 1)}, torch {torch.__version__}"
     if device != "cuda":
@@ -60,6 +58,8 @@ def small(module, **changes):
 
 def model_of(module, vocab_size=50, **changes):
     """(model, config): a small model with the initial parameters of seed 0."""
+    import torch
+
     torch.manual_seed(0)
     config = small(module, **changes)
     return module.LanguageModel(config, vocab_size), config

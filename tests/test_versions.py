@@ -106,6 +106,18 @@ def test_a_stopped_run_goes_on_bit_for_bit(version, cache, monkeypatch, capsys):
     assert len({(path / "samples.txt").read_bytes() for path in folders}) == 1
 
 
+def test_gradient_accumulation_equals_the_large_batch(version, cache):
+    if "grad_accum" not in vars(small(load(version))):
+        pytest.skip("no gradient accumulation before v1_1")
+    rows = []
+    for B, pieces in ((8, 1), (2, 4)):
+        folder = finished_run(version, cache / str(B), batch_size=B, grad_accum=pieces)
+        rows.append(metrics(folder)[1:])
+    for large, small_ones in zip(*rows, strict=True):
+        for name in ("tokens", "train_loss", "val_loss"):
+            assert small_ones[name] == pytest.approx(large[name], rel=1e-5), name
+
+
 def test_sample_only_continues_the_prompt_from_each_seed(version, finished, monkeypatch, capsys):
     module, folder = load(version), finished(version)
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
