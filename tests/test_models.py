@@ -227,8 +227,12 @@ def test_matrices_start_with_a_standard_deviation_of_a_twentieth(version):
 
 
 @every_deep_version
-def test_dropout_is_for_training_alone(version):
+@pytest.mark.parametrize("kernel", [True, False])  # which drops attention weights by itself
+def test_dropout_is_for_training_alone(version, kernel):
     model, config = model_of(load(version), dropout=0.5)
+    for name, module in prepare(model, config, CPU).named_modules():
+        if isinstance(module, torch.nn.Dropout) and name.endswith("attention.dropout") != kernel:
+            module.p = 0.0
     idx = torch.randint(50, (2, config.context_length))
     assert not torch.equal(model(idx), model(idx))
     model.eval()
