@@ -29,7 +29,8 @@ def train(cache, monkeypatch, capsys):
 
     def trained(module, name="a run", **changes):
         module = load(module) if isinstance(module, str) else module
-        run(module, monkeypatch, flags(module, data=text, out_dir=cache / name, **changes))
+        args = flags(module, **{"data": text, "out_dir": cache / name, **changes})
+        run(module, monkeypatch, args)
         return cache / name, *capsys.readouterr()
 
     return trained
@@ -61,9 +62,12 @@ def test_evaluations_are_bounded_whatever_the_settings(steps, every, T, n_tokens
 
 @pytest.mark.parametrize(("steps", "whole"), [(12, True), (1, False)])
 def test_a_part_is_evaluated_along_the_way_and_at_the_end_the_whole_split(
-    steps, whole, train, monkeypatch
+    steps, whole, train, cache, monkeypatch
 ):
-    """Of a user's own text no more than training has read. The share is printed."""
+    """Of a user's own text, whatever its name, no more than training has read. The share is
+    printed."""
+    (cache / "story.txt").rename(cache / "sample.txt")
+    monkeypatch.chdir(cache)
     module, calls, evaluate = load("v3"), [], evaluation.evaluate
 
     def watched(model, tokens, *args, limit):
@@ -71,7 +75,7 @@ def test_a_part_is_evaluated_along_the_way_and_at_the_end_the_whole_split(
         return evaluate(model, tokens, *args, limit=limit)
 
     monkeypatch.setattr(module, "evaluate", watched)
-    _, _, err = train(module, steps=steps, grad_accum=1)
+    _, _, err = train(module, steps=steps, grad_accum=1, data="sample.txt")
     *way, (final, n_tokens) = calls
     trained = steps * 4 * 16
     expected = max(17, trained // 10 // len(way))
@@ -79,14 +83,6 @@ def test_a_part_is_evaluated_along_the_way_and_at_the_end_the_whole_split(
     assert final == (n_tokens if whole else trained) <= n_tokens
     share = f"the first {expected / n_tokens:.0%} of the validation split\n"
     assert f"evaluations along the way are on {share}" in err
-
-
-def scripted(module, monkeypatch, losses):
-    """The module, whose evaluations give these losses in turn."""
-    scores = dict.fromkeys("bits_per_byte perplexity accuracy accuracy_top5".split(), 0.5)
-    scores["word_perplexity"], losses = None, iter([*losses, losses[-1]])
-    monkeypatch.setattr(module, "evaluate", lambda *_, **__: {**scores, "loss": next(losses)})
-    return module
 
 
 @pytest.mark.parametrize(
@@ -100,7 +96,10 @@ def scripted(module, monkeypatch, losses):
 def test_the_best_trained_weights_are_kept_and_overfitting_is_printed_once(
     losses, best, overfitting, train, monkeypatch
 ):
-    module = scripted(load("v1"), monkeypatch, losses)
+    module, left = load("v1"), iter([*losses, losses[-1]])
+    scores = dict.fromkeys("bits_per_byte perplexity accuracy accuracy_top5".split(), 0.5)
+    scores["word_perplexity"] = None
+    monkeypatch.setattr(module, "evaluate", lambda *_, **__: {**scores, "loss": next(left)})
     folder, _, err = train(module, steps=24, learning_rate=0.05)
     assert err.count("overfitting: validation has risen from 2.000 (step 8)") == overfitting
     assert err.count("overfitting") == overfitting
