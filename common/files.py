@@ -133,7 +133,7 @@ def _refuse_special(path):
 def atomic_write(path, mode="wb", previous=None):
     """Open a file that appears under its name whole or not at all. mode: "w" or "wb".
 
-    The bytes go to a new file beside it with a name of its own, which is opened exclusively, are
+    The bytes go to a new file next to it with a name of its own, which is opened exclusively, are
     flushed to the disk and then moved into place. With `previous`, the file that stood there
     before is moved to that path first. Raises UserError, one line, where the disk is full, the
     folder can't be written or the path is not a regular file's; nothing half-written is left.

@@ -1,25 +1,63 @@
-"""What the tests share: the repository on the path, a cache of their own, and WikiText."""
+"""What all tests share: a known environment, a cache of their own, WikiText, a list of slow tests.
+
+Run `python -m pytest` for the quick tests, `python -m pytest -m ""` for all. With
+HYPOTHESIS_PROFILE=large the properties are tried on many more examples.
+"""
 
 import os
-import sys
 import urllib.request
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+SLOW = 3  # seconds that a test may take which is not marked as slow
+# What these hold decides nothing, neither here nor in the processes that tests start.
+FOREIGN = """PYTHONPATH PYTHONWARNINGS PYTHONIOENCODING LANGUAGE OMP_WAIT_POLICY GLIBC_TUNABLES
+MALLOC_MMAP_THRESHOLD_ WORLD_SIZE RANK LOCAL_RANK LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT
+TORCHELASTIC_RESTART_COUNT HF_HUB_OFFLINE HF_DATASETS_OFFLINE TRANSFORMERS_OFFLINE FORCE_COLOR"""
+
+settings.register_profile("small", max_examples=25, deadline=None, derandomize=True)
+settings.register_profile("large", max_examples=1000, deadline=None)
+
+
+def pytest_configure(config):
+    """Before torch and the hub's client are imported, which read some of these variables."""
+    for name in FOREIGN.split():
+        os.environ.pop(name, None)
+    # One thread: the models here are tiny, and each core has a worker of its own.
+    os.environ.update(LC_ALL="C.UTF-8", OMP_NUM_THREADS="1", COLUMNS="100")
+    settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "small"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """A worker for each core that this process may use, and two at least."""
+    affinity = getattr(os, "sched_getaffinity", lambda pid: range(os.cpu_count() or 1))
+    return max(2, len(affinity(0)))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """List the tests that took long and are not marked as slow."""
+    seconds = defaultdict(float)
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if hasattr(report, "duration") and "slow" not in report.keywords:
+                seconds[report.nodeid] += report.duration
+    long = sorted(((s, name) for name, s in seconds.items() if s > SLOW), reverse=True)
+    if long:
+        terminalreporter.section(f"longer than {SLOW} s and not marked slow")
+    for duration, name in long:
+        terminalreporter.line(f"{duration:6.1f} s  {name}")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_of_the_tests(tmp_path_factory):
     """One cache for all tests of a run, so that no test finds or leaves files in data/cache."""
-    before = os.environ.get("LINEAGE_CACHE")
-    os.environ["LINEAGE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
-    yield Path(os.environ["LINEAGE_CACHE"])
-    if before is None:
-        del os.environ["LINEAGE_CACHE"]
-    else:
-        os.environ["LINEAGE_CACHE"] = before
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("LINEAGE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield Path(os.environ["LINEAGE_CACHE"])
 
 
 @pytest.fixture

@@ -7,38 +7,26 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
-torch.set_num_threads(1)  # the models here are tiny: a second thread only gets in the way
-# For GLIBC_TUNABLES: a heap with few holes; common/memory.py has the reasons.
-UNCACHED = "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0"
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT))  # for the benchmarks, which are started as scripts
+VERSIONS = importlib.import_module("results.store").versions()
+STEPS = list(zip(VERSIONS, VERSIONS[1:], strict=False))  # (before, after)
 
-from results.store import versions
+# For GLIBC_TUNABLES: a heap with few holes, whose peak is what is in use.
+UNCACHED = "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0"
 
-VERSIONS = versions()
-
-SMALL = {
-    "vocab_size": 300,
-    "context_length": 16,
-    "batch_size": 4,
-    "grad_accum": 2,
-    "n_head": 2,
-    "n_embd": 16,
-    "n_layer": 2,
-    "warmup_steps": 2,
-    "steps": 12,
-    "eval_every": 4,
-    "max_new_tokens": 8,
-    "prompt": "The",
-    "device": "cpu",
-}
+SIZES = {"vocab_size": 300, "context_length": 16, "batch_size": 4, "grad_accum": 2}
+SIZES |= {"n_head": 2, "n_embd": 16, "n_layer": 2}
+LENGTHS = {"warmup_steps": 2, "steps": 12, "eval_every": 4, "max_new_tokens": 8}
+SMALL = {**SIZES, **LENGTHS, "prompt": "The", "device": "cpu", "dtype": "float32"}
 
 
 def machine(device="cpu"):
     """What a benchmark's numbers belong to."""
-    from common.training.run import processor
+    from common.training.environment import processor
+
+    import torch
 
     n = torch.get_num_threads()
     on = f"{processor()}, {n} thread{'s' * (n > 1)}, torch {torch.__version__}"
@@ -55,7 +43,7 @@ def machine(device="cpu"):
 
 
 def load(version):
-    """The script as a module, read afresh."""
+    """The script as a module, read again."""
     spec = importlib.util.spec_from_file_location(version, ROOT / f"{version}.py")
     module = sys.modules[version] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -65,11 +53,13 @@ def load(version):
 def small(module, **changes):
     """A Config for small and quick models; fields that the version lacks are left out."""
     fields = module.Config.__dataclass_fields__
-    values = {**SMALL, **({"batch_size": 1} if module.__name__ == "v0" else {}), **changes}
-    return module.Config(**{name: value for name, value in values.items() if name in fields})
+    return module.Config(**{k: v for k, v in (SMALL | changes).items() if k in fields})
 
 
 def model_of(module, vocab_size=50, **changes):
+    """(model, config): a small model with the initial parameters of seed 0."""
+    import torch
+
     torch.manual_seed(0)
     config = small(module, **changes)
     return module.LanguageModel(config, vocab_size), config
@@ -77,14 +67,12 @@ def model_of(module, vocab_size=50, **changes):
 
 def flags(module, **values):
     """Small settings and `values` as command-line arguments."""
-    config = small(module, **values)
-    changed = {name: getattr(config, name) for name in {**SMALL, **values} if hasattr(config, name)}
-    args = []
-    for name, value in changed.items():
-        flag = "--" + name.replace("_", "-")
+    config, args = small(module, **values), []
+    for name in {**SMALL, **values}:
+        value, flag = getattr(config, name, None), "--" + name.replace("_", "-")
         if isinstance(value, bool):
-            args += [flag] if value else []
-        else:
+            args.append(flag if value else flag.replace("--", "--no-"))
+        elif value is not None:
             args += [flag, str(value)]
     return args
 
@@ -101,14 +89,24 @@ def finished_run(version, folder, **changes):
     with pytest.MonkeyPatch.context() as monkeypatch:
         folder.parent.mkdir(parents=True, exist_ok=True)
         text = story_file(folder.parent)
-        run(module, monkeypatch, flags(module, data=text, out_dir=folder, **changes))
+        run(module, monkeypatch, flags(module, **{"data": text, "out_dir": folder, **changes}))
     return folder
+
+
+def read(path):
+    """A JSON file's object, or the list of a .jsonl file's objects."""
+    text = path.read_text(encoding="utf-8")
+    return (
+        [json.loads(line) for line in text.splitlines()]
+        if ".jsonl" in path.name
+        else json.loads(text)
+    )
 
 
 def edit_json(path, **changes):
     """Change entries of a JSON file's object, without its checksum; those of its `config` with a
     dictionary."""
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read(path)
     content.pop("checksum", None)
     for key, value in changes.items():
         content[key] = {**content[key], **value} if isinstance(value, dict) else value
@@ -118,13 +116,11 @@ def edit_json(path, **changes):
 def story_file(folder, stories=60):
     """A small text to train on, in `folder`: lines of words, the same on every machine."""
     words = "the key cup lamp is was in on red old tin Anna Tom said gave took found house".split()
-    state, lines = 1, []
-    for _ in range(stories):
-        line = []
-        for _ in range(12):
-            state = state * 48271 % 2147483647
-            line.append(words[state % len(words)])
-        lines.append(" ".join(line).capitalize() + ".")
+    state, lines = 1, [[] for _ in range(stories)]
+    for line in lines * 12:
+        state = state * 48271 % 2147483647
+        line.append(words[state % len(words)])
+    text = "".join(" ".join(line).capitalize() + ".\n" for line in lines)
     path = Path(folder) / "story.txt"
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
+    path.write_text(text, encoding="utf-8", newline="\n")
     return path

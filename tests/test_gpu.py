@@ -1,20 +1,20 @@
 """What is promised of a GPU: the CPU's losses, flash attention, and a loop that never waits for it.
 
 Skipped where there is none, or one too old for bfloat16 and flash attention.
-tests/bench_training.py --device cuda measures how fast it is.
 """
 
-import json
+from common.training.machine import prepare, to_device
 
 import pytest
 import torch
-from lineage import flags, load, model_of, run
+from lineage import flags, load, model_of, read, run
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from common.training.distributed import to_device
-
 NEW = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
-pytestmark = pytest.mark.skipif(not NEW, reason="torch sees no CUDA GPU here that is new enough")
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not NEW, reason="torch sees no CUDA GPU here that is new enough"),
+]
 DEVICE = torch.device("cuda")
 
 
@@ -23,14 +23,13 @@ def trained(version, folder, monkeypatch, *more, **changes):
     module = load(version) if isinstance(version, str) else version
     settings = {"data": "sample", "out_dir": folder, "context_length": 64, "device": "cuda"}
     run(module, monkeypatch, [*flags(module, **settings | changes), *more])
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+    return read(folder / "metrics.jsonl")
 
 
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("version", ["v3", "v4"])
-def test_the_losses_are_those_of_the_cpu(version, dtype, compiled, cache, monkeypatch, capfd):
+@pytest.mark.parametrize("version", ["v0", "v3", "v4"])
+def test_losses_equal_those_of_the_cpu(version, dtype, compiled, cache, monkeypatch, capfd):
     """The same start and the same batches: what differs is the order in which sums are taken.
 
     In float32 that is some 1e-6 of a loss near 5, and twelve steps make more of it; bfloat16 has
@@ -40,69 +39,67 @@ def test_the_losses_are_those_of_the_cpu(version, dtype, compiled, cache, monkey
     here = trained(version, cache / "gpu", monkeypatch, dtype=dtype, compile=compiled)
     assert "--compile is not possible" not in capfd.readouterr().err
     assert [row["step"] for row in here] == [0, 4, 8, 12]
-    assert here[-1]["val_loss"] < here[0]["val_loss"] - 0.1  # it has learned something
+    assert here[-1]["val_loss"] < here[0]["val_loss"]
     close = {"float32": 1e-3, "bfloat16": 2e-2}[dtype]
     for name in ("val_loss", "train_loss"):
         losses = [[row[name] for row in rows if row[name] is not None] for rows in (here, there)]
         assert losses[0] == pytest.approx(losses[1], abs=close), name
-    result = json.loads((cache / "gpu" / "result.json").read_text(encoding="utf-8"))
+    result = read(cache / "gpu" / "result.json")
     assert result["environment"]["device"] == torch.cuda.get_device_name()
     assert result["peak_gpu_mb"] > 0
 
 
-def watched(module, monkeypatch):
-    """Whatever waits for the GPU raises, from each batch on until the next evaluation is due."""
-    due, get_batch = module.Run.due, module.get_batch
-
-    def look_up(self, step):  # the clock, which stops for an evaluation, waits for the GPU
-        now = step % self.config.eval_every == 0 or step == self.config.steps
-        torch.cuda.set_sync_debug_mode("default" if now else "error")
-        return due(self, step)
-
-    def draw(*args):
-        torch.cuda.set_sync_debug_mode("error")
-        return get_batch(*args)
-
-    monkeypatch.setattr(module.Run, "due", look_up)
-    monkeypatch.setattr(module, "get_batch", draw)
-
-
 @pytest.fixture
-def undisturbed():
-    yield
+def watched(monkeypatch):
+    """version -> a script in which waiting for the GPU raises, from each batch to an evaluation."""
+
+    def watch(version):
+        module = load(version)
+
+        def switch(name, mode):
+            function = getattr(module, name)
+
+            def switched(*args, **kwargs):
+                torch.cuda.set_sync_debug_mode(mode)
+                return function(*args, **kwargs)
+
+            monkeypatch.setattr(module, name, switched)
+
+        switch("evaluate", "default")
+        switch("get_batch", "error")
+        return module
+
+    yield watch
     torch.cuda.set_sync_debug_mode("default")
 
 
-EACH = [("v3", {}), ("v4", {}), ("v4", {"position": "rope"}), ("v4", {"compile": True})]
+EACH = [("v0", {}), ("v3", {}), ("v4", {}), ("v4", {"position": "rope"}), ("v4", {"compile": True})]
 EACH += [("v3", {"dropout": 0.1, "activation_checkpointing": True})]
 
 
 @pytest.mark.parametrize("version, changes", EACH, ids=str)
-def test_no_step_waits_for_the_gpu(version, changes, cache, monkeypatch, undisturbed):
-    module = load(version)
-    watched(module, monkeypatch)
-    rows = trained(module, cache / "run", monkeypatch, dtype="bfloat16", **changes)
+def test_no_step_waits_for_the_gpu(version, changes, cache, monkeypatch, watched):
+    rows = trained(watched(version), cache / "run", monkeypatch, dtype="bfloat16", **changes)
     assert [row["step"] for row in rows] == [0, 4, 8, 12]
 
 
-def test_a_step_that_waits_is_noticed(cache, monkeypatch, undisturbed):
-    module = load("v3")
-    watched(module, monkeypatch)
-    count = module.Run.count
+def test_a_step_that_waits_is_noticed(cache, monkeypatch, watched):
+    module = watched("v3")
+    log_step = module.Run.log_step
 
-    def count_and_look(self, loss, tokens):
+    def read_the_loss(self, loss, tokens):
         loss.item()
-        count(self, loss, tokens)
+        log_step(self, loss, tokens)
 
-    monkeypatch.setattr(module.Run, "count", count_and_look)
+    monkeypatch.setattr(module.Run, "log_step", read_the_loss)
     with pytest.raises(RuntimeError, match="synchronizing CUDA operation"):
         trained(module, cache / "run", monkeypatch)
 
 
-def test_a_batch_is_copied_from_pinned_memory_and_nobody_waits(undisturbed):
+def test_a_batch_is_copied_from_pinned_memory_without_waiting(watched):
     rows = torch.arange(200_000).view(100, 2000)
     x, y = rows[:, :-1], rows[:, 1:]  # as get_batch cuts them: neither is contiguous
-    to_device(x, y, DEVICE)  # what is asked for the first time may wait for its memory
+    to_device(x, y, DEVICE)  # the first copy may wait for its memory
     torch.cuda.set_sync_debug_mode("error")
     there = to_device(x, y, DEVICE)
     with pytest.raises(RuntimeError, match="synchronizing CUDA operation"):
@@ -119,14 +116,15 @@ ATTENTION += [("v4", {"position": "alibi"}, "EFFICIENT")]  # flash attention tak
 @pytest.mark.parametrize("version, changes, kernel", ATTENTION)
 def test_attention_runs_in_a_fused_kernel(version, changes, kernel):
     """Forward and backward; the kernel is given no choice but this one."""
-    model, config = model_of(load(version), n_embd=64, context_length=64, **changes)
-    model = model.to(DEVICE)
+    sizes = {"n_embd": 64, "context_length": 64, "dtype": "bfloat16"}
+    model, config = model_of(load(version), **sizes, **changes)
+    prepare(model, config, DEVICE)
     idx = torch.zeros(2, config.context_length, dtype=torch.long, device=DEVICE)
 
     def step(backend):
-        with sdpa_kernel(backend), torch.autocast("cuda", torch.bfloat16):
-            loss = model(idx).float().logsumexp(-1).mean()
-        loss.backward()
+        with sdpa_kernel(backend):
+            loss = model(idx).logsumexp(-1).mean()
+            loss.backward()
         return loss.item()
 
     fused = step(getattr(SDPBackend, f"{kernel}_ATTENTION"))
@@ -136,17 +134,14 @@ def test_attention_runs_in_a_fused_kernel(version, changes, kernel):
             step(SDPBackend.FLASH_ATTENTION)
 
 
-@pytest.mark.parametrize("version", ["v3", "v4"])
-def test_a_run_goes_on_from_its_checkpoint_and_samples_on_the_cpu(
-    version, cache, monkeypatch, capsys
-):
-    folder = cache / "run"
-    trained(version, folder, monkeypatch, steps=8, dtype="bfloat16", dropout=0.1)
-    rows = trained(version, folder, monkeypatch, "--resume", dtype="bfloat16", dropout=0.1)
+def test_a_run_goes_on_from_its_checkpoint_and_samples_on_the_cpu(cache, monkeypatch, capsys):
+    folder, settings = cache / "run", {"dtype": "bfloat16", "dropout": 0.1}
+    trained("v4", folder, monkeypatch, steps=8, **settings)
+    rows = trained("v4", folder, monkeypatch, "--resume", **settings)
     assert [row["step"] for row in rows] == [0, 4, 8, 12]
     assert [row["tokens"] for row in rows] == [step * 2 * 4 * 64 for step in (0, 4, 8, 12)]
     assert rows[3]["val_loss"] < rows[2]["val_loss"]
     capsys.readouterr()
-    text = ["--sample-only", "--device", "cpu", "--out-dir", str(folder), "--temperature", "0"]
-    run(load(version), monkeypatch, text)
+    sample = ["--sample-only", "--device", "cpu", "--out-dir", folder, "--temperature", "0"]
+    run(load("v4"), monkeypatch, sample)
     assert capsys.readouterr().out.startswith("The")

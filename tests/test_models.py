@@ -1,14 +1,34 @@
-"""What the modules of v2, v3 and v4 are by definition: attention, ALiBi, RoPE, the schedule."""
+"""What the modules are by definition: attention by loops, ALiBi, RoPE, the cache, the schedule."""
 
+import copy
+import itertools
 import math
 from types import SimpleNamespace
+
+from common.training import machine
+from common.training.machine import fused_attention, pick_dtype, prepare
 
 import pytest
 import torch
 import torch.nn.functional as F
-from lineage import load, model_of, small
+from hypothesis import given
+from hypothesis import strategies as st
+from lineage import VERSIONS, load, model_of, small
 
 POSITIONS = ["alibi", "rope", "sinusoidal", "learned", "none"]
+TRANSFORMERS = [version for version in VERSIONS if hasattr(load(version), "CausalSelfAttention")]
+DEEP = [version for version in TRANSFORMERS if "n_layer" in vars(small(load(version)))]
+CPU = torch.device("cpu")
+
+
+def has_positions(version):
+    return "position" in vars(small(load(version)))
+
+
+every_version = pytest.mark.parametrize("version", VERSIONS)
+every_transformer = pytest.mark.parametrize("version", TRANSFORMERS)
+every_deep_version = pytest.mark.parametrize("version", DEEP)
+every_position = pytest.mark.parametrize("position", POSITIONS)
 
 
 def large(model):
@@ -19,264 +39,132 @@ def large(model):
     return model.eval()
 
 
+def blocks_of(model):
+    return [m for m in model.modules() if type(m).__name__ == "Block"]
+
+
 def attention_of(module, T=16, **changes):
-    """The first attention layer with large weights, and an input (2, T, C) for it."""
+    """The first attention layer with large weights, an input (2, T, C) and the model's mask."""
     model, config = model_of(module, **changes)
-    blocks = [model.block] if hasattr(model, "block") else model.blocks
-    return large(blocks[0].attention), torch.randn(2, T, config.n_embd)
+    layer, masks = large(model) and blocks_of(model)[0].attention, []
+    layer.attend = lambda q, k, v, mask: masks.append(mask) or v
+    model(torch.zeros(1, T, dtype=torch.long))
+    del layer.attend  # the class' method is found again
+    more = (None,) if module.__name__ not in ("v2", "v3") else ()
+    return layer, torch.randn(2, T, config.n_embd), (masks[0], *more)
 
 
-# ---- v2: attention taken apart ----
-
-def test_attention_weights_are_a_causal_mean():
-    attention, x = attention_of(load("v2"))
-    attention(x)
-    weights = attention.weights  # (B, H, T, T)
-    assert weights.shape == (2, 2, 16, 16) and not weights.requires_grad
-    assert torch.allclose(weights.sum(-1), torch.ones(2, 2, 16))
-    assert (weights.triu(1) == 0).all() and (weights.tril() >= 0).all()
-
-
-def test_attention_is_what_loops_over_heads_and_positions_give():
-    attention, x = attention_of(load("v2"), qkv_bias=True)
-    B, T, C = x.shape
-    D = C // 2
-    y = attention(x)
-    for b in range(B):
-        q, k, v = (F.linear(x[b], w, c) for w, c in zip(
-            attention.qkv.weight.chunk(3), attention.qkv.bias.chunk(3)))
-        out = torch.zeros(T, C)
-        for head in (slice(0, D), slice(D, C)):
-            for t in range(T):
-                scores = torch.stack([q[t, head] @ k[s, head] / D**0.5 for s in range(t + 1)])
-                weights = scores.exp() / scores.exp().sum()
-                out[t, head] = sum(weights[s] * v[s, head] for s in range(t + 1))
-        assert torch.allclose(attention.proj(out), y[b], atol=1e-4)
+def by_loops(layer, x, position):
+    """Attention as its definition reads, a head and a position at a time."""
+    (B, T, C), H = x.shape, layer.n_head
+    D, out = C // H, torch.zeros_like(x)
+    q, k, v = layer.qkv(x).view(B, T, 3, H, D).transpose(1, 3).unbind(2)  # (B, H, T, D) each
+    if position == "rope":
+        q, k = as_complex(q, layer.rope_base), as_complex(k, layer.rope_base)
+    for b, h, i in itertools.product(range(B), range(H), range(T)):
+        scores = torch.stack([(q[b, h, i] @ k[b, h, j].conj()).real / D**0.5 for j in range(i + 1)])
+        if position == "alibi":
+            scores -= torch.arange(i, -1, -1) * 2 ** (-8 * (h + 1) / H)
+        weights = scores.exp() / scores.exp().sum()
+        out[b, i, h * D : (h + 1) * D] = weights @ v[b, h, : i + 1]
+    return layer.proj(out)
 
 
-def test_the_mean_of_what_came_before():
-    attention, x = attention_of(load("v2"), attention="mean")
-    means = torch.stack([x[:, : t + 1].mean(1) for t in range(x.shape[1])], dim=1)
-    assert torch.allclose(attention(x), attention.proj(means), atol=1e-4)
-    assert [name for name, _ in attention.named_parameters()] == ["proj.weight", "proj.bias"]
+def as_complex(x, base, start=0):
+    """RoPE by its definition: pairs of channels (i, i + D/2) as complex numbers, rotated."""
+    T, D = x.shape[-2:]
+    angles = torch.arange(start, start + T)[:, None] * base ** (-torch.arange(0, D, 2) / D)
+    return torch.complex(*x.chunk(2, dim=-1)) * torch.polar(torch.ones_like(angles), angles)
 
 
-def test_the_dot_product_needs_no_parameters_and_looks_at_likeness():
-    attention, x = attention_of(load("v2"), attention="dot")
-    x[:, 9] = x[:, 4]  # the same vector again: its score with itself is the largest there is
-    attention(10 * x)
-    assert (attention.weights[:, :, 9, [4, 9]] > 0.49).all()
-    assert [name for name, _ in attention.named_parameters()] == ["proj.weight", "proj.bias"]
+def transformers():
+    """Each transformer's attention with each kind of position that scores depend on."""
+    for version in TRANSFORMERS:
+        for position in ["none", "alibi", "rope"] if has_positions(version) else ["learned"]:
+            yield version, position
 
 
-@pytest.mark.parametrize("version", ["v2", "v3", "v4"])
-def test_widths_that_do_not_divide_into_heads_are_refused(version):
-    from common.errors import UserError
-
-    with pytest.raises(UserError, match="does not divide into 3 heads"):
-        model_of(load(version), n_head=3)
+# ---- Attention ----
 
 
-@pytest.mark.parametrize("version", ["v2", "v3", "v4"])
-def test_biases_of_queries_keys_and_values_are_a_choice(version):
-    for wanted in (False, True):
-        attention, _ = attention_of(load(version), qkv_bias=wanted)
-        assert (attention.qkv.bias is not None) == wanted
+@pytest.mark.parametrize(("version", "position"), [*transformers()])
+def test_attention_equals_loops_over_heads_and_positions(version, position):
+    layer, x, more = attention_of(load(version), position=position, qkv_bias=True)
+    expected = by_loops(layer, x, position)
+    assert torch.allclose(layer(x, *more), expected, atol=1e-4)
+    formula = layer.attend
+    layer.attend = lambda *args: fused_attention(layer, formula, *args)
+    assert torch.allclose(layer(x, *more), expected, atol=1e-4)
 
 
-# ---- v3: the same attention by another kernel; initialisation, schedule, dropout ----
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("T", [1, 5, 12])  # new positions, of S = 12: the others are cached
+@pytest.mark.parametrize("heads", [1, 3])
+def test_the_fused_kernel_equals_the_formula(T, heads, dtype):
+    """For a mask of two dimensions and of four, as ALiBi's; in bfloat16 within its rounding."""
+    module = load(VERSIONS[-1])
+    torch.manual_seed(2)
+    q, k, v = (torch.randn(2, heads, n, 8).to(dtype).float() for n in (T, 12, 12))
+    layer = model_of(module)[0].blocks[0].attention
+    layer.dropout.p = 0.0
+    for mask in (module.causal_mask(T, 12, CPU), module.alibi_mask(T, 12, heads, CPU)):
+        formula = layer.attend(q.to(dtype), k.to(dtype), v.to(dtype), mask).float()
+        kernel = fused_attention(layer, None, q, k, v, mask)
+        atol = 1e-5 if dtype == torch.float32 else 0.03
+        assert torch.allclose(formula, kernel, atol=atol)
+    if dtype == torch.bfloat16:  # on CPUs the formula is quicker, and computes itself
+        assert fused_attention(layer, lambda *args: args, q.to(dtype), k, v, mask)[1] is k
 
-def test_v3s_attention_is_v2s():
-    old, x = attention_of(load("v2"))
-    new, _ = attention_of(load("v3"))
-    new.load_state_dict(old.state_dict())
-    assert torch.allclose(new(x), old(x), atol=1e-4)
+
+def test_the_kernel_does_not_replace_another_formula(monkeypatch):
+    """As in an ablation with uniform weights: the model prepared for training gives its numbers."""
+    module = load("v2")
+    idx = torch.randint(50, (2, 16))
+
+    def mean(self, q, k, v, mask):
+        return F.softmax(mask, dim=-1) @ v
+
+    monkeypatch.setattr(module.CausalSelfAttention, "attend", mean)
+    model, config = model_of(module)
+    plain = large(model)(idx)
+    assert torch.equal(prepare(model, config, CPU)(idx), plain)
+    monkeypatch.undo()
+    assert not torch.allclose(large(model_of(module)[0])(idx), plain, atol=0.1)
 
 
-def test_v4_with_learned_positions_is_v3():
-    old, config = model_of(load("v3"))
-    new, _ = model_of(load("v4"), position="learned")
+# ---- The same model in the next version ----
+
+
+@pytest.mark.parametrize(("before", "after"), [("v2", "v3"), ("v3", "v4")])
+def test_a_version_with_its_predecessors_settings_is_its_predecessor(before, after):
+    old, config = model_of(load(before), n_layer=1)
+    new, _ = model_of(load(after), n_layer=1, position="learned")
     large(old)
-    new.load_state_dict(old.state_dict())
+    names = {name: name.replace("block.", "blocks.0.") for name in old.state_dict()}
+    new.load_state_dict({names[name]: value for name, value in old.state_dict().items()})
     idx = torch.randint(50, (2, config.context_length))
     assert torch.allclose(new.eval()(idx), old(idx), atol=1e-4)
 
 
-@pytest.mark.parametrize("version", ["v3", "v4"])
-def test_the_residual_stream_begins_as_wide_whatever_the_depth(version):
-    """Each block adds two sums; scaled by 1 / sqrt(2 n_layer) they add up to the same size."""
-    module, grown = load(version), {}
-    for n_layer in (1, 16):
-        model, config = model_of(module, n_layer=n_layer, n_embd=64)
-        x = torch.randn(4, 16, 64)
-        y = x
-        for block in model.eval().blocks:
-            y = block(y) if version == "v3" else block(y, None, None)
-        grown[n_layer] = (y - x).std().item()
-    assert 0.4 < grown[16] / grown[1] < 2.5  # without the scaling about 4
+# ---- Every model ----
 
 
-@pytest.mark.parametrize("version", ["v3", "v4"])
-def test_the_learning_rate_rises_then_falls_to_a_tenth(version):
-    module = load(version)
-    config = small(module, warmup_steps=10, steps=110, learning_rate=1.0)
-    rates = [module.learning_rate(step, config) for step in range(111)]
-    assert rates[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
-    assert rates[10] == 1.0 and rates[60] == pytest.approx(0.55)
-    assert rates[110] == pytest.approx(0.1)
-    assert all(a > b for a, b in zip(rates[10:], rates[11:]))
+def each_model():
+    for version in VERSIONS:
+        positions = POSITIONS if has_positions(version) else [None]
+        for position in positions:
+            changes = {"position": position} if position else {}
+            yield pytest.param(
+                version, changes, id=f"{version}-{position}" if position else version
+            )
 
 
-@pytest.mark.parametrize(
-    ("version", "position"), [("v3", None), *(("v4", position) for position in POSITIONS)]
-)
-def test_attention_written_out_is_the_fused_one(version, position, monkeypatch):
-    """In bfloat16 on CPUs; with weights so large that the softmax is far from even."""
-    changes = {"position": position} if position else {}
-    module = load(version)
-    model, config = model_of(module, n_embd=32, dropout=0.0, **changes)
-    attention = model.blocks[0].attention
-    attention.qkv.weight.data.normal_(std=0.7)
-    more = ()
-    if version == "v4":
-        bias = module.alibi_bias(model.slopes, config.context_length)
-        more = (bias if position == "alibi" else None, None)
-    x = torch.randn(4, config.context_length, 32).bfloat16().float()
-    fused = attention(x, *more)
-    monkeypatch.setattr(F, "scaled_dot_product_attention", None)  # not called
-    with torch.autocast("cpu", torch.bfloat16):
-        written_out = attention(x, *more)
-    assert written_out.dtype == torch.bfloat16
-    assert (written_out - fused).std() < 0.02 * fused.std()
-    attention.dropout = 0.5
-    with torch.autocast("cpu", torch.bfloat16):
-        assert (attention(x, *more) - fused).std() > 0.1 * fused.std()
-        assert torch.equal(attention.eval()(x, *more), written_out)
+every_model = pytest.mark.parametrize(("version", "changes"), [*each_model()])
 
 
-@pytest.mark.parametrize(
-    ("version", "position"), [("v3", None), *(("v4", position) for position in POSITIONS)]
-)
-def test_bfloat16_learns_what_float32_does(version, position):
-    """Products and attention are rounded: gradients point the same way, weights stay."""
-    changes = {"position": position} if position else {}
-    model, config = model_of(load(version), n_embd=32, **changes)
-    x, y = torch.randint(50, (2, 4, config.context_length))
-    gradients = []
-    for dtype in (torch.float32, torch.bfloat16):
-        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-            logits = model(x)
-            loss = F.cross_entropy(logits.flatten(0, 1), y.flatten())
-        assert logits.dtype == dtype
-        loss.backward()
-        assert all(p.dtype == p.grad.dtype == torch.float32 for p in model.parameters())
-        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
-        model.zero_grad()
-    assert not torch.equal(*gradients)
-    assert F.cosine_similarity(*gradients, dim=0) > 0.99
-
-
-@pytest.mark.parametrize("version", ["v3", "v4"])
-def test_activation_checkpointing_computes_blocks_twice_and_changes_no_gradient(version):
-    """With dropout, which has to drop the same both times."""
-    found = []
-    for switch in (False, True):
-        model, _ = model_of(load(version), dropout=0.3, activation_checkpointing=switch)
-        calls = []
-        model.blocks[0].mlp.register_forward_hook(lambda *_: calls.append(1))
-        torch.manual_seed(5)
-        logits = model(torch.arange(32).view(2, 16))
-        loss = F.cross_entropy(logits.flatten(0, -2), torch.arange(32))
-        loss.backward()
-        found.append([loss, *(p.grad for p in model.parameters())])
-        assert len(calls) == 1 + switch
-        with torch.no_grad():
-            model.eval()(torch.arange(16)[None])
-        assert len(calls) == 2 + switch  # once where nothing goes back
-    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
-
-
-@pytest.mark.parametrize("version", ["v3", "v4"])
-def test_dropout_is_for_training_alone(version):
-    model, config = model_of(load(version), dropout=0.5)
-    large(model)
-    idx = torch.randint(50, (2, config.context_length))
-    assert torch.equal(model(idx), model(idx))
-    model.train()
-    assert not torch.equal(model(idx), model(idx))
-
-
-# ---- v4: ALiBi ----
-
-def test_alibi_slopes_are_the_papers():
-    slopes = load("v4").alibi_slopes
-    assert slopes(8).tolist() == [2.0**-i for i in range(1, 9)]
-    assert slopes(4).tolist() == [2.0**-2, 2.0**-4, 2.0**-6, 2.0**-8]
-    assert slopes(1).tolist() == [2.0**-8]
-    # Not a power of two: those of the power below, then every other one of the power above.
-    assert slopes(3).tolist() == pytest.approx([2**-4, 2**-8, 2**-2])
-    assert slopes(6).tolist() == pytest.approx([2**-2, 2**-4, 2**-6, 2**-8, 2**-1, 2**-3])
-    assert slopes(12).tolist() == pytest.approx(
-        [2.0**-i for i in range(1, 9)] + [2**-0.5, 2**-1.5, 2**-2.5, 2**-3.5])
-
-
-def test_alibis_bias_against_a_table_worked_by_hand():
-    v4 = load("v4")
-    (bias,) = v4.alibi_bias(v4.alibi_slopes(2), 4)
-    no = -math.inf
-    distances = torch.tensor([[0, no, no, no], [1, 0, no, no], [2, 1, 0, no], [3, 2, 1, 0.0]])
-    for head, slope in enumerate((1 / 16, 1 / 256)):
-        expected = torch.where(distances == no, no, -slope * distances)
-        assert torch.equal(bias[head], expected)
-
-
-def test_alibi_adds_the_bias_to_the_scores():
-    attention, x = attention_of(load("v4"), position="alibi")
-    q, k, v = (z.view(2, 16, 2, -1).transpose(1, 2) for z in attention.qkv(x).chunk(3, dim=-1))
-    scores = q @ k.mT / math.sqrt(q.shape[-1])
-    for head, slope in enumerate((1 / 16, 1 / 256)):
-        for i in range(16):
-            for j in range(16):
-                scores[:, head, i, j] += -slope * (i - j) if j <= i else -math.inf
-    y = (scores.softmax(-1) @ v).transpose(1, 2).reshape(x.shape)
-    v4 = load("v4")
-    bias = v4.alibi_bias(v4.alibi_slopes(2), 16)
-    assert torch.allclose(attention(x, bias, None), attention.proj(y), atol=1e-4)
-
-
-# ---- v4: RoPE ----
-
-def test_rope_scores_depend_on_the_distance_alone():
-    rotate = load("v4").rotate
-    torch.manual_seed(0)
-    q, k = torch.randn(2, 8, dtype=torch.float64)
-    T = 40
-    turned_q = rotate(q.expand(1, 1, T, 8), 100.0, 0)[0, 0]
-    turned_k = rotate(k.expand(1, 1, T, 8), 100.0, 0)[0, 0]
-    scores = turned_q @ turned_k.T  # (T, T): the same query and key at every pair of positions
-    for distance in range(-T + 1, T):
-        diagonal = scores.diagonal(distance)
-        assert torch.allclose(diagonal, diagonal[:1].expand_as(diagonal), atol=1e-4)
-    assert scores[0].std() > 0.1  # and on the distance it does depend
-
-
-def test_rope_turns_each_pair_by_its_angle():
-    rotate = load("v4").rotate
-    x = torch.zeros(1, 1, 4, 4, dtype=torch.float64)
-    x[..., 0], x[..., 1] = 1.0, 2.0  # pairs (0, 2) and (1, 3)
-    y = rotate(x, 100.0, 0)[0, 0]
-    for p in range(4):
-        fast, slow = p * 1.0, p * 0.1  # 100 ** 0 and 100 ** -(2 / 4)
-        expected = [math.cos(fast), 2 * math.cos(slow), math.sin(fast), 2 * math.sin(slow)]
-        assert y[p].tolist() == pytest.approx(expected, abs=1e-5)
-    assert torch.allclose(y.norm(dim=-1), torch.tensor(5**0.5, dtype=torch.float64))
-
-
-# ---- v4: every kind of position ----
-
-@pytest.mark.parametrize("position", POSITIONS)
-def test_a_token_changes_no_logits_before_it(position):
-    model, config = model_of(load("v4"), position=position)
+@every_model
+def test_a_later_token_changes_no_earlier_logit(version, changes):
+    model, config = model_of(load(version), **changes)
     large(model)
     idx = torch.randint(50, (2, config.context_length))
     before = model(idx)
@@ -288,121 +176,292 @@ def test_a_token_changes_no_logits_before_it(position):
         assert not torch.equal(after[:, t], before[:, t])
 
 
-@pytest.mark.parametrize("position", POSITIONS)
-def test_order_matters_where_there_are_positions(position):
-    """One block without positions sees the tokens before as a bag; with them it sees an order."""
-    model, _ = model_of(load("v4"), position=position, n_layer=1)
+@every_model
+def test_last_only_gives_the_last_row(version, changes):
+    model, config = model_of(load(version), **changes)
+    idx = torch.randint(50, (2, config.context_length))
+    row = large(model)(idx, last_only=True)
+    assert row.shape == (2, 1, 50) and torch.allclose(row, model(idx)[:, -1:], atol=1e-5)
+
+
+@every_model
+def test_parameters_are_counted_by_hand(version, changes):
+    model, c = model_of(load(version), n_embd=24, **changes)
+    V, expected = 50, 50 * 50
+    if hasattr(c, "n_embd"):
+        C, T = c.n_embd, c.context_length
+        attention = 3 * C * C + C * C + C  # without biases in the first
+        block = attention + (4 * C * C + 4 * C) + (4 * C * C + C) + 2 * 2 * C  # and two norms
+        table = T * C if getattr(c, "position", "learned") == "learned" else 0
+        expected = V * C + table + getattr(c, "n_layer", 1) * block + 2 * C + C * V
+    assert sum(p.numel() for p in model.parameters()) == expected
+
+
+@pytest.mark.parametrize("version", ["v0", "v1"])
+def test_the_table_approaches_counted_frequencies(version):
+    """Row i of the trained table: how often each token follows token i."""
+    model, _ = model_of(load(version), vocab_size=3)
+    text = torch.tensor([0, 1, 0, 1, 0, 2, 0, 1, 2, 2, 0])  # after 0: 1, 1, 2, 1; after 1: 0, 0, 2
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
+    for _ in range(400):
+        optimizer.zero_grad()
+        F.cross_entropy(model(text[:-1]), text[1:]).backward()
+        optimizer.step()
+    counted = torch.tensor([[0, 3 / 4, 1 / 4], [2 / 3, 0, 1 / 3], [2 / 3, 0, 1 / 3]])
+    assert torch.allclose(model.table.weight.softmax(-1), counted, atol=0.01)
+
+
+# ---- Initialization, dropout, schedule ----
+
+
+@every_transformer
+def test_matrices_start_with_a_standard_deviation_of_a_twentieth(version):
+    model, config = model_of(load(version), vocab_size=500, n_embd=64)
+    for name, p in model.named_parameters():
+        if p.dim() == 2 and "position" not in name:
+            summed = name.endswith(("proj.weight", "down.weight")) and version in DEEP
+            std = 0.05 / math.sqrt(2 * config.n_layer if summed else 1)
+            assert p.std().item() == pytest.approx(std, rel=0.05), name
+        elif name.endswith("bias"):
+            assert not p.any(), name
+
+
+@every_deep_version
+@pytest.mark.parametrize("kernel", [True, False])  # which drops attention weights by itself
+def test_dropout_is_for_training_alone(version, kernel):
+    model, config = model_of(load(version), dropout=0.5)
+    for name, module in prepare(model, config, CPU).named_modules():
+        if isinstance(module, torch.nn.Dropout) and name.endswith("attention.dropout") != kernel:
+            module.p = 0.0
+    idx = torch.randint(50, (2, config.context_length))
+    assert not torch.equal(model(idx), model(idx))
+    model.eval()
+    assert torch.equal(model(idx), model(idx))
+
+
+@every_deep_version
+def test_the_learning_rate_rises_then_falls_to_a_tenth(version):
+    module = load(version)
+    config = small(module, warmup_steps=10, steps=110, learning_rate=1.0)
+    rates = [module.learning_rate(step, config) for step in range(111)]
+    assert rates[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
+    assert rates[10] == 1.0 and rates[60] == pytest.approx(0.55)
+    assert rates[110] == pytest.approx(0.1)
+    assert all(a > b for a, b in itertools.pairwise(rates[10:]))
+    config.cosine_decay = False
+    assert {module.learning_rate(step, config) for step in range(10, 111)} == {1.0}
+
+
+# ---- Position ----
+
+
+def test_alibis_mask_against_a_table_by_hand():
+    no = math.inf
+    distances = torch.tensor([[0, no, no, no], [1, 0, no, no], [2, 1, 0, no], [3, 2, 1, 0.0]])
+    mask = load("v4").alibi_mask(4, 4, 2, CPU)  # slopes 2^-4 and 2^-8
+    assert torch.equal(mask[0], torch.stack([-distances / 16, -distances / 256]))
+    last = load("v4").alibi_mask(2, 4, 2, CPU)  # two queries after two that are cached
+    assert torch.equal(last, mask[:, :, 2:])
+    eight = load("v4").alibi_mask(1, 2, 8, CPU)[0, :, 0, 0]
+    assert eight.tolist() == [-(2.0**-i) for i in range(1, 9)]
+
+
+@given(st.integers(0, 500), st.integers(0, 500), st.integers(0, 500))
+def test_rope_scores_depend_on_the_distance_alone(i, j, shift):
+    rotate = load("v4").rotate
+    generator = torch.Generator().manual_seed(0)
+    q, k = torch.randn(2, 1, 1, 1, 8, dtype=torch.float64, generator=generator)
+    score = (rotate(q, 100.0, i) * rotate(k, 100.0, j)).sum()
+    shifted = (rotate(q, 100.0, i + shift) * rotate(k, 100.0, j + shift)).sum()
+    assert torch.allclose(score, shifted, atol=1e-3)  # the angles are float32
+
+
+def test_rope_rotates_each_pair_as_a_complex_number():
+    x = torch.randn(2, 3, 5, 8)
+    expected = as_complex(x, 100.0, start=4)
+    y = load("v4").rotate(x, 100.0, 4)
+    assert torch.allclose(y, torch.cat((expected.real, expected.imag), dim=-1), atol=1e-5)
+
+
+@every_transformer
+def test_sinusoids_by_hand(version):
+    waves = load(version).sinusoids(5, 6)
+    for t, channel in itertools.product(range(5), range(3)):
+        angle = t * 100 ** -(2 * channel / 6)
+        expected = [0.05 * math.sin(angle), 0.05 * math.cos(angle)]
+        assert waves[t, [channel, channel + 3]].tolist() == pytest.approx(expected, abs=1e-6)
+
+
+# ---- The KV cache ----
+
+
+class Letters:
+    """A tokenizer for tests: a letter per token, from a; token 7, h, ends a text."""
+
+    end_of_text = 7
+
+    def encode(self, text):
+        return [ord(letter) - ord("a") for letter in text]
+
+    def decode(self, ids):
+        return tuple(ids)
+
+
+def sample(version, model, config):
+    """(ids, what each step read, its logits) of this version's `generate` with the model."""
+    forward, read, rows = model.forward, [], []
+
+    def watched(idx, **options):
+        logits = forward(idx, **options)
+        read.append(idx.shape[1])
+        rows.append(logits[0, -1].clone())
+        return logits
+
+    model.forward = watched
+    tokenizer = SimpleNamespace(encode=Letters().encode, decode=tuple, end_of_text=None)
+    ids = load(version).generate(model, config, tokenizer, CPU)
+    model.forward = forward
+    return ids, read, torch.stack(rows)
+
+
+@every_position
+@pytest.mark.parametrize("n_layer", [2, 4])
+def test_a_sample_with_the_cache_equals_the_sample_without(position, n_layer):
+    """Over three times the context: when the window is full, both go on from its last half."""
+    model, config = model_of(load("v4"), position=position, n_layer=n_layer, prompt="abc")
+    T = config.context_length
+    config.max_new_tokens = 3 * T
     large(model)
-    last = model(torch.tensor([[1, 2, 3, 4, 5], [4, 3, 2, 1, 5]]))[:, -1]
-    assert torch.allclose(last[0], last[1], atol=1e-4) == (position == "none")
+    ids, read, logits = sample("v4", model, config)
+    expected_ids, windows, expected = sample("v3", model, config)  # which has no cache
+    assert ids == expected_ids and len(ids) == 3 + 3 * T and len(set(ids)) > 10
+    assert torch.allclose(logits, expected, atol=1e-4)
+    assert windows == [*range(3, T + 1), *[*range(T // 2, T + 1)] * 4][: 3 * T]
+    begins = [before in (0, T) for before in [0, *windows[:-1]]]  # the cache is filled there
+    assert read == [n if begin else 1 for n, begin in zip(windows, begins, strict=True)]
 
 
-@pytest.mark.parametrize("position", POSITIONS)
-def test_windows_longer_than_the_training_context(position):
-    model, config = model_of(load("v4"), position=position)
-    idx = torch.randint(50, (1, 4 * config.context_length))
-    if position == "learned":  # there is no vector for a position that training never had
-        with pytest.raises(IndexError):
-            model(idx)
-    else:
-        assert model(idx).isfinite().all()
+# ---- Sampling ----
 
 
-@pytest.mark.parametrize("position", ["alibi", "rope"])
-def test_shifting_a_window_changes_nothing_where_only_distance_counts(position):
-    """The second half alone, and after a first half that attention is kept from: the same."""
-    attention, x = attention_of(load("v4"), position=position)
-    q, k, v = (z.view(2, 16, 2, -1).transpose(1, 2) for z in attention.qkv(x).chunk(3, dim=-1))
-    if position == "rope":
-        q, k = (load("v4").rotate(z, attention.rope_base, 0) for z in (q, k))
-        own = None
-        bias = torch.zeros(16, 16).masked_fill(torch.ones(16, 16).triu(1) > 0, -math.inf)
-    else:
-        v4 = load("v4")
-        own, bias = (v4.alibi_bias(v4.alibi_slopes(2), T) for T in (8, 16))
-    late = F.scaled_dot_product_attention(
-        q[:, :, 8:], k[:, :, 8:], v[:, :, 8:], bias[..., 8:, 8:])
-    late = attention.proj(late.transpose(1, 2).reshape(2, 8, -1))
-    assert torch.allclose(attention(x[:, 8:], own, None), late, atol=1e-4)
+def kept(probs, k, p):
+    """The probabilities that top-k and then top-p leave, as their definition reads."""
+    order = sorted(range(len(probs)), key=lambda i: -probs[i])[: k or None]
+    total, so_far, left = sum(probs[i] for i in order), 0.0, [0.0] * len(probs)
+    for i in order:
+        if so_far < p or so_far == 0:
+            left[i] = probs[i]
+        so_far += probs[i] / total
+    return [x / sum(left) for x in left]
 
 
-# ---- v4: the cache of keys and values ----
-
-CACHED = ["alibi", "rope", "none"]
-
-
-def window_by_window(model, idx, T):
-    """The last position's logits of every window, each worked out afresh."""
-    return torch.stack([model(idx[None, max(0, i - T) : i])[0, -1] for i in range(3, len(idx) + 1)])
-
-
-def token_by_token(model, idx):
-    cache = {}
-    rows = [model(idx[None, :3], cache)[0, -1]]
-    rows += [model(idx[None, i : i + 1], cache)[0, -1] for i in range(3, len(idx))]
-    return torch.stack(rows)
-
-
-@pytest.mark.parametrize("position", CACHED)
-def test_with_a_cache_the_logits_are_those_without(position):
-    model, config = model_of(load("v4"), position=position)
-    large(model.eval())
-    idx = torch.randint(50, (config.context_length,))
-    without = window_by_window(model, idx, config.context_length)
-    assert torch.allclose(token_by_token(model, idx), without, atol=1e-3)
-    assert not torch.allclose(without[1:], without[:-1], atol=1e-1)
+@given(
+    st.lists(st.integers(1, 1000), min_size=1, max_size=9, unique=True),
+    st.sampled_from([0.001, 0.5, 1.0, 2.0]),
+    st.integers(0, 10),
+    st.sampled_from([1e-300, 0.1, 0.37, 0.5, 0.77, 0.93, 1.0]),
+)
+def test_temperature_top_k_and_top_p_leave_exactly_their_probabilities(weights, temperature, k, p):
+    powers = [(weight / max(weights)) ** (1 / temperature) for weight in weights]
+    probs, logits = [power / sum(powers) for power in powers], torch.tensor(weights).float().log()
+    near = [kept(probs, k, p), kept(probs, k, p + 1e-6), kept(probs, k, p - 1e-6)]
+    for version in ("v0", VERSIONS[-1]):
+        module = load(version)
+        config = small(module, temperature=temperature, top_k=k, top_p=p)
+        with pytest.MonkeyPatch.context() as patch:  # "draw" all of them
+            patch.setattr(torch, "multinomial", lambda probs, *_, **__: [probs / probs.sum()])
+            found = module.sample_next_token(logits, config, None).tolist()
+        assert any(found == pytest.approx(one, abs=1e-4) for one in near)  # where a sum equals p
 
 
-@pytest.mark.parametrize("position", CACHED)
-def test_a_full_cache_slides_along(position):
-    """In one block keys and values depend on their own token alone, so that a window that slides
-    sees what one sees that is worked out afresh."""
-    model, config = model_of(load("v4"), position=position, n_layer=1)
-    large(model.eval())
-    idx = torch.randint(50, (3 * config.context_length,))
-    without = window_by_window(model, idx, config.context_length)
-    assert torch.allclose(token_by_token(model, idx), without, atol=1e-3)
+class Fixed(torch.nn.Module):
+    """A model whose next token depends on the current one alone: logits are rows of a table."""
+
+    def __init__(self, table):
+        super().__init__()
+        self.table = torch.nn.Parameter(table)
+
+    def forward(self, idx, last_only=False, cache=None):
+        return self.table[idx]
 
 
-@pytest.mark.parametrize("position", POSITIONS)
-def test_only_positions_that_slide_along_are_cached(position):
-    """And a prompt longer than the context fills the cache with its end."""
-    module = load("v4")
-    model, config = model_of(module, position=position, temperature=0.0)
-    large(model)
-    seen, forward = [], model.forward
-    model.forward = lambda idx, cache=None: seen.append(idx.shape[1]) or forward(idx, cache)
-    prompt = torch.randint(50, (20,)).tolist()
-    tokenizer = SimpleNamespace(encode=lambda text: prompt, decode=tuple, end_of_text=None)
-    made = module.generate(model, config, tokenizer, torch.device("cpu"))
-    assert made[:20] == tuple(prompt) and len(made) == 28
-    assert seen == [16, *[1 if position in CACHED else 16] * 7]
+@every_version
+def test_the_stop_token_ends_the_sample(version):
+    module = load(version)
+    config = small(module, temperature=0.0, max_new_tokens=30, prompt="c")
+    follow = 100.0 * torch.eye(10).roll(1, dims=1)  # c d e f g h, and h is the stop token
+    assert module.generate(Fixed(follow), config, Letters(), CPU) == (2, 3, 4, 5, 6)
 
 
-def test_rope_refuses_heads_of_an_odd_width():
-    from common.errors import UserError
+@every_version
+@pytest.mark.parametrize("context_length", [1, 4])
+def test_prompts_longer_than_the_context_are_continued(version, context_length):
+    module = load(version)
+    prompt = "abcdefg" * 3
+    model, config = model_of(module, 10, context_length=context_length, prompt=prompt)
+    ids = module.generate(model, config, Letters(), CPU)
+    assert ids[:21] == tuple(Letters().encode(prompt)) and len(ids) > 21
+    assert model.training  # generating puts the model back as it was
 
-    with pytest.raises(UserError, match="needs an even width of head, not 3"):
-        model_of(load("v4"), position="rope", n_embd=12, n_head=4)
+
+# ---- The machine ----
 
 
-@pytest.mark.parametrize("version", ["v3", "v4"])
-def test_a_mimetic_start_looks_for_what_is_alike_and_copies_it(version):
-    """v3's in the head alone. It changes nothing else: the other weights are those without it."""
-    weights = {}
-    for switch in (True, False):
-        torch.manual_seed(1)
-        model, config = model_of(load(version), mimetic_start=switch)
-        weights[switch] = {name: p.detach() for name, p in model.named_parameters()}
-    for layer in range(config.n_layer) if version == "v4" else ():
-        qkv, proj = (f"blocks.{layer}.attention.{name}.weight" for name in ("qkv", "proj"))
-        q, k, v = weights[True][qkv].chunk(3)
-        assert torch.equal(q, k)
-        torch.testing.assert_close(weights[True].pop(proj), v.T / math.sqrt(2 * config.n_layer))
-        old_q, old_k, old_v = weights[False].pop(qkv).chunk(3)
-        assert torch.equal(q, old_q) and torch.equal(v, old_v) and not torch.equal(k, old_k)
-        del weights[True][qkv], weights[False][proj]
-    embedding = weights[True]["token_embedding.weight"]
-    assert torch.equal(weights[True].pop("head.weight"), embedding)
-    assert not torch.equal(weights[False].pop("head.weight"), embedding)
-    assert all(torch.equal(p, weights[False][name]) for name, p in weights[True].items())
+@every_model
+def test_training_in_bfloat16_evaluates_and_samples_in_float32(version, changes):
+    """Logits and gradients of training come out in float32, close to those of float32 training."""
+    module = load(version)
+    model, config = model_of(module, n_embd=32, dtype="bfloat16", **changes)
+    idx, y = torch.randint(50, (2, 4, config.context_length))
+    gradients, losses = [], []
+    plain = model.eval()(idx)
+    for dtype in ("float32", "bfloat16"):
+        own = copy.deepcopy(model).train()
+        config.dtype = dtype
+        logits = prepare(own, config, CPU)(idx)
+        loss = F.cross_entropy(logits.flatten(0, 1), y.flatten())
+        loss.backward()
+        assert {logits.dtype, *(p.grad.dtype for p in own.parameters())} == {torch.float32}
+        gradients.append(torch.cat([p.grad.flatten() for p in own.parameters()]))
+        losses.append(loss.item())
+        with torch.no_grad():  # evaluation in training mode, sampling and evaluation in eval mode
+            for found in (own(idx), own.eval()(idx)):
+                assert found.dtype == torch.float32 and torch.allclose(found, plain, atol=1e-5)
+    assert losses[1] == pytest.approx(losses[0], rel=0.01)
+    assert F.cosine_similarity(*gradients, dim=0) > 0.99
+    if version in TRANSFORMERS:  # a table of logits is looked up: nothing is multiplied
+        assert not torch.equal(*gradients)
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_dtype_auto_is_bfloat16_where_the_processor_multiplies_in_it(quick, monkeypatch):
+    monkeypatch.setattr(machine, "_cpu_multiplies_in_bfloat16", lambda: quick)
+    wanted = torch.bfloat16 if quick else torch.float32
+    assert pick_dtype("auto", CPU) == wanted
+    assert pick_dtype("auto", torch.device("mps")) == torch.float32
+    assert pick_dtype("bfloat16", CPU) == torch.bfloat16
+    model, config = model_of(load("v3"), dtype="auto")
+    seen = []
+    prepare(model, config, CPU).head.register_forward_hook(lambda *args: seen.append(args[2].dtype))
+    model(torch.zeros(4, 16, dtype=torch.long))
+    assert seen == [wanted]
+
+
+@every_transformer
+def test_activation_checkpointing_recomputes_blocks_and_changes_nothing(version):
+    """With dropout, which has to drop the same both times."""
+    found = []
+    for switch in (False, True):
+        model, config = model_of(load(version), dropout=0.3, activation_checkpointing=switch)
+        calls = []
+        blocks_of(model)[0].mlp.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
+        prepare(model, config, CPU)
+        torch.manual_seed(5)
+        loss = F.cross_entropy(model(torch.arange(32).view(2, 16)).flatten(0, -2), torch.arange(32))
+        loss.backward()
+        found.append([loss, *(p.grad for p in model.parameters())])
+        assert len(calls) == 1 + switch
+        with torch.no_grad():
+            model.eval()(torch.arange(16)[None])
+        assert len(calls) == 2 + switch  # once where nothing goes back
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))

@@ -1,175 +1,292 @@
-"""What a run does beside the loop: a compiler that fails, overfitting that is said."""
+"""What a run does around the loop: when it evaluates, what it prints, which weights it keeps."""
 
-import json
+import importlib
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+
+from common.cli import default_folder
+from common.errors import UserError
+from common.training.log import evaluation_limit, evaluation_steps, tokens_per_step
 
 import pytest
 import torch
-from lineage import finished_run, flags, load, run, story_file
+from hypothesis import given
+from hypothesis import strategies as st
+from lineage import ROOT, VERSIONS, flags, load, read, run, story_file
 
-import common.evaluation.evaluate
+LAST = VERSIONS[-1]
+evaluation = importlib.import_module("common.evaluation.evaluate")
 
 
-@pytest.mark.parametrize("version", ["v0", "v3"])
-def test_where_compiling_fails_the_run_says_why_and_goes_on(version, cache, monkeypatch, capsys):
-    module, text = load(version), story_file(cache)
-    run(module, monkeypatch, flags(module, data=text, out_dir=cache / "plain"))
+@pytest.fixture
+def train(cache, monkeypatch, capsys):
+    """(version or module, **settings) -> (folder, standard output, standard error) of a run."""
+    text = story_file(cache)
 
-    def compiled(self):
-        def broken(*args, **kwargs):
+    def trained(module, name="a run", **changes):
+        module = load(module) if isinstance(module, str) else module
+        args = flags(module, **{"data": text, "out_dir": cache / name, **changes})
+        run(module, monkeypatch, args)
+        return cache / name, *capsys.readouterr()
+
+    return trained
+
+
+# ---- Evaluations ----
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_evaluations_are_about_ten_and_dense_at_the_start(version):
+    config = load(version).Config()
+    steps = sorted(evaluation_steps(config))
+    assert 10 <= len(steps) <= 12 and steps[0] == 0 and steps[-1] == config.steps
+    assert len([step for step in steps if step <= config.steps / 8]) >= 4
+    predicted = evaluation_limit(config, 10**9) * len(steps)
+    assert 0.08 < predicted / (config.steps * tokens_per_step(config)) <= 0.1
+
+
+@given(st.integers(0, 300), st.integers(0, 300), st.integers(1, 64), st.integers(2, 10**5))
+def test_evaluations_are_bounded_whatever_the_settings(steps, every, T, n_tokens):
+    config = SimpleNamespace(steps=steps, eval_every=every, context_length=T, batch_size=4)
+    found, limit = evaluation_steps(config), evaluation_limit(config, n_tokens)
+    assert {0, steps} <= found <= {*range(steps + 1)}
+    if every:
+        assert found == {*range(0, steps, every), steps}
+    assert min(n_tokens, T + 1) <= limit <= n_tokens
+    assert limit * len(found) <= max(steps * 4 * T / 10, (T + 1) * len(found))
+
+
+@pytest.mark.parametrize(("steps", "whole"), [(12, True), (1, False)])
+def test_a_part_is_evaluated_along_the_way_and_at_the_end_the_whole_split(
+    steps, whole, train, cache, monkeypatch
+):
+    """Of a user's own text, whatever its name, no more than training has read. The share is
+    printed."""
+    (cache / "story.txt").rename(cache / "sample.txt")
+    monkeypatch.chdir(cache)
+    module, calls, evaluate = load("v3"), [], evaluation.evaluate
+
+    def watched(model, tokens, *args, limit):
+        calls.append((limit, len(tokens)))
+        return evaluate(model, tokens, *args, limit=limit)
+
+    monkeypatch.setattr(module, "evaluate", watched)
+    _, _, err = train(module, steps=steps, grad_accum=1, data="sample.txt")
+    *way, (final, n_tokens) = calls
+    trained = steps * 4 * 16
+    expected = max(17, trained // 10 // len(way))
+    assert {limit for limit, _ in way} == {expected} and n_tokens > expected
+    assert final == (n_tokens if whole else trained) <= n_tokens
+    share = f"the first {expected / n_tokens:.0%} of the validation split\n"
+    assert f"evaluations along the way are on {share}" in err
+
+
+@pytest.mark.parametrize(
+    ("losses", "best", "overfitting"),
+    [
+        ([4.0, 3.0, 2.0, 2.5, 2.6, 2.7, 2.8], 8, True),
+        ([2.0, 3.0, 2.9, 2.8, 2.85, 2.7, 2.9], 20, False),  # the untrained weights were better
+        ([4.0, 3.0, 2.0, 1.9, 1.8, 1.7, 1.6], 24, False),
+    ],
+)
+def test_the_best_trained_weights_are_kept_and_overfitting_is_printed_once(
+    losses, best, overfitting, train, monkeypatch
+):
+    module, left = load("v1"), iter([*losses, losses[-1]])
+    scores = dict.fromkeys("bits_per_byte perplexity accuracy accuracy_top5".split(), 0.5)
+    scores["word_perplexity"] = None
+    monkeypatch.setattr(module, "evaluate", lambda *_, **__: {**scores, "loss": next(left)})
+    folder, _, err = train(module, steps=24, learning_rate=0.05)
+    assert err.count("overfitting: validation has risen from 2.000 (step 8)") == overfitting
+    assert err.count("overfitting") == overfitting
+    assert read(folder / "result.json")["best_step"] == best
+    kept = torch.load(folder / "best.pt", weights_only=True)
+    assert kept["step"] == best and any(w.any() for w in kept["state"]["model"].values())
+
+
+# ---- What is printed ----
+
+
+def test_samples_scores_and_a_next_command_are_printed(train, monkeypatch, capsys):
+    """The last line is a command that works as it stands."""
+    folder, out, err = train("v1", prompt="Anna's", dtype="auto")
+    for row in read(folder / "metrics.jsonl"):
+        place = err.index(f"step {row['step']:>6}: ")
+        assert f"{row['val_bits_per_byte']:.3f} bits per byte\n" in err[place:]
+        assert "\n             Anna's" in err[place:]
+    result = read(folder / "result.json")
+    assert f"training steps compute in {result['environment']['dtype']}\n" in err
+    assert f"v1 on story.txt: {result['val_bits_per_byte']:.3f} bits per byte" in out
+    assert result["sample"] in out
+    label, command = out.splitlines()[-1].split(": ", 1)
+    python, script, *args = shlex.split(command)
+    assert (label, python, script) == ("next", "python", "v1.py")
+    run(load("v1"), monkeypatch, args)
+    assert capsys.readouterr().out.count("Anna's") == 3
+
+
+@pytest.mark.parametrize(
+    ("data", "folder"),
+    [
+        ("sample", "runs/v1"),
+        ("wikitext-2", "runs/v1-wikitext-2"),
+        ("hf:roneneldan/TinyStories", "runs/v1-hf-roneneldan-TinyStories"),
+        ("../my texts/", "runs/v1-my-texts"),
+        ("/", "runs/v1-text"),
+    ],
+)
+def test_a_run_has_a_folder_of_its_version_and_corpus(data, folder):
+    assert default_folder("v1", SimpleNamespace(data=data)) == folder
+
+
+# ---- Compilation ----
+
+
+def test_where_compiling_fails_the_run_says_why_and_goes_on(train, monkeypatch):
+    plain, *_ = train("v3", "plain")
+
+    def broken(step):
+        def compiled(*args):
             raise RuntimeError("no compiler found\nand a page of details")
 
-        self._compiled_call_impl = broken
+        return compiled
 
-    monkeypatch.setattr(torch.nn.Module, "compile", compiled)
-    run(module, monkeypatch, flags(module, data=text, out_dir=cache / "tried", compile=True))
-    said = capsys.readouterr().err
-    assert "--compile is not possible here, going on without: no compiler found\n" in said
-    assert "page of details" not in said
-    losses = [
-        [json.loads(line)["val_loss"] for line in file.read_text(encoding="utf-8").splitlines()]
-        for file in (cache / "plain" / "metrics.jsonl", cache / "tried" / "metrics.jsonl")
-    ]
+    monkeypatch.setattr(torch, "compile", broken)
+    tried, _, err = train("v3", "tried", compile=True)
+    assert "--compile is not possible here, going on without: no compiler found\n" in err
+    assert "page of details" not in err
+    losses = [[row["val_loss"] for row in read(f / "metrics.jsonl")] for f in (plain, tried)]
     assert losses[0] == losses[1] and len(losses[0]) == 4
 
 
-@pytest.mark.parametrize("version", ["v1", "v4"])
-def test_the_steps_alone_run_compiled(version, cache, monkeypatch):
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["v0", LAST])
+def test_training_steps_alone_run_compiled(version, train, monkeypatch):
     """One graph, for the batches; evaluations and samples of many lengths run as they are."""
-    module, text, graphs, sizes = load(version), story_file(cache), [], set()
+    sizes, compiler = [], torch.compile
 
-    def compiler(graph, inputs):
-        graphs.append(graph)
-
+    def backend(graph, inputs):
         def call(*args):
-            sizes.update(arg.shape for arg in args if getattr(arg, "dtype", None) == torch.long)
+            sizes.append([arg.shape for arg in args if getattr(arg, "dtype", 0) == torch.long])
             return graph(*args)
 
         return call
 
-    def stance():
-        return torch._dynamo.eval_frame._stance.stance
-
-    def compiled(self):
-        self._compiled_call_impl = torch.compile(self._call_impl, backend=compiler)
-
+    monkeypatch.setattr(torch, "compile", lambda step: compiler(step, backend=backend))
     torch._dynamo.reset()
-    monkeypatch.setattr(torch.nn.Module, "compile", compiled)
-    run(module, monkeypatch, flags(module, data=text, out_dir=cache / "run", compile=True))
-    config = json.loads((cache / "run" / "config.json").read_text(encoding="utf-8"))["config"]
-    assert len(graphs) == 1 and sizes == {(config["batch_size"], config["context_length"])}
-    assert stance() == "default"
-    # Stopped behind its last step, it goes on with evaluations alone; and a sample is one.
-    (cache / "run" / "result.json").unlink()
-    monkeypatch.setattr(module.Run, "finish", lambda self, *_: stances.append(stance()))
-    stances = []
-    run(module, monkeypatch, ["--resume", "--out-dir", str(cache / "run")])
-    run(module, monkeypatch, ["--sample-only", "--out-dir", str(cache / "run")])
-    assert stances == ["force_eager"] and stance() == "default"
-    assert len(graphs) == 1  # which fits the resumed run, too
+    folder, *_ = train(version, compile=True)
+    config = read(folder / "config.json")["config"]
+    shape = [config[name] for name in ("batch_size", "context_length") if name in config]
+    assert sizes == [[torch.Size(shape)]] * (1 + 12 * config.get("grad_accum", 1))  # one to try it
 
 
-def test_overfitting_is_said_once_and_the_best_weights_are_kept(cache, monkeypatch, capsys):
-    """A model far too large for four lines, trained for long on them."""
-    module = load("v3")
-    text = story_file(cache, stories=24)
-    args = flags(
-        module, data=text, out_dir=cache / "run", steps=160, eval_every=20, n_embd=64,
-        learning_rate=0.01, batch_size=8, grad_accum=1,
-    )
-    run(module, monkeypatch, args)
-    said = capsys.readouterr().err
-    assert said.count("overfitting: validation has risen from") == 1
-    rows = (cache / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    losses = {row["step"]: row["val_loss"] for row in map(json.loads, rows)}
-    best = min(losses, key=losses.get)
-    assert 0 < best < 160
-    result = json.loads((cache / "run" / "result.json").read_text(encoding="utf-8"))
-    assert result["best_step"] == best
-    kept = torch.load(cache / "run" / "best.pt", weights_only=True)
-    assert kept["step"] == best
+# ---- Long contexts ----
 
 
-def test_a_run_that_does_not_overfit_says_nothing_of_it(cache, monkeypatch, capsys):
-    module = load("v3")
-    run(module, monkeypatch, flags(module, data=story_file(cache), out_dir=cache / "run"))
-    assert "overfitting" not in capsys.readouterr().err
+def test_long_contexts_are_a_table_that_can_be_switched_off(train):
+    folder, _, err = train(LAST)
+    rows = read(folder / "result.json")["extrapolation"]
+    assert [(row["times"], row["context"]) for row in rows] == [(n, 16 * n) for n in (1, 2, 4, 8)]
+    for row in rows:
+        numbers = f"{row['side_by_side']:>12.3f}  {row['sliding']:>7.3f}"
+        assert f"  {row['times']:>5}  {row['context']:>6}  {numbers}\n" in err
+    folder, _, err = train(LAST, "other", long_contexts=False)
+    assert "extrapolation" not in read(folder / "result.json") and "times  tokens" not in err
 
 
-def test_what_was_done_to_a_text_is_said(cache, monkeypatch, capsys):
-    module = load("v0")
-    args = flags(module, data=story_file(cache), out_dir=cache / "run", vocab_size=2000)
-    run(module, monkeypatch, args)
-    said = capsys.readouterr().err
-    assert "story.txt: split 90/5/5 at line ends\n" in said
-    assert "ids of 2,000, since every chunk of the text is one token by then\n" in said
-
-
-def test_no_memory_for_long_windows_does_not_cost_the_run(cache, monkeypatch, capsys):
-    judge = common.evaluation.evaluate.judge
+def test_no_memory_for_long_windows_does_not_cost_the_run(train, monkeypatch):
+    evaluate = evaluation.evaluate
 
     def with_little_memory(model, tokens, T, *args, **options):
         if T > 40:
-            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried")
-        return judge(model, tokens, T, *args, **options)
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")
+        return evaluate(model, tokens, T, *args, **options)
 
-    monkeypatch.setattr(common.evaluation.evaluate, "judge", with_little_memory)  # the scripts' own is as it was
-    finished_run("v4", cache / "run")
-    assert "not enough memory for windows of 64 tokens\n" in capsys.readouterr().err
-    result = json.loads((cache / "run" / "result.json").read_text(encoding="utf-8"))
-    assert [row["times"] for row in result["extrapolation"]] == [1, 2]
+    monkeypatch.setattr(evaluation, "evaluate", with_little_memory)
+    folder, _, err = train(LAST)
+    assert "not enough memory for windows of 64 tokens\n" in err
+    assert [row["times"] for row in read(folder / "result.json")["extrapolation"]] == [1, 2]
 
 
-def test_ctrl_c_beyond_the_context_says_how_to_go_on(cache, monkeypatch, capsys):
-    module, text = load("v4"), story_file(cache)
-    plain = flags(module, data=text, out_dir=cache / "plain")
-    run(module, monkeypatch, plain)
-    extrapolation = module.Run.extrapolation
+def test_ctrl_c_among_long_contexts_loses_nothing(train, monkeypatch, capsys):
+    module, (plain, *_) = load(LAST), train(LAST, "plain")
+    log_row = module.Run.log_long_context
 
     def interrupted(self, times, *row):
-        extrapolation(self, times, *row)
+        log_row(self, times, *row)
         if times == 2:
-            self._stop(2, None)  # what the handler of SIGINT does
+            signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(module.Run, "extrapolation", interrupted)
+    monkeypatch.setattr(module.Run, "log_long_context", interrupted)
     with pytest.raises(SystemExit) as stop:
-        run(module, monkeypatch, flags(module, data=text, out_dir=cache / "a run"))
-    assert stop.value.code == 130
-    said = capsys.readouterr().err
-    assert f"SIGINT: saved at step 12; go on with: python v4.py --resume --out-dir '{cache}/a run'\n" in said
-    assert not (cache / "a run" / "result.json").exists()
-    monkeypatch.setattr(module.Run, "extrapolation", extrapolation)
-    run(module, monkeypatch, ["--resume", "--out-dir", cache / "a run"])
-    rows = [
-        json.loads((cache / name / "result.json").read_text(encoding="utf-8"))["extrapolation"]
-        for name in ("plain", "a run")
-    ]
-    assert rows[0] == rows[1] and [row["times"] for row in rows[0]] == [1, 2, 4, 8]
+        train(module)
+    folder, err = plain.parent / "a run", capsys.readouterr().err
+    go_on = f"python {LAST}.py --resume --out-dir '{folder}'"
+    assert stop.value.code == 130 and not (folder / "result.json").exists()
+    assert f"SIGINT: saved at step 12; go on with: {go_on}\n" in err
+    monkeypatch.setattr(module.Run, "log_long_context", log_row)
+    run(module, monkeypatch, shlex.split(go_on)[2:])
+    rows = [read(f / "result.json")["extrapolation"] for f in (plain, folder)]
+    assert rows[0] == rows[1] and len(rows[0]) == 4
+
+
+# ---- What stops a run ----
+
+
+def test_resume_goes_on_from_the_saved_settings_alone(train, monkeypatch):
+    module, (folder, *_) = load("v1"), train("v1")
+    result, resume = (folder / "result.json").read_bytes(), ["--resume", "--out-dir", folder]
+    with pytest.raises(UserError, match="learning_rate is .*, not 0.5"):
+        run(module, monkeypatch, [*resume, "--learning-rate", "0.5"])
+    with pytest.raises(UserError, match="step 12 already"):
+        run(module, monkeypatch, [*resume, "--steps", "5"])
+    with pytest.raises(UserError, match="a run of v1.py, not of this script"):
+        run(load("v0"), monkeypatch, resume)
+    assert (folder / "result.json").read_bytes() == result
+    run(module, monkeypatch, [*resume, "--steps", "16"])
+    assert [row["step"] for row in read(folder / "metrics.jsonl")] == [0, 4, 8, 12, 16]
 
 
 def test_a_folder_made_for_nothing_is_removed_with_those_above_it(cache, monkeypatch):
-    from common.errors import UserError
-
-    module = load("v0")
     args = ["--data", cache / "nothing.txt", "--out-dir", cache / "a" / "b" / "c"]
     with pytest.raises(UserError):
-        run(module, monkeypatch, args)
+        run(load("v0"), monkeypatch, args)
     assert not (cache / "a").exists()
 
 
-@pytest.mark.parametrize(
-    ("flag", "value"), [("--temperature", "1e-40"), ("--split-pattern", "gpt-4")]
-)
-def test_values_that_cannot_be_meant(cache, monkeypatch, flag, value):
-    from common.errors import UserError
+# ---- OpenMP ----
 
-    with pytest.raises(UserError, match=flag):
-        run(load("v0"), monkeypatch, [flag, value, "--out-dir", cache / "run"])
+WATCH_TORCH = """
+import os, runpy, sys
+
+class Watch:
+    def find_spec(name, path=None, target=None):
+        if name == "torch":
+            raise SystemExit(os.environ.get("OMP_WAIT_POLICY"))
+
+sys.meta_path.insert(0, Watch)
+for script in sys.argv[1:]:
+    wanted = os.environ.get("OMP_WAIT_POLICY")
+    try:
+        runpy.run_path(script, run_name="a script")
+    except SystemExit as found:
+        print(found)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "common"]:
+        del sys.modules[name]
+    os.environ.pop("OMP_WAIT_POLICY", None)
+    os.environ.update({"OMP_WAIT_POLICY": wanted} if wanted else {})
+"""
 
 
-def test_weights_that_exploded_are_one_line(cache, monkeypatch):
-    from common.errors import UserError
-
-    module = load("v4")
-    args = flags(module, data=story_file(cache), out_dir=cache / "run", learning_rate=1e30)
-    with pytest.raises(UserError, match="try a lower --learning-rate"):
-        run(module, monkeypatch, [*args, "--eval-every", "1"])
+@pytest.mark.parametrize("own", [None, "active"])
+def test_threads_wait_passively_before_torch_is_imported(own):
+    """In every version, and not where the user has decided otherwise."""
+    env = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    env |= {"OMP_WAIT_POLICY": own} if own else {}
+    command = [sys.executable, "-c", WATCH_TORCH, *[f"{version}.py" for version in VERSIONS]]
+    found = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, encoding="utf-8")
+    assert found.stdout.split() == [own or "passive"] * len(VERSIONS), found.stderr

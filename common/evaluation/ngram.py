@@ -1,4 +1,4 @@
-"""Counting: what tables of frequencies reach in closed form, without a step of training."""
+"""Counting: what tables of frequencies reach in closed form, without any training."""
 
 import math
 
@@ -21,7 +21,7 @@ def counted_ngrams(train, validation, tokenizer, corpus, order):
     where N(u .) is the number of different ids seen after u, and D = n1 / (n1 + 2 n2) from the
     number of n-grams seen once and twice. For the longest n-grams c counts how often they occur,
     for the shorter ones in how many different n-grams one longer. At the end stands 1 / V, so
-    that nothing is impossible. The first token costs ln V, as the judge has it.
+    that nothing is impossible. The first token costs ln V, as in `evaluate`.
     Kneser and Ney 1995, "Improved backing-off for m-gram language modeling"; Chen and Goodman 1999.
     """
     V, n_train = tokenizer.vocab_size, len(train)

@@ -53,7 +53,7 @@ class Log:
         self._mark = time.perf_counter()
 
     def step(self, loss, tokens):
-        """Note the loss (a scalar tensor, nats per token) of a step of so many tokens.
+        """Note the loss (a scalar tensor, nats per token) of one step, and the tokens it read.
 
         On a GPU the loss is only added up, since reading it would make the CPU wait.
         """
@@ -125,7 +125,7 @@ class Log:
     def say(self, text):
         """A line for people, on standard error, above the bar."""
         if self.writes:
-            with contextlib.suppress(BrokenPipeError):  # whoever reads may have left: train on
+            with contextlib.suppress(BrokenPipeError):  # the reader may have left: train on
                 tqdm.write(text, file=sys.stderr)
 
     def close(self):

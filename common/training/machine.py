@@ -58,13 +58,13 @@ def prepare(model, config, device):
     Training steps compute in config.dtype (mixed precision: parameters stay in float32, and so do
     the logits that come out), with --compile compiled, with --activation-checkpointing recomputing
     the activations of each block. Evaluation and sampling run the plain model in float32.
-    Where a kernel is quicker than the attention formula of the script and gives the same, the
-    kernel takes its place. Returns the model itself, changed in place.
+    Where a kernel is quicker than the attention formula of the script and gives the same, which is
+    tried, the kernel takes its place. Returns the model itself, changed in place.
     """
     model.to(device)
     dtype = pick_dtype(config.dtype, device)
     for module in model.modules():
-        if hasattr(module, "attend"):
+        if hasattr(module, "attend") and _is_softmax_attention(module, device):
             module.attend = functools.partial(fused_attention, module, module.attend)
         if config.activation_checkpointing and type(module).__name__ == "Block":
             module.forward = functools.partial(_checkpointed, module, module.forward)
@@ -84,6 +84,19 @@ def prepare(model, config, device):
 
     model.forward = forward
     return model
+
+
+@torch.no_grad()
+def _is_softmax_attention(layer, device):
+    """Whether the layer's formula is the kernel's, tried on an example: an ablation's is not."""
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = torch.randn(3, 1, 1, 8, 4, generator=generator).to(device)  # (1, 1, T, D) each
+    mask = torch.full((8, 8), -torch.inf, device=device).triu(1)
+    training = layer.training
+    found = layer.eval().attend(q, k, v, mask)
+    layer.train(training)
+    expected = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    return torch.allclose(found, expected, atol=1e-3)
 
 
 def fused_attention(layer, formula, q, k, v, mask):

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 
 
 def keep_freed_memory():
-    """Have the C library keep what a step frees, up to 256 MB a block, for the next step.
+    """Have the C library keep what each step frees, up to 256 MB per block, for the next step.
 
     glibc returns blocks above 32 MB to the system when they are freed, and every step would get
-    fresh pages for its logits, which the system clears first: up to 1.4 times the time of a step,
+    fresh pages for its logits, which the system clears first: up to 1.4 times the time per step,
     for 6 % less memory. A limit of your own (MALLOC_MMAP_THRESHOLD_, GLIBC_TUNABLES) is respected;
     other C libraries stay as they are.
     """

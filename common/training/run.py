@@ -34,7 +34,8 @@ from common.training.summary import finish_run
 
 import torch
 
-BUNDLED = ("sample", "copy", "wikitext-")
+WIKITEXT = [f"wikitext-{size}{kind}" for size in (2, 103) for kind in ("", "-raw")]
+BUNDLED = ["sample", "copy", *WIKITEXT]  # a path may begin with any of these words
 
 
 class Run:
@@ -64,7 +65,7 @@ class Run:
         self.first_step, self.evaluation_steps, self.step = 0, set(), 0
         self.extra, self.notes = {}, []
         # WikiText spaces its punctuation: people get to see it as it is usually written.
-        self.readable = detokenize if config.data.startswith("wikitext") else str
+        self.readable = detokenize if config.data in WIKITEXT else str
         self.writes = rank() == 0 and not config.sample_only  # of several processes, the first
         self.log = logging.Log(self.folder, self.writes)
         self.checkpoints = Checkpoints(self.folder, self.version, config)
@@ -174,7 +175,7 @@ class Run:
         self.evaluation_steps = {step for step in steps if step > last_evaluated}
         self.val_limit = logging.evaluation_limit(self.config, len(val_tokens))
         # The last evaluation is of the whole split, but of a user's text no longer than training.
-        bundled = self.config.data.startswith(BUNDLED)
+        bundled = self.config.data in BUNDLED
         read = self.config.steps * logging.tokens_per_step(self.config)
         self.final_limit = len(val_tokens) if bundled else min(len(val_tokens), max(read, T + 1))
         if self.val_limit < len(val_tokens):
@@ -236,12 +237,12 @@ class Run:
         average_gradients(model)
 
     def log_step(self, loss, tokens):
-        """Note a step: its loss (a scalar tensor, nats per token) and how many tokens it read."""
+        """Note one step: its loss (a scalar tensor, nats per token) and how many tokens it read."""
         self.log.step(loss, tokens)
         self.step += 1
         self._check_finite("the loss", self.log.last_loss)
         stopping = self.signals.received is not None
-        if world_size() > 1:  # a signal may reach some processes a step before the others, and
+        if world_size() > 1:  # a signal may reach some processes one step before the others, and
             agree = self.step % 10 == 0  # it takes time to agree
             stopping = agree and mean_over_processes(stopping) > 0
         self.interrupted = stopping

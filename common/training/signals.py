@@ -22,7 +22,7 @@ class StopSignals:
                 self._before[number] = signal.signal(number, self.handle)
 
     def restore(self):
-        """Give the signals back to whoever handled them before."""
+        """Give the signals back to their handlers from before."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
