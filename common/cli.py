@@ -37,7 +37,7 @@ def parse(config_class, description, args=None):
             raise UserError(f"--prompt {value}: write a text that begins with a dash as {wanted}")
     config = _parse(config_class, description, args, config_class())
     again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
-    if again and not config.resume and Path(config.out_dir, "checkpoint.pt").exists():
+    if again and not config.resume and os.path.exists(f"{config.out_dir}/checkpoint.pt"):
         config, args = dataclasses.replace(config, resume=True), [*args, "--resume"]
     if config.resume or config.sample_only:
         config = _parse(config_class, description, args, saved_config(config_class, config))
@@ -112,7 +112,7 @@ def default_folder(version, config):
 def saved_config(config_class, config):
     """The settings of the run in config.out_dir as a `config_class`. Raises UserError."""
     path = Path(config.out_dir) / "config.json"
-    if not path.exists():
+    if not os.path.exists(path):  # false for impossible names too
         flag = "--resume" if config.resume else "--sample-only"
         raise UserError(f"{flag}: no run in {config.out_dir}; train one first")
     version, values = read_config(path)

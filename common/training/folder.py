@@ -37,8 +37,8 @@ class RunFolder:
 
     def take(self):
         """Make the folder and lock it; nothing else is written yet."""
-        created = [path for path in (self.path, *self.path.parents) if not path.exists()]
         try:
+            created = [path for path in (self.path, *self.path.parents) if not path.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
             self._refuse_special_files()
             self._lock = FileLock(self.path / ".lock")

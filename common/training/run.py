@@ -140,7 +140,7 @@ class Run:
         return self.tokenizer
 
     def _note_last_space(self):
-        """Where words bring their space along, a prompt that ends in one has the model surprised."""
+        """Where tokens begin with a space, say that the prompt had better not end in one."""
         spaced = any(len(token) > 1 and token[:1] in (" ", b" ") for token in self.tokenizer.vocab)
         if self.config.prompt.endswith(" ") and spaced and rank() == 0:
             print(
