@@ -213,6 +213,11 @@ def test_checkpoints_and_results_of_another_seed_are_noticed(out, other, monkeyp
     assert read_json(out / "result.json", "a result")["seed"] == 1
 
 
+def test_run_of_another_version_is_refused(out, monkeypatch):
+    with pytest.raises(UserError, match=r"holds a run of v3\.py, not of this script"):
+        run(load("v2"), monkeypatch, ["--resume", "--out-dir", out])
+
+
 def test_text_is_known_by_its_bytes_not_by_its_path(lab, out, tmp_path, monkeypatch):
     same = tmp_path / "elsewhere" / "story.txt"
     same.parent.mkdir()

@@ -5,6 +5,7 @@ import errno
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -327,6 +328,20 @@ def test_runs_whatever_python_and_the_environment_say(tmp_path, options, environ
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "$^$" / "loss.png").exists() and result(tmp_path / "$^$")["idea"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", ["1", "200"])
+def test_help_names_every_setting_however_narrow_the_terminal(columns):
+    done = subprocess.run(
+        [sys.executable, ROOT / "v4.py", "--help"],
+        env={**os.environ, "COLUMNS": columns},
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert done.returncode == 0, done.stderr
+    names = {name.replace("_", "-") for name in load("v4").Config.__dataclass_fields__}
+    assert names <= set(re.findall(r"--([a-z][a-z-]*[a-z])", done.stdout))
 
 
 # ---- Folders -------------------------------------------------------------------------------------
