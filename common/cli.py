@@ -83,7 +83,8 @@ def _group(title, cls, fields, default):
     """A frozen dataclass of some fields, whose docstring is the title of a group in --help."""
     import tyro
 
-    comments = dict(re.findall(r"^    (\w+): .*?  # (.*)$", inspect.getsource(cls), re.MULTILINE))
+    source = "".join(inspect.getsource(each) for each in cls.__mro__[:-1])  # all but `object`
+    comments = dict(re.findall(r"^    (\w+): .*?  # (.*)$", source, re.MULTILINE))
     described = [
         (
             field.name,

@@ -9,9 +9,9 @@ import secrets
 import stat
 from pathlib import Path
 
-import msgspec
-
 from common.errors import UserError
+
+import msgspec
 
 LARGEST_JSON = 1 << 24  # bytes; settings and results are a thousand times smaller
 

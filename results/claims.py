@@ -19,16 +19,16 @@ import statistics
 from collections import Counter
 from pathlib import Path
 
-import msgspec
-from scipy.stats import binomtest, t
-from tqdm import tqdm
-
 from common.errors import UserError
 from common.files import atomic_write
 from data.reader import KINDS, Reader
 from results.probes import open_sample_runs
 from results.saved import evaluating
-from results.tables import markdown
+from results.store import markdown
+
+import msgspec
+from scipy.stats import binomtest, t
+from tqdm import tqdm
 
 LONGEST = 500  # tokens of a story; hardly any of the world's reaches it before its questions
 FEWEST = 50  # claims of a row in a column: below, a share says nothing

@@ -1,102 +1,100 @@
-"""Two published runs side by side, and a run of one's own beside the published ones.
+"""Two runs compared, and a run of your own compared with the published ones."""
 
-The commands are `python -m results.tables compare v2 v3` and `python -m results.tables check
-runs/v2`.
-"""
-
-import ast
-import math
 import re
 import shutil
 import sys
 import textwrap
 from itertools import zip_longest
 from pathlib import Path
+from typing import NamedTuple
 
-from results import tables as results
-from common.cli import LATER, SAFE_TO_CHANGE
+from common.cli import read_config
+from common.config import LATER, SAFE_TO_CHANGE
 from common.errors import UserError
-from common.files import read_json
-from results.tables import code_sha256, delta, diff_size, load_results, mean_and_deviation
-from results.tables import read_result, spread
+from results import plan, store
+from results.intervals import bits_by_seed, delta, lossy_mark, prediction_interval, spread
+from results.scripts import code_diff, code_sha256, diff_size, idea
+from results.store import load_results, published_names, read_result
 
-# Settings that change nothing of what a run reaches, or that have to differ.
-NO_DIFFERENCE = {*SAFE_TO_CHANGE, "seed"} - {"steps"}
+# Settings that don't change what is learned, or that have to differ. What the number format came
+# to stands among the causes of a difference.
+NO_DIFFERENCE = {*SAFE_TO_CHANGE, "seed", "dtype"} - {"steps"}
 WIDE_ENOUGH = 80  # columns of a terminal from which on two samples stand side by side
 
 
-# ---- Two published runs --------------------------------------------------------------------------
+class Side(NamedTuple):
+    """One of the two that are compared."""
+
+    name: str
+    results: dict  # {seed: Result}
+    script: Path
+
+    @property
+    def first(self):
+        return self.results[min(self.results)]
+
+
+# ---- Two runs ------------------------------------------------------------------------------------
 
 
 def compare(before: str, after: str, data: str = "sample"):
-    """What changed from one published run to another: the idea, the settings, the loss, the sample.
+    """What changed from one run to another: the idea, code, settings, loss and sample.
 
-    Beneath "settings", – is what one of the two does not have.
+    The code is a diff without docstrings, comments and settings, which are listed: – is what one
+    of the two does not have.
 
     Args:
-        before: a version, as v2, or the name of a published run, as v2-sample-dot
-        after: the one that is set beside it
-        data: the corpus, where only versions are given: sample or wikitext-2
+        before: a version, as v2, the name of a published run, as v2-sample-dot, or the folder of
+            a finished run, as runs/v2
+        after: the one to compare with it
+        data: the corpus of versions: sample or wikitext-2
     """
-    for name in (before, after):
-        if re.search(r"[/\\]", name):
-            raise UserError(f"{name} is a path; compare takes the names of published runs, as v2:"
-                            f" for a run of your own, python -m results.tables check {name}")
-    names = [name.removesuffix(".py") for name in (before, after)]
-    names = [name if "-" in name else f"{name}-{data}" for name in names]
-    first, second = (published(name) for name in names)
-    width = shutil.get_terminal_size().columns
-    print(comparison(names, first, second, width))
+    sides = [_side(name, data) for name in (before, after)]
+    print(comparison(*sides, shutil.get_terminal_size().columns))
 
 
-def published(name):
-    """The results of a published run's name. Raises UserError, with the names there are."""
-    found = load_results(name)
-    if not found:
+def _side(name, data):
+    """The Side that a name on the command line means. Raises UserError."""
+    if re.search(r"[/\\]", name) or Path(name, "result.json").exists():
+        result = read_result(_result_of(name))
+        own = _result_of(name).with_name("script.py")
+        script = own if own.exists() else store.script_of(result.version)
+        return Side(name, {result.seed: result}, script)
+    name = name.removesuffix(".py")
+    name = name if "-" in name else f"{name}-{data}"
+    results = load_results(name) if re.fullmatch(r"[\w.-]+", name) else {}
+    run = plan.planned(name)
+    if not results:
+        make = f" (make it: python -m results publish --only {name})" if run else ""
         there = ", ".join(published_names()) or "none yet"
-        make = f" (make it: python -m results.tables publish --only {name})"
-        make = make if name in results.PUBLISHED else ""
         raise UserError(f"no published run is called {name}{make}; there are: {there}")
-    return found
+    path = run and store.ROOT / run.script_path()
+    return Side(name, results, path or store.script_of(name.partition("-")[0]))
 
 
-def published_names():
-    """The names of all published runs, each once, in the order of the versions."""
-    paths = (results.ROOT / "results").glob("*-seed*.json")
-    names = {re.sub(r"-seed\d+\.json$", "", path.name) for path in paths}
-    known = [f"{version}-" for version in results.ORDER]
-    order = {name: i for i, start in enumerate(known) for name in names if name.startswith(start)}
-    return sorted(order, key=lambda name: (order[name], name))
-
-
-def comparison(names, before, after, width):
-    """The text that `compare` prints; before and after are {seed: result}."""
-    a, b = before[min(before)], after[min(after)]
-    if any(a["data"].get(key) != b["data"].get(key) for key in ("name", "sha256")):
-        raise UserError(f"{names[0]} and {names[1]} are of different texts: they don't compare")
-    lines = []
-    if a["version"] != b["version"]:
-        size = diff_size(a["version"], b["version"])
-        lines += [f"diff {a['version']}.py {b['version']}.py: {size} lines", heading(b["version"])]
+def comparison(before, after, width):
+    """The text that `compare` prints of two Sides, for a terminal of `width` columns."""
+    a, b = before.first, after.first
+    if (a.data.name, a.data.sha256) != (b.data.name, b.data.sha256):
+        raise UserError(f"{before.name} and {after.name} are of different texts: no comparison")
+    if a.version == b.version:
+        lines = [f"two runs of {idea(b.version)}"]
     else:
-        lines += [f"two runs of {heading(a['version'])}"]
-    lines += ["", "settings:"]
-    changes = differing(a["config"], b["config"], {"out_dir", "seed"})
+        size = diff_size(a.version, b.version)
+        lines = [f"diff {a.version}.py {b.version}.py: {size} lines", idea(b.version)]
+    code = code_diff(before.script, after.script) or "the same"
+    changes = differing(a.config, b.config, {"out_dir", "seed"})
+    claim = delta(before.results, after.results) or "no claim: fewer than three seeds in common"
+    lines += ["", "code:", textwrap.indent(code, "  "), "", "settings:"]
     lines += [f"  {key}: {x} → {y}" for key, x, y in changes] or ["  the same"]
-    claim = delta(before, after) or "no claim: fewer than three seeds in common"
     lines += ["", "bits per byte, mean ± standard deviation (seeds):"]
-    lines += [f"  {name}: {spread(found)}" for name, found in zip(names, (before, after))]
+    lines += [f"  {side.name}: {spread(side.results)}" for side in (before, after)]
     lines += [f"  Δ with its 95 % interval: {claim}", ""]
-    seeds = sorted(set(before) & set(after)) or [min(before)]
-    pair = (before[seeds[0]], after.get(seeds[0], b))
-    heads = [f"{name}, seed {r['seed']}" for name, r in zip(names, pair)]
-    return "\n".join(lines) + "\n" + beside(heads, [r["sample"] for r in pair], width)
-
-
-def heading(version):
-    """The first line of a version's docstring."""
-    text = (results.ROOT / f"{version}.py").read_text(encoding="utf-8")
-    return (ast.get_docstring(ast.parse(text)) or version).splitlines()[0]
+    seed = min(set(before.results) & set(after.results), default=None)
+    pair = [side.results.get(seed, side.first) for side in (before, after)]
+    names = (before.name, after.name)
+    heads = [f"{name}, seed {r.seed}" for name, r in zip(names, pair, strict=True)]
+    return "\n".join(lines) + "\n" + side_by_side(heads, [r.sample for r in pair], width)
 
 
 def differing(a, b, leave_out):
@@ -106,22 +104,21 @@ def differing(a, b, leave_out):
     return [(key, x, y) for key, x, y in pairs if x != y]
 
 
-def beside(heads, texts, width):
+def side_by_side(heads, texts, width):
     """Two texts in two columns of a terminal, or below each other where it is narrow."""
-    side_by_side = width >= WIDE_ENOUGH
-    column = (width - 3) // 2 if side_by_side else max(width, 20)
+    wide = width >= WIDE_ENOUGH
+    column = (width - 3) // 2 if wide else max(width, 20)
     wrapped = []
-    for head, text in zip(heads, texts):
-        lines = [piece for line in text.splitlines() for piece in textwrap.wrap(line, column)
-                 or [""]]  # fmt: skip
+    for head, text in zip(heads, texts, strict=True):
+        lines = [part for line in text.splitlines() for part in textwrap.wrap(line, column) or [""]]
         wrapped.append([head, "-" * min(column, len(head)), *lines])
-    if not side_by_side:
+    if not wide:
         return "\n\n".join("\n".join(lines) for lines in wrapped)
     rows = zip_longest(*wrapped, fillvalue="")
     return "\n".join(f"{left:<{column}} | {right}".rstrip() for left, right in rows)
 
 
-# ---- A run of one's own --------------------------------------------------------------------------
+# ---- A run of your own ---------------------------------------------------------------------------
 
 
 def check(run: str):
@@ -133,113 +130,98 @@ def check(run: str):
     Args:
         run: the folder of a finished run, as runs/v2
     """
-    path = Path(run) if Path(run).is_file() else Path(run) / "result.json"
-    if not path.exists():
-        raise UserError(f"no finished run in {run}: {_what_to_do(run)}")
+    path = _result_of(run)
     result = read_result(path)
     script = path.with_name("script.py")
-    if script.exists():  # its code: comments are no difference
-        result["environment"].setdefault("code_sha256", code_sha256(script))
+    if script.exists() and result.environment.code_sha256 is None:
+        result.environment.code_sha256 = code_sha256(script)
     agrees, text = verdict(result)
     print(text)
     if not agrees:
         sys.exit(1)
 
 
-def _what_to_do(run):
-    """For the user of a folder without a result."""
-    settings = Path(run) / "config.json"
-    if settings.exists():
-        version = read_json(settings, "a run's settings").get("version")
-        return f"if it was stopped, go on with python {version}.py --resume --out-dir {run}"
-    if Path("runs", run, "result.json").exists():
-        return f"did you mean {Path('runs', run)}?"
-    return f"make one, python v2.py --out-dir {run}"
+def _result_of(run):
+    """The result file of a run's folder, or that file itself. Raises UserError without one."""
+    path = Path(run) if Path(run).is_file() else Path(run) / "result.json"
+    if path.exists():
+        return path
+    advice = f"make one, python v2.py --out-dir {run}"
+    if (Path(run) / "config.json").exists():
+        version, _ = read_config(Path(run) / "config.json")
+        advice = f"if it was stopped, go on with python {version}.py --resume --out-dir {run}"
+    elif Path("runs", run, "result.json").exists():
+        advice = f"did you mean {Path('runs', run)}?"
+    raise UserError(f"no finished run in {run}: {advice}")
 
 
 def verdict(result):
     """(True where the result is as expected, what there is to say about it)."""
-    version, data = result["version"], result["data"].get("name")
+    version, data = result.version, result.data.name
+    bits = f"{result.val_bits_per_byte:.3f}{lossy_mark([result])} bits per byte"
     groups = {}
     for name in published_names():
-        if name.startswith(f"{version}-"):
-            found = load_results(name)
-            if found[min(found)]["data"].get("name") == data:
-                groups[name] = found
-    bits = f"{result['val_bits_per_byte']:.3f}"
+        first, *_ = found = load_results(name)
+        if (found[first].version, found[first].data.name) == (version, data):
+            groups[name] = found
     if not groups:
-        return False, f"{bits} bits per byte; no run of {version} on {data} is published"
+        return False, f"{bits}; no run of {version} on {data} is published"
+    config = {**LATER, **result.config}
     settings = {
-        name: differing(
-            LATER | found[min(found)]["config"], LATER | result["config"], NO_DIFFERENCE
-        )
+        name: differing({**LATER, **found[min(found)].config}, config, NO_DIFFERENCE)
         for name, found in groups.items()
     }
     name = min(groups, key=lambda name: len(settings[name]))
     found = groups[name]
-    said = f"{bits} bits per byte, published {spread(found)}"
+    bits += f", published {spread(found)}"
     if settings[name]:
-        lines = [f"{said} with other settings: they don't compare. From {name} differ:"]
+        lines = [f"{bits} with other settings: they don't compare. From {name} differ:"]
         lines += [f"  {key}: {mine}, published {theirs}" for key, theirs, mine in settings[name]]
         return False, "\n".join(lines)
-    if found[min(found)]["data"].get("sha256") != result["data"].get("sha256"):
-        return False, f"{said} on another text of the name {data}: they don't compare"
-    interval = prediction_interval(results.bits_by_seed(found).values())
+    if found[min(found)].data.sha256 != result.data.sha256:
+        return False, f"{bits} on another text of the name {data}: they don't compare"
+    interval = prediction_interval(bits_by_seed(found).values())
     if interval is None:
-        return False, f"{said}: fewer than three published runs say too little of how they vary"
+        return False, f"{bits}: fewer than three published runs say too little of how they vary"
     low, high = interval
     expected = f"one more run is expected from {low:.3f} to {high:.3f}, 19 times out of 20"
-    if result["seed"] in found:
-        same = found[result["seed"]]["val_bits_per_byte"]
-        expected += f"; the published run of seed {result['seed']} had {same:.3f}"
-    if low <= result["val_bits_per_byte"] <= high:
-        return True, f"{said}: as expected ({expected})"
-    side = "higher" if result["val_bits_per_byte"] > high else "lower"
-    lines = [f"{said}: {side} than expected ({expected})", *causes(result, found)]
+    if result.seed in found:
+        same = found[result.seed].val_bits_per_byte
+        expected += f"; the published run of seed {result.seed} had {same:.3f}"
+    if low <= result.val_bits_per_byte <= high:
+        return True, f"{bits}: as expected ({expected})"
+    side = "higher" if result.val_bits_per_byte > high else "lower"
+    lines = [f"{bits}: {side} than expected ({expected})", *causes(result, found.values())]
     return False, "\n".join(lines)
 
 
-def prediction_interval(values):
-    """Where one more value of the same normal distribution lies with 95 % probability.
-
-    mean ± t s √(1 + 1/n), Student's t with n - 1 degrees of freedom; None for fewer than three.
-    """
-    from scipy.stats import t
-
-    values = list(values)
-    if len(values) < 3:
-        return None
-    mean, deviation = mean_and_deviation(values)
-    half = t.ppf(0.975, len(values) - 1) * deviation * math.sqrt(1 + 1 / len(values))
-    return mean - half, mean + half
-
-
-RECORDED = {
-    "environment.code_sha256": "the code of {version}.py",
-    "tokenizer.sha256": "the vocabulary",
-    "environment.torch": "torch",
-    "environment.dtype": "the type of the numbers",
-    "environment.device": "the device",
-    "environment.threads": "threads",
-    "environment.python": "Python",
-}
-
-
-def short(value):
-    return value[:12] if re.fullmatch("[0-9a-f]{64}", value) else value
-
-
-def causes(result, found):
+def causes(result, published):
     """Lines with what is recorded of a run and is so in none of the published ones."""
+
+    def recorded(r):
+        e = r.environment
+        return {
+            f"the code of {r.version}.py": e.code_sha256,
+            "the vocabulary": r.tokenizer.sha256,
+            "the number format (dtype)": e.dtype,
+            "torch": e.torch,
+            "the device": e.device,
+            "the processor": e.processor,
+            "threads": e.threads,
+            "Python": e.python,
+        }
+
     lines = []
-    for key, what in RECORDED.items():
-        part, _, key = key.partition(".")
-        mine, *theirs = (
-            str(r.get(part, {}).get(key, "not recorded")) for r in (result, *found.values())
-        )
-        if mine not in theirs:
-            what = what.format(version=result["version"])
-            lines.append(f"  {what}: {short(mine)}, published {', '.join(map(short, {*theirs}))}")
+    for what, mine in recorded(result).items():
+        theirs = {_short(recorded(r).get(what)) for r in published}
+        if _short(mine) not in theirs:
+            lines.append(f"  {what}: {_short(mine)}, published {', '.join(sorted(theirs))}")
     if lines:
         return ["look at what differs from the published runs:", *lines]
     return ["nothing that is recorded differs: look at a run with another --seed"]
+
+
+def _short(value):
+    """A recorded value as text, of a hash its beginning."""
+    text = "not recorded" if value is None else str(value)
+    return text[:12] if re.fullmatch("[0-9a-f]{64}", text) else text

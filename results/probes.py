@@ -17,17 +17,17 @@ import statistics
 import time
 from pathlib import Path
 
-import msgspec
-import torch
-from scipy.stats import binomtest
-from tqdm import tqdm
-
 from common.errors import UserError
 from common.files import atomic_write
 from data import world
 from results.questions import KINDS, make_questions, rules
-from results.saved import evaluating, open_run
-from results.tables import markdown
+from results.saved import evaluating, load_run
+from results.store import markdown
+
+import msgspec
+import torch
+from scipy.stats import binomtest
+from tqdm import tqdm
 
 LOGIT_BYTES = 2**25  # of the logits held at once
 RULES = {
@@ -216,7 +216,7 @@ def open_sample_runs(runs, device, seed=None):
         raise UserError("give the folder of a run, or several: runs/v2 runs/v4")
     opened = {}
     for folder in map(Path, runs):
-        run = open_run(folder, device)
+        run = load_run(folder, device)
         made = seed_of_stories(run.config.data)
         if made is None:
             raise UserError(

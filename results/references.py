@@ -1,55 +1,66 @@
-"""The reference rows beneath the tables: what counting the same tokens reaches, no model at all."""
+"""The reference rows under the tables: what counting the same tokens reaches, without a model."""
 
 import math
 import time
 
-from results import tables as results
 from common.data import load_corpus, token_file
+from common.errors import UserError
+from common.evaluation import counted_ngrams
 from common.files import write_json
-from common.evaluation.ngram import counting
 from common.tokenizers import load_tokenizer
+from common.training.result import Data
+from results import store
+from results.store import Counted, Reference, reference_path
 
-VOCAB_SIZES = {"sample": 2048, "wikitext-2": 4096}  # those of the tables' versions from v1 on
 ORDERS = {2: "bigrams, counted", 5: "5-grams, counted"}
 
 
 def references(data_dir: str = ""):
-    """Count what the tables show beneath the versions: bigrams and 5-grams of both corpora.
+    """Count what the tables show under the versions: bigrams and 5-grams of both corpora.
+
+    The tokens are those of the newest version's published runs.
 
     Args:
         data_dir: where WikiText lies, if not on the hub
     """
-    for name, vocab_size in VOCAB_SIZES.items():
+    for name in store.CORPORA:
+        newest = store.load_results(f"{store.versions()[-1]}-{name}")
+        if not newest:
+            raise UserError(f"no run of {store.versions()[-1]} on {name} is published")
+        vocab_size = newest[min(newest)].config["vocab_size"]
         corpus = load_corpus(name, data_dir or None if name != "sample" else None)
-        tokenizer = load_tokenizer("bpe", corpus, vocab_size)
-        reference = counted(corpus, tokenizer)
-        path = results.ROOT / "results" / f"reference-{name}.json"
-        path.parent.mkdir(exist_ok=True)
-        write_json(path, reference)
-        for row in reference["rows"]:
-            print(f"{name}: {row['name']}: {row['val_bits_per_byte']:.3f} bits per byte")
+        reference = counted(corpus, load_tokenizer("bpe", corpus, vocab_size))
+        write_json(reference_path(name), reference)
+        for row in reference.rows:
+            print(f"{name}: {row.name}: {row.val_bits_per_byte:.3f} bits per byte")
 
 
 def counted(corpus, tokenizer):
-    """Each of ORDERS on the corpus' validation split, and what it was counted on, for a file.
+    """Each of ORDERS, counted on the corpus' training split and evaluated on its validation split.
 
-    Bits per byte and word perplexity (None where words are not defined) as the judge has them.
+    Returns a Reference; bits per byte and word perplexity (None where words are not defined) are
+    those of the models' evaluation.
     """
-    split = "validation"
+    split, rows = "validation", []
     train, validation = (token_file(corpus, s, tokenizer).memmap() for s in ("train", split))
-    n_words, rows = corpus.words(split), []
+    n_words = corpus.words(split)
     for order, name in ORDERS.items():
         began = time.perf_counter()
-        bits = counting(train, validation, tokenizer, corpus, order)
+        bits = counted_ngrams(train, validation, tokenizer, corpus, order)
+        seconds = round(time.perf_counter() - began, 3)
         nats = bits * math.log(2) * corpus.n_bytes[split]
-        rows.append({
-            "name": name,
-            "order": order,
-            "val_bits_per_byte": bits,
-            "val_word_perplexity": math.exp(nats / n_words) if n_words else None,
-            "seconds": round(time.perf_counter() - began, 3),
-        })  # fmt: skip
-    data = {"name": corpus.name, "sha256": corpus.sha256}
-    data |= {"train_bytes": corpus.n_bytes["train"], "val_bytes": corpus.n_bytes[split]}
-    about = {"kind": tokenizer.kind, "vocab_size": tokenizer.vocab_size}
-    return {"data": data, "tokenizer": {**about, "sha256": tokenizer.sha256}, "rows": rows}
+        words = math.exp(nats / n_words) if n_words else None
+        rows.append(
+            Counted(
+                name=name,
+                order=order,
+                val_bits_per_byte=bits,
+                val_word_perplexity=words,
+                seconds=seconds,
+            )
+        )
+    sizes = {"train_bytes": corpus.n_bytes["train"], "val_bytes": corpus.n_bytes[split]}
+    about = {key: getattr(tokenizer, key) for key in ("kind", "vocab_size", "sha256")}
+    return Reference(
+        data=Data(name=corpus.name, sha256=corpus.sha256, **sizes), tokenizer=about, rows=rows
+    )

@@ -1,63 +1,71 @@
-"""A finished run, opened again to be measured: its settings, its tokenizer, its best weights."""
+"""A finished run, opened again: its settings, its vocabulary and its best weights.
+
+from results import load_run
+run = load_run("runs/v4")
+print(run.module.generate(run.model, run.config, run.tokenizer, run.device))
+"""
 
 import contextlib
-import dataclasses
 import importlib.util
-import json
-import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+
+from common.cli import config_from, read_config
+from common.errors import UserError
+from common.tokenizers import load_tokenizer_file
+from common.training.checkpoint import read_checkpoint
+from common.training.machine import pick_device
+from common.training.result import Result
+from results.store import read_result, script_of, versions
 
 import torch
 
-from common.cli import LATER
-from common.errors import UserError
-from results.tables import ROOT, read_result
-from common.training.run import pick_device, read_checkpoint
-from common.tokenizers import load_tokenizer_file
 
-
-@dataclasses.dataclass
+@dataclass
 class SavedRun:
     folder: Path
     label: str  # the folder's name
     version: str
-    module: Any  # the version's script: its Config, LanguageModel, generate
-    config: Any
-    result: dict
+    module: ModuleType  # the version's script: its Config, LanguageModel, generate
+    config: Any  # the script's Config
+    result: Result
     tokenizer: Any
     model: torch.nn.Module  # on `device`, in evaluation mode
     device: torch.device
 
 
 def load_script(path):
-    """A Python file as a module of its own, read afresh."""
+    """A Python file as a module of its own, read again at each call.
+
+    An ablation imports its version and changes it: that one is its own, too.
+    """
+    before = {name: sys.modules.pop(name) for name in versions() if name in sys.modules}
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    sys.modules.update({name: old for name, old in before.items() if name != path.stem})
     return module
 
 
 def read_settings(folder):
-    """(version, settings) out of a run's config.json. Raises UserError where there is none."""
+    """(version, settings) of a run's config.json. Raises UserError where there is no run."""
     path = Path(folder) / "config.json"
-    try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        version, settings = saved["version"], LATER | saved["config"]
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"no run in {folder}: make one, python v0.py --out-dir {folder}") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} can't be read as a run's settings: {error!r}") from None
-    if not re.fullmatch(r"v\d+(_\d+)?", str(version)) or not (ROOT / f"{version}.py").exists():
-        raise UserError(f"{path} is of a version {version!r}, whose script is not in {ROOT}")
+    if not path.exists():
+        raise UserError(f"no run in {folder}: make one, python v0.py --out-dir {folder}")
+    version, settings = read_config(path)
+    script_of(version)
     return version, settings
 
 
-def open_run(folder, device="auto"):
+def load_run(folder, device="auto"):
     """The finished run in `folder` as a SavedRun; the model is built by the version's own script.
 
-    Raises UserError where there is no run, one that is not finished, or files that don't fit.
+    device: auto, cpu, cuda or mps. The weights are those of the best evaluation. config.json is
+    checked as --resume checks it. Raises UserError where there is no run, one that is not
+    finished, or files that are damaged or don't belong together.
     """
     folder = Path(folder)
     version, settings = read_settings(folder)
@@ -67,27 +75,29 @@ def open_run(folder, device="auto"):
             f" python {version}.py --resume --out-dir {folder}"
         )
     result = read_result(folder / "result.json")
-    module = load_script(ROOT / f"{version}.py")
-    names = [field.name for field in dataclasses.fields(module.Config)]
-    missing = [name for name in names if name not in settings]
-    if missing:
-        raise UserError(f"{folder / 'config.json'} lacks {', '.join(missing)}: an older script's?")
-    config = module.Config(**{name: settings[name] for name in names})
+    module = load_script(script_of(version))
+    config = config_from(module.Config, settings, folder / "config.json")
     tokenizer = load_tokenizer_file(folder / "tokenizer.json")
     checkpoint = read_checkpoint(folder / "best.pt")
-    if (checkpoint["version"], checkpoint["tokenizer"]) != (version, tokenizer.sha256):
-        raise UserError(f"the weights in {folder} are of another version or vocabulary than it is")
+    for name, found, wanted in (
+        ("best.pt", checkpoint["version"], version),
+        ("best.pt", checkpoint["tokenizer"], tokenizer.sha256),
+        ("best.pt", checkpoint["config"].get("seed"), config.seed),
+        ("result.json", result.version, version),
+        ("result.json", result.seed, config.seed),
+        ("result.json", result.tokenizer.sha256, tokenizer.sha256),
+    ):
+        if found != wanted:
+            raise UserError(f"{folder / name} is of another run than the folder's other files")
     device = pick_device(device)
     model = module.LanguageModel(config, tokenizer.vocab_size)
     try:
         model.load_state_dict(checkpoint["state"]["model"])
-    except (RuntimeError, KeyError, TypeError) as error:
+    except (RuntimeError, KeyError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise UserError(f"{folder / 'best.pt'} doesn't fit {version}.py: {reason}") from None
-    label = folder.resolve().name
-    return SavedRun(
-        folder, label, version, module, config, result, tokenizer, model.to(device).eval(), device
-    )
+    model, label = model.to(device).eval(), folder.resolve().name
+    return SavedRun(folder, label, version, module, config, result, tokenizer, model, device)
 
 
 @contextlib.contextmanager

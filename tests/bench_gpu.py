@@ -22,11 +22,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import torch  # noqa: E402
 from lineage import ROOT, VERSIONS, machine  # noqa: E402
 
-from results.tables import PUBLISHED, load_results  # noqa: E402
+from results.plan import planned
+from results.store import load_results
 
 torch.set_num_threads(os.cpu_count())  # as the scripts have it; the tests make do with one
-RUNS = {name: PUBLISHED[name][0] for name in (f"{v}-wikitext-2" for v in VERSIONS)}
-RUNS["v4-wikitext-2-long"] = PUBLISHED["v4-wikitext-2-long"][0]
+RUNS = {name: planned(name).arguments() for name in (f"{v}-wikitext-2" for v in VERSIONS)}
+RUNS["v4-wikitext-2-long"] = planned("v4-wikitext-2-long").arguments()
 
 
 def main():

@@ -32,7 +32,7 @@ from lineage import ROOT, machine  # noqa: E402
 
 from common.data import load_corpus, token_file  # noqa: E402
 from common.evaluation.evaluate import judge  # noqa: E402
-from results.tables import PUBLISHED  # noqa: E402
+from results.plan import planned
 from common.tokenizers import END_OF_TEXT, load_tokenizer  # noqa: E402
 
 torch.set_num_threads(os.cpu_count())  # the tests make do with one
@@ -100,8 +100,9 @@ class Logits(nn.Module):
 
 def ours(steps):
     """v4's bits per byte, and the seconds of its whole process."""
-    args = list(PUBLISHED["v4-wikitext-2"][0])
-    args[args.index("--steps") + 1] = args[args.index("--eval-every") + 1] = str(steps)
+    args = planned("v4-wikitext-2").arguments()
+    args[args.index("--steps") + 1] = str(steps)
+    args += ["--eval-every", str(steps)]
     with tempfile.TemporaryDirectory() as folder:
         before = time.perf_counter()
         command = [sys.executable, str(ROOT / "v4.py"), *args, "--out-dir", folder]

@@ -9,7 +9,6 @@ import hashlib
 import json
 import re
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -23,9 +22,8 @@ class FakeHub:
     refused       "OWNER/NAME" -> (status, X-Error-Code), as the hub refuses gated ones
     faults        a list of [pattern, how often, fault]: a request "METHOD /path" that the pattern
                   is found in suffers the fault, so many times. A fault is a status, or
-                  (status, headers), or "cut" (after half of the body the connection ends), "reset"
-                  (the same, rudely) or "hang" (no answer until the client has gone)
-    log           "METHOD /path" of each request, in order; with " FROM-TO" behind it for a range
+                  (status, headers), or "hang" (no answer until the hub stops)
+    log           "METHOD /path" of each request, in order
     """
 
     def __init__(self):
@@ -82,9 +80,8 @@ class _Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length") or 0)
         self.form = parse_qs(self.rfile.read(length).decode())
         path = unquote(urlsplit(self.path).path)
-        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
         line = f"{self.command} {path}"
-        self.hub.log.append(line + (f" {wanted[1]}-{wanted[2]}" if wanted else ""))
+        self.hub.log.append(line)
         fault = self.hub.fault(line)
         if isinstance(fault, int):
             return self.send(fault, b"unwell")
@@ -94,14 +91,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.hub.closing.wait(60)
             self.close_connection = True
             return None
-        self.broken = fault
-        return self.serve(path, wanted)
+        return self.serve(path)
 
-    def serve(self, path, wanted):
-        if path == "/":
-            return self.send(200, b"hub")
+    def serve(self, path):
         if found := re.fullmatch(r"/lfs/([^/]+/[^/]+)/(.+)", path):
-            return self.send_file(self.hub.repositories[found[1]][found[2]], wanted)
+            return self.send(200, self.hub.repositories[found[1]][found[2]])
         found = re.fullmatch(
             r"/(?:api/datasets|datasets)/([^/]+/[^/]+)(?:/(revision|tree|paths-info|resolve)"
             r"/([^/]+)(?:/(.*))?)?",
@@ -119,7 +113,7 @@ class _Handler(BaseHTTPRequestHandler):
         if revision not in (None, "main", COMMIT):
             return self.refuse(404, "RevisionNotFound")
         if what == "resolve":
-            return self.resolve(repository, files, rest, wanted)
+            return self.resolve(repository, files, rest)
         if what == "tree":
             return self.send_json(self.tree(files, rest or ""))
         if what == "paths-info":
@@ -145,12 +139,12 @@ class _Handler(BaseHTTPRequestHandler):
         entries += [{"type": "directory", "path": one, "oid": COMMIT, "size": 0} for one in folders]
         return entries
 
-    def resolve(self, repository, files, name, wanted):
+    def resolve(self, repository, files, name):
         if name not in files:
             return self.refuse(404, "EntryNotFound")
         entry = _entry(name, files[name])
         if "lfs" not in entry:
-            return self.send_file(files[name], wanted, {"ETag": f'"{entry["oid"]}"'})
+            return self.send(200, files[name], {"ETag": f'"{entry["oid"]}"'})
         headers = {
             "Location": f"http://localhost:{self.hub.port}/lfs/{repository}/{name}",
             "X-Linked-Size": str(entry["size"]),
@@ -166,14 +160,6 @@ class _Handler(BaseHTTPRequestHandler):
     def send_json(self, value):
         self.send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
-    def send_file(self, content, wanted, headers=None):
-        headers = {"Accept-Ranges": "bytes", **(headers or {})}
-        if not wanted:
-            return self.send(200, content, headers)
-        first = int(wanted[1])
-        headers["Content-Range"] = f"bytes {first}-{len(content) - 1}/{len(content)}"
-        return self.send(206, content[first:], headers)
-
     def send(self, status, body, headers=None):
         self.send_response(status)
         self.send_header("X-Repo-Commit", COMMIT)
@@ -181,22 +167,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if self.command == "HEAD":
-            return
-        if getattr(self, "broken", None) in ("cut", "reset"):
-            self.wfile.write(body[: len(body) // 2])
-            self.wfile.flush()
-            time.sleep(0.05)  # let the client read so far
-            if self.broken == "reset":
-                import socket
-                import struct
-
-                linger = struct.pack("ii" if hasattr(socket, "AF_UNIX") else "hh", 1, 0)
-                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-                self.connection.close()
-            self.close_connection = True
-            return
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
 
 def _entry(name, content):

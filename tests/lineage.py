@@ -15,9 +15,9 @@ UNCACHED = "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0"
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from results.tables import ORDER  # noqa: E402
+from results.store import versions
 
-VERSIONS = [name for name in ORDER if (ROOT / f"{name}.py").exists()]
+VERSIONS = versions()
 
 SMALL = {
     "vocab_size": 300,
@@ -106,8 +106,10 @@ def finished_run(version, folder, **changes):
 
 
 def edit_json(path, **changes):
-    """Change entries of a JSON file's object; those of its `config` with a dictionary."""
+    """Change entries of a JSON file's object, without its checksum; those of its `config` with a
+    dictionary."""
     content = json.loads(path.read_text(encoding="utf-8"))
+    content.pop("checksum", None)
     for key, value in changes.items():
         content[key] = {**content[key], **value} if isinstance(value, dict) else value
     path.write_text(json.dumps(content), encoding="utf-8")

@@ -1,46 +1,17 @@
-"""The command line of the scripts and of the commands beside them: a name that is none, ~, Ctrl-C
-before anything has begun, and how little is imported until it is needed."""
+"""The command line of the scripts: ~ in paths, and how little is imported until it is needed."""
 
 import os
 import subprocess
 import sys
 
+from common.cli import parse, run_command
+from results.__main__ import main
+
 import pytest
 from lineage import ROOT, VERSIONS, flags, load, run, story_file
 
-from results import plots
-from results import tables as results
-from common.cli import parse, run_command, run_main
-
 # Slow to import, and wanted only once a picture is drawn, a dataset read, an interval computed.
 HEAVY = "matplotlib scipy datasets pandas pyarrow transformers jinja2 safetensors".split()
-
-
-def refusal(monkeypatch, capsys, main, *args):
-    monkeypatch.setattr(sys, "argv", ["results.py", *args])
-    with pytest.raises(SystemExit) as stop:
-        run_main(main)
-    out, err = capsys.readouterr()
-    assert (stop.value.code, out, err.count("\n")) == (2, "", 1), err
-    return err
-
-
-@pytest.mark.parametrize(
-    ("main", "args", "said"),
-    [
-        (results.main, ["publsh"], "no command is called 'publsh'; did you mean publish?"),
-        (results.main, ["runs/v2"], "there are local, publish, readme, compare, check, references"),
-        (results.main, ["zzz"], "a run's folder or name stands behind one of them"),
-        (results.main, ["local", "runs"], "runs; nothing is expected there without a flag"),
-        (results.main, ["check"], "Missing from python -m results.tables check"),
-        (plots.main, ["curve"], "did you mean curves?"),
-    ],
-)
-def test_a_command_that_is_none_is_told_with_those_there_are(
-    monkeypatch, capsys, main, args, said
-):
-    message = refusal(monkeypatch, capsys, main, *args)
-    assert said in message and "switch" not in message
 
 
 @pytest.fixture
@@ -72,8 +43,8 @@ def test_a_run_in_the_home(home, monkeypatch, capsys):
     assert (home / "runs" / "v0" / "result.json").exists() and (home / "cache").is_dir()
     run(module, monkeypatch, ["--sample-only", "--out-dir", "~/runs/v0"])
     capsys.readouterr()
-    monkeypatch.setattr(sys, "argv", ["results.py", "local", "--folder", "~/runs"])
-    results.main()
+    monkeypatch.setattr(sys, "argv", ["results", "local", "--folder", "~/runs"])
+    main()
     head, rule, row = capsys.readouterr().out.splitlines()
     assert row.startswith(f"| {home / 'runs' / 'v0'} | v0  ")
     assert [i for i, c in enumerate(head) if c == "|"] == [i for i, c in enumerate(row) if c == "|"]
@@ -88,24 +59,6 @@ def test_commands_find_the_home_too(home):
 
     run_command(command, "", ["~/x", "y", "--out=~/b.png", "--prompt", "~"])
     assert called == [((f"{home}/x", "y"), f"{home}/b.png", "~")]
-
-
-@pytest.mark.parametrize("module", "results plots report probes diagnostics claims".split())
-def test_ctrl_c_while_modules_are_imported_is_one_line(module, tmp_path):
-    """numpy here is a file in which Ctrl-C comes."""
-    (tmp_path / "numpy.py").write_text("raise KeyboardInterrupt\n", encoding="utf-8")
-    command = [sys.executable, "-m", f"common.{module}"]
-    settings = {"capture_output": True, "encoding": "utf-8", "cwd": ROOT}
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(tmp_path)}, **settings)
-    assert done.returncode != 0 and (done.stdout, done.stderr) == ("", "stopped\n")
-
-
-def test_other_errors_while_importing_keep_their_traceback(tmp_path):
-    (tmp_path / "numpy.py").write_text("1 / 0\n", encoding="utf-8")
-    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    command = [sys.executable, "-m", "results.tables"]
-    done = subprocess.run(command, env=env, capture_output=True, encoding="utf-8", cwd=ROOT)
-    assert "Traceback" in done.stderr and "ZeroDivisionError" in done.stderr
 
 
 def imported(program):
@@ -128,8 +81,4 @@ except SystemExit:
 
 def test_nothing_slow_is_imported_at_the_start():
     assert imported(HELP.format("path", VERSIONS[-1] + ".py")) == ["torch"]
-    for module in ("results", "report"):  # not even torch
-        assert imported(HELP.format("module", f"common.{module}")) == []
-    modules = "bpe_tokenizer, results.plots, results.inside, results.probes, results.diagnostics"
-    modules += ", data.claims"
-    assert imported(f"import {modules}, {', '.join(VERSIONS)}") == ["torch"]
+    assert imported(f"import bpe_tokenizer, {', '.join(VERSIONS)}") == ["torch"]

@@ -1,51 +1,49 @@
-"""Two published runs side by side, a run of one's own beside them, and the reference rows.
-
-The runs are made up, as in test_results.py: what is said about them is the matter here.
-"""
+"""Two runs compared, a run of your own compared with the published ones, and counted n-grams."""
 
 import json
-import math
-from pathlib import Path
 from types import SimpleNamespace
+
+from common.cli import run_main
+from common.errors import UserError
+from common.evaluation import counted_ngrams
+from results import compare, intervals, plan, references, store
+from results.plan import Planned
 
 import numpy as np
 import pytest
 from scipy import stats
-from test_results import made_up, put
+from test_results import SHA, made_up, put
 
-from results import compare, references
-from results import tables as results
-from common.cli import run_main
-from common.errors import UserError
-from common.evaluation.ngram import counting
-
-
-def bare_project(tmp_path, monkeypatch):
-    """A project of scripts v0 to v4 without results, in place of this one."""
-    monkeypatch.setattr(results, "ROOT", tmp_path)
-    for number, version in enumerate(results.ORDER):
-        text = f'"""{version}: the idea of {version}.\n\nMore."""\n' + "x = 1\n" * number
-        (tmp_path / f"{version}.py").write_text(text, encoding="utf-8")
-    (tmp_path / "data").mkdir()
-    info = {"splits": {"validation": {"floor_bits_per_byte": 0.25}}}
-    (tmp_path / "data" / "input.json").write_text(json.dumps(info), encoding="utf-8")
-    return tmp_path
+OTHER = "b" * 64
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    return bare_project(tmp_path, monkeypatch)
+    """A project of scripts v2 and v3 without results, in place of this one."""
+    monkeypatch.setattr(store, "ROOT", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    for number, version in enumerate(("v2", "v3")):
+        text = f'"""{version}: the idea of {version}.\n\nMore."""\n\nx = {number}  # why\n'
+        text += "\n\nclass Config:\n    y = 1\n" + "# comment\nz = 1\n" * number
+        (tmp_path / f"{version}.py").write_text(text, encoding="utf-8")
+    (tmp_path / "results").mkdir()
+    return tmp_path
 
 
-def published(folder, name, bits, **changes):
-    put(folder / "results", name, bits, **changes)
+def local(folder, version="v2", bits=1.712, seed=4, **changes):
+    """A finished run of one's own: its folder."""
+    run = folder / "runs" / "mine"
+    run.mkdir(parents=True, exist_ok=True)
+    result = made_up(version, seed, bits, **changes)
+    (run / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    return run
 
 
-def called(monkeypatch, capsys, *args):
-    """Exit status, standard output and standard error of `python -m results.tables ARGS`."""
-    monkeypatch.setattr("sys.argv", ["results.py", *map(str, args)])
+def called(capsys, function, *args):
+    """Exit status, standard output and standard error of a command."""
     try:
-        run_main(results.main)
+        run_main(lambda: function(*map(str, args)))
         status = 0
     except SystemExit as stop:
         status = stop.code
@@ -55,89 +53,77 @@ def called(monkeypatch, capsys, *args):
 # ---- compare ----
 
 
-def test_what_changed_between_two_versions(folder, monkeypatch, capsys):
-    monkeypatch.setenv("COLUMNS", "100")
-    published(folder, "v2-sample", [1.30, 1.31, 1.32], config={"steps": 5, "n_head": 8, "seed": 1})
-    config = {"steps": 9, "n_layer": 2, "n_head": 8, "seed": 2, "out_dir": "elsewhere"}
-    published(folder, "v3-sample", [1.20, 1.22, 1.21], config=config)
-    status, out, _ = called(monkeypatch, capsys, "compare", "v2", "v3")
-    assert status == 0
+def test_what_changed_between_two_versions(folder, capsys):
+    put(folder / "results", "v2-sample", [1.30, 1.31, 1.32], config={"steps": 5, "seed": 1})
+    config = {"steps": 9, "n_layer": 2, "seed": 2, "out_dir": "elsewhere"}
+    put(folder / "results", "v3-sample", [1.20, 1.22, 1.21], config=config)
+    status, out, _ = called(capsys, compare.compare, "v2", "v3.py")
     lines = out.splitlines()
-    assert lines[:2] == ["diff v2.py v3.py: +2 −1 lines", "v3: the idea of v3."]
-    start = lines.index("settings:")
-    assert lines[start + 1 : start + 4] == ["  steps: 5 → 9", "  n_layer: – → 2", ""]
+    assert (status, lines[:2]) == (0, ["diff v2.py v3.py: +4 −2 lines", "v3: the idea of v3."])
+    code, settings = lines.index("code:"), lines.index("settings:")
+    assert lines[code + 1 : settings] == ["  -x = 0  # why", "  +x = 1  # why", "  +z = 1", ""]
+    assert lines[settings + 1 : settings + 4] == ["  steps: 5 → 9", "  n_layer: – → 2", ""]
     fit = stats.ttest_rel([1.20, 1.22, 1.21], [1.30, 1.31, 1.32]).confidence_interval()
-    assert "  v2-sample: 1.310 ± 0.010 (3)" in lines and "  v3-sample: 1.210 ± 0.010 (3)" in lines
+    assert "  v2-sample: 1.310 ± 0.010 (3)" in lines
     assert f"  Δ with its 95 % interval: -0.100 [{fit.low:+.3f}, {fit.high:+.3f}]" in lines
-    assert f"{'A story of v2.':<48} | A story of v3." in lines
-    assert max(map(len, lines)) <= 100
+    assert f"{'A story of v2.':<48} | A story of v3." in lines and max(map(len, lines)) <= 100
 
 
-@pytest.mark.parametrize(
-    ("after", "claim"),
-    [([1.29, 1.32, 1.32], "+0.000, n.s."), ([1.2, 1.2], "no claim: fewer than three seeds")],
-)
-def test_no_difference_is_claimed_without_evidence(folder, after, claim):
-    published(folder, "v2-sample", [1.30, 1.31, 1.32])
-    published(folder, "v2-sample-dot", after)
-    found = [compare.published(name) for name in ("v2-sample", "v2-sample-dot")]
-    text = compare.comparison(["v2-sample", "v2-sample-dot"], *found, 80)
-    assert f"interval: {claim}" in text
-    assert text.startswith("two runs of v2: the idea of v2.") and "  the same\n" in text
+def test_local_runs_are_compared_with_published_ones_and_with_each_other(folder, capsys):
+    put(folder / "results", "v2-sample", [1.30, 1.31, 1.32], config={"steps": 5, "seed": 1})
+    run = local(folder, config={"steps": 7, "seed": 4})
+    (run / "script.py").write_text('"""Old."""\nx = 5\n', encoding="utf-8")
+    for pair in (("v2", run), ("v2-sample", "runs/mine"), (run, run)):
+        status, out, _ = called(capsys, compare.compare, *pair)
+        assert status == 0 and "no claim: fewer than three seeds in common" in out
+        assert out.startswith("two runs of v2: the idea of v2.")
+        assert ("steps: 5 → 7" in out and "+x = 5" in out) == (pair[0] != run)
+    assert "code:\n  the same" in out and "settings:\n  the same" in out
+
+
+def test_an_ablation_is_compared_by_its_own_script(folder, capsys, monkeypatch):
+    script = folder / "results" / "ablations" / "v2_dot.py"
+    script.parent.mkdir()
+    script.write_text("x = 7\n", encoding="utf-8")
+    run = Planned("v2-sample-dot", script="results/ablations/v2_dot.py")
+    monkeypatch.setattr(plan, "PLAN", (run,))
+    put(folder / "results", "v2-sample", [1.0])
+    put(folder / "results", "v2-sample-dot", [1.0], version="v2_dot")
+    status, out, _ = called(capsys, compare.compare, "v2", "v2-sample-dot")
+    assert status == 0 and "+x = 7" in out and out.startswith("diff v2.py v2_dot.py")
 
 
 def test_samples_stand_below_each_other_where_it_is_narrow():
     texts = ["one two three four five six\n\nseven", "short"]
-    wide = compare.beside(["a", "b"], texts, 80).splitlines()
-    assert wide[0] == f"{'a':<38} | b"
+    wide = compare.side_by_side(["a", "b"], texts, 80).splitlines()
+    assert wide[0] == f"{'a':<38} | b" and wide[4] == f"{'seven':<38} |"
     assert wide[2] == f"{'one two three four five six':<38} | short"
-    assert wide[4] == f"{'seven':<38} |"
-    narrow = compare.beside(["a", "b"], texts, 20)
+    narrow = compare.side_by_side(["a", "b"], texts, 20)
     assert narrow == "a\n-\none two three four\nfive six\n\nseven\n\nb\n-\nshort"
-
-
-def test_more_in_the_files_than_is_needed_changes_nothing(folder, monkeypatch, capsys):
-    point = {"step": 0, "tokens": 0, "seconds": 0.0, "val_bits_per_byte": 2.5}
-    more = {"curve": [point], "heldout": {"bits_per_byte": 2.5, "word_perplexity": None}}
-    printed = []
-    for extra in ({}, more):
-        published(folder, "v2-sample", [1.30, 1.31, 1.32], **extra)
-        published(folder, "v3-sample", [1.20, 1.22, 1.21], **extra)
-        file = folder / "results" / "v3-sample-seed2.json"
-        printed.append([called(monkeypatch, capsys, *args)
-                        for args in (["compare", "v2.py", "v3"], ["check", file])])  # fmt: skip
-    assert printed[0] == printed[1]
-    assert [status for status, _, _ in printed[0]] == [0, 0]
-    assert "as expected" in printed[0][1][1]
 
 
 @pytest.mark.parametrize(
     ("args", "said"),
     [
         (["v2-sample", "v9-sample"], "no published run is called v9-sample; there are: v2-sample"),
-        (["v2", "v3"], "no published run is called v3-sample"),
+        (["v2", "**"], "no published run is called **-sample"),
         (["v2", "v2-wikitext-2"], "are of different texts"),
-        (["v2"], "required"),
-        (["v2", "v2-sample-dot"], "make it: python -m results.tables publish --only v2-sample-dot"),
-        (["v2", "runs/v3"], "runs/v3 is a path; compare takes the names of published runs"),
-        (["v2", "v2", "--data", "nowhere"], "no published run is called v2-nowhere"),
+        (["v2", "v2-sample-dot"], "make it: python -m results publish --only v2-sample-dot"),
+        (["v2", "runs/v3"], "no finished run in runs/v3: make one"),
+        (["v2", "v2", "nowhere"], "no published run is called v2-nowhere"),
+        (["v2", "runs/damaged"], "can't be read as Python"),
     ],
 )
-def test_what_cannot_be_compared_is_one_line(folder, monkeypatch, capsys, args, said):
-    published(folder, "v2-sample", [1.30, 1.31, 1.32])
-    published(folder, "v2-wikitext-2", [1.30], data={"name": "wikitext-2"})
-    status, out, err = called(monkeypatch, capsys, "compare", *args)
+def test_what_cannot_be_compared_is_one_line(folder, capsys, args, said):
+    put(folder / "results", "v2-sample", [1.30, 1.31, 1.32])
+    put(folder / "results", "v2-wikitext-2", [1.30], data={"name": "wikitext-2"})
+    local(folder).rename(folder / "runs" / "damaged")
+    (folder / "runs" / "damaged" / "script.py").write_text("def", encoding="utf-8")
+    status, out, err = called(capsys, compare.compare, *args)
     assert (status, out, err.count("\n")) == (2, "", 1) and said in err
 
 
 # ---- check ----
-
-
-def test_the_prediction_interval_by_hand():
-    """1, 2, 3: mean 2, deviation 1; t with two degrees of freedom is 4.303; √(1 + 1/3)."""
-    half = 4.3026527 * math.sqrt(4 / 3)
-    assert compare.prediction_interval([1.0, 2.0, 3.0]) == pytest.approx((2 - half, 2 + half))
-    assert compare.prediction_interval([1.0, 1.1]) is None
 
 
 def test_nineteen_of_twenty_new_runs_are_as_expected():
@@ -145,137 +131,120 @@ def test_nineteen_of_twenty_new_runs_are_as_expected():
     inside = 0
     for _ in range(2000):
         *values, new = draw.normal(1.7, 0.01, 4)
-        low, high = compare.prediction_interval(values)
+        low, high = intervals.prediction_interval(values)
         inside += low <= new <= high
     assert inside / 2000 == pytest.approx(0.95, abs=0.015)
 
 
 BITS = [1.705, 1.709, 1.713]  # the interval for one more: 1.709 ± 4.303 * 0.004 * √(4/3) = ± 0.020
-SAME, OTHER = "a" * 64, "b" * 64
-HERE = {"device": "cpu", "threads": 2, "torch": "2.13.0", "dtype": "float32",
-        "code_sha256": SAME}  # fmt: skip
+CONFIG = {"n_head": 4, "steps": 1500, "dtype": "auto", "seed": 4}
+VARIANT = CONFIG | {"n_head": 8}
 CHECKS = {
-    "as expected": ({"seed": 7}, True, ["1.712 bits", "published 1.709 ± 0.004 (3): as expected"]),
-    "too high": (
-        {"val_bits_per_byte": 1.73}, False,
-        ["higher than expected", "1.689 to 1.729", "nothing that is recorded differs"],
+    "as expected": (
+        {"seed": 7},
+        0,
+        "1.712 bits per byte, published 1.709 ± 0.004 (3): as expected",
     ),
-    "too low": ({"val_bits_per_byte": 1.688}, False, ["lower than expected"]),
-    "another script": (
-        {"val_bits_per_byte": 1.8, "environment": HERE | {"code_sha256": OTHER}}, False,
-        ["look at what differs", "the code of v2.py: bbbbbbbbbbbb, published aaaaaaaaaaaa"],
+    "lossy": ({"tokenizer": {"lossless": False}}, 0, "1.712 (lossy) bits per byte"),
+    "too high": ({"bits": 1.73}, 1, "higher than expected (one more run is expected from 1.689 to"),
+    "nothing else": ({"bits": 1.73}, 1, "nothing that is recorded differs"),
+    "too low": ({"bits": 1.688}, 1, "lower than expected"),
+    "other code": (
+        {"bits": 1.8, "environment": {"code_sha256": OTHER}},
+        *(1, "  the code of v2.py: bbbbbbbbbbbb, published aaaaaaaaaaaa"),
     ),
-    "another torch": (
-        {"val_bits_per_byte": 1.8, "environment": HERE | {"torch": "1.0"}}, False,
-        ["torch: 1.0, published 2.13.0"],
+    "other torch": (
+        {"bits": 1.8, "environment": {"torch": "1.0"}},
+        1,
+        "torch: 1.0, published 2.13",
     ),
-    "another vocabulary": (
-        {"val_bits_per_byte": 1.8, "tokenizer": {"vocab_size": 9, "sha256": OTHER}}, False,
-        ["the vocabulary: bbbbbbbbbbbb, published aaaaaaaaaaaa"],
+    "other number format": (
+        {
+            "bits": 1.8,
+            "environment": {"dtype": "bfloat16"},
+            "config": CONFIG | {"dtype": "bfloat16"},
+        },
+        *(1, "  the number format (dtype): bfloat16, published float32"),
     ),
-    "another text": (
-        {"data": {"name": "sample", "sha256": OTHER}}, False, ["another text of the name sample"],
+    "other threads": ({"bits": 1.8, "environment": {"threads": 8}}, 1, "threads: 8, published 2"),
+    "other vocabulary": (
+        {"bits": 1.8, "tokenizer": {"sha256": OTHER}},
+        *(1, "the vocabulary: bbbbbbbbbbbb, published aaaaaaaaaaaa"),
     ),
-    "another corpus": ({"data": {"name": "mine.txt"}}, False, ["no run of v2 on mine.txt"]),
-    "another version": ({"version": "v3"}, False, ["no run of v3 on sample"]),
+    "another text": ({"data": {"sha256": OTHER}}, 1, "another text of the name sample"),
+    "another corpus": ({"data": {"name": "a.txt"}}, 1, "no run of v2 on a.txt is published"),
+    "another version": ({"version": "v3"}, 1, "no run of v3 on sample is published"),
     "other settings": (
-        {"config": {"attention": "full", "steps": 10, "dtype": "bfloat16", "seed": 4}}, False,
-        ["don't compare. From v2-sample differ:", "steps: 10, published 1500",
-         "dtype: bfloat16, published float32"],
+        {"config": CONFIG | {"steps": 10}},
+        *(1, "don't compare. From v2-sample differ:\n  steps: 10, published 1500"),
     ),
     "nearest to the variant": (
-        {"config": {"attention": "dot", "steps": 10, "dtype": "float32"}}, False,
-        ["From v2-sample-dot differ:", "steps: 10, published 1500"],
+        {"config": VARIANT | {"steps": 10}},
+        1,
+        "From v2-sample-wide differ",
     ),
-    "a setting that the published ones did not have yet, off": (
-        {"config": {"attention": "full", "steps": 1500, "dtype": "float32", "mimetic_start": False}},
-        True, ["as expected"],
-    ),
-    "that one on": (
-        {"config": {"attention": "full", "steps": 1500, "dtype": "float32", "mimetic_start": True}},
-        False, ["mimetic_start: True, published False"],
-    ),
-    "the variant itself": (
-        {"config": {"attention": "dot", "steps": 1500, "dtype": "float32", "prompt": "A"}}, False,
-        ["published 1.900 ± 0.010 (3): lower than expected"],
-    ),
-}  # fmt: skip
+    "the variant": ({"config": VARIANT}, 1, "published 1.900 ± 0.010 (3): lower than expected"),
+}
 
 
-@pytest.mark.parametrize(("changes", "agrees", "said"), CHECKS.values(), ids=CHECKS)
-def test_check(folder, monkeypatch, capsys, changes, agrees, said):
-    about = {"environment": HERE, "tokenizer": {"vocab_size": 9, "sha256": SAME},
-             "data": {"name": "sample", "sha256": SAME}}  # fmt: skip
-    config = {"attention": "full", "steps": 1500, "dtype": "float32", "seed": 1}
-    published(folder, "v2-sample", BITS, config=config, **about)
-    dot = config | {"attention": "dot"}
-    published(folder, "v2-sample-dot", [1.89, 1.9, 1.91], config=dot, **about)
-    published(folder, "v2-wikitext-2", [3.0], **about | {"data": {"name": "wikitext-2"}})
-    result = made_up("v2", 4, 1.712, config=config | {"seed": 4}, **about) | changes
-    run = folder / "runs" / "mine"
-    run.mkdir(parents=True)
-    (run / "result.json").write_text(json.dumps(result), encoding="utf-8")
-    status, out, err = called(monkeypatch, capsys, "check", run)
-    assert (status, err) == (int(not agrees), "")
-    assert all(words in out for words in said), out
+@pytest.mark.parametrize(("changes", "status", "said"), CHECKS.values(), ids=CHECKS)
+def test_check(folder, capsys, changes, status, said):
+    about = {"environment": {"code_sha256": SHA}}
+    put(folder / "results", "v2-sample", BITS, config=CONFIG, **about)
+    put(folder / "results", "v2-sample-wide", [1.89, 1.9, 1.91], config=VARIANT, **about)
+    put(folder / "results", "v2-wikitext-2", [3.0], data={"name": "wikitext-2"})
+    changes = {"config": CONFIG, **changes}
+    changes["environment"] = about["environment"] | changes.get("environment", {})
+    found = called(capsys, compare.check, local(folder, **changes))
+    assert (found[0], found[2]) == (status, "") and said in found[1], found[1]
 
 
-def test_a_comment_in_the_script_is_no_difference(folder, monkeypatch, capsys):
-    run = folder / "runs" / "mine"
-    run.mkdir(parents=True)
+def test_a_comment_in_the_script_is_no_difference(folder, capsys):
+    run = local(folder, bits=1.8)
     script = run / "script.py"
     script.write_text("x = 1\n", encoding="utf-8")
-    code = results.code_sha256(script)
-    about = {"environment": HERE | {"code_sha256": code, "script_sha256": SAME}}
-    published(folder, "v2-sample", BITS, **about)
-    mine = {key: value for key, value in HERE.items() if key != "code_sha256"}
-    result = made_up("v2", 4, 1.8, environment=mine | {"script_sha256": OTHER})
-    (run / "result.json").write_text(json.dumps(result), encoding="utf-8")
-    for text, said in (('"""Says."""\nx = 1  # one\n', "nothing that is recorded differs"),
-                       ("x = 2\n", "the code of v2.py")):  # fmt: skip
+    code = compare.code_sha256(script)
+    put(folder / "results", "v2-sample", BITS, environment={"code_sha256": code})
+    for text, said in (
+        ('"""Says."""\nimport os\nx = 1  # one\n', "nothing that is recorded differs"),
+        ("x = 2\n", "the code of v2.py"),
+    ):
         script.write_text(text, encoding="utf-8")
-        status, out, err = called(monkeypatch, capsys, "check", run)
+        status, out, err = called(capsys, compare.check, run)
         assert (status, err) == (1, "") and said in out
 
 
-def test_one_published_run_says_nothing_of_how_much_they_vary(folder):
-    published(folder, "v2-sample", [1.7])
-    agrees, text = compare.verdict(made_up("v2", 1, 1.7))
+def test_two_published_runs_say_too_little_of_how_much_they_vary(folder):
+    put(folder / "results", "v2-sample", [1.7, 1.7])
+    agrees, text = compare.verdict(store.read_result(local(folder) / "result.json"))
     assert not agrees and "fewer than three published runs" in text
 
 
-def test_a_folder_without_a_finished_run_is_one_line(folder, monkeypatch, capsys):
-    status, out, err = called(monkeypatch, capsys, "check", folder / "runs" / "v2")
-    assert (status, out, err.count("\n")) == (2, "", 1) and "no finished run in" in err
-
-
-def test_what_to_do_with_a_folder_without_a_result(folder, monkeypatch, capsys):
-    monkeypatch.chdir(folder)
-    (folder / "half").mkdir()
+def test_what_to_do_with_a_folder_without_a_result(folder, capsys):
     settings = {"version": "v3", "config": {}}
-    (folder / "half" / "config.json").write_text(json.dumps(settings), encoding="utf-8")
-    (folder / "runs" / "v2").mkdir(parents=True)
-    (folder / "runs" / "v2" / "result.json").write_text("{}", encoding="utf-8")
+    for name, file, content in (
+        ("half", "config.json", settings),
+        ("damaged", "config.json", {"version": 3}),
+        ("runs/v2", "result.json", {}),
+    ):
+        (folder / name).mkdir(parents=True)
+        (folder / name / file).write_text(json.dumps(content), encoding="utf-8")
     for run, said in (
         ("half", "go on with python v3.py --resume --out-dir half"),
-        ("v2", f"did you mean {Path('runs/v2')}?"),
+        ("damaged", "is not a run's settings"),
+        ("v2", "did you mean runs"),
         ("v3", "make one"),
     ):
-        status, out, err = called(monkeypatch, capsys, "check", run)
+        status, out, err = called(capsys, compare.check, run)
         assert (status, out, err.count("\n")) == (2, "", 1) and said in err
 
 
-# ---- reference rows ----
+# ---- counted n-grams ----
 
 
 class Corpus(SimpleNamespace):
     def words(self, split):
         return self.n_words
-
-
-def a_corpus(n_words=None):
-    sizes = {"train": 4000, "validation": 400}
-    return Corpus(name="made up", sha256=SAME, n_bytes=sizes, n_words=n_words)
 
 
 def test_the_reference_rows_are_what_counting_gives(monkeypatch):
@@ -284,64 +253,19 @@ def test_the_reference_rows_are_what_counting_gives(monkeypatch):
     files = {split: SimpleNamespace(memmap=lambda ids=ids: ids) for split, ids in tokens.items()}
     monkeypatch.setattr(references, "token_file", lambda corpus, split, tokenizer: files[split])
     tokenizer = SimpleNamespace(kind="bpe", vocab_size=9, sha256=OTHER)
-    found = references.counted(a_corpus(n_words=50), tokenizer)
-    for row, order in zip(found["rows"], (2, 5), strict=True):
-        bits = counting(tokens["train"], tokens["validation"], tokenizer, a_corpus(), order)
-        assert row["val_bits_per_byte"] == bits
-        # a word costs on average bits * 400 bytes / 50 words
-        assert row["val_word_perplexity"] == pytest.approx(2 ** (bits * 8))
-    assert found["data"]["sha256"] == SAME and found["tokenizer"]["sha256"] == OTHER
-    without_words = references.counted(a_corpus(), tokenizer)["rows"]
-    assert [row["val_word_perplexity"] for row in without_words] == [None, None]
+    sizes = {"train": 4000, "validation": 400}
+    for n_words in (50, None):
+        corpus = Corpus(name="made up", sha256=SHA, n_bytes=sizes, n_words=n_words)
+        found = references.counted(corpus, tokenizer)
+        assert found.data.sha256 == SHA and found.tokenizer["sha256"] == OTHER
+        for row, order in zip(found.rows, (2, 5), strict=True):
+            bits = counted_ngrams(tokens["train"], tokens["validation"], tokenizer, corpus, order)
+            assert row.val_bits_per_byte == bits
+            # a word costs on average bits * 400 bytes / 50 words
+            wanted = None if n_words is None else pytest.approx(2 ** (bits * 8))
+            assert row.val_word_perplexity == wanted
 
 
-ROW = {"name": "bigrams, counted", "order": 2, "val_bits_per_byte": 1.5, "seconds": 0.6}
-
-
-def reference(folder, corpus, *rows):
-    (folder / "results").mkdir(exist_ok=True)
-    path = folder / "results" / f"reference-{corpus}.json"
-    path.write_text(json.dumps({"rows": rows}), encoding="utf-8")
-
-
-def test_references_stand_beneath_the_versions_and_are_no_run(folder):
-    published(folder, "v0-sample", [1.7, 1.8, 1.9])
-    reference(folder, "sample", ROW | {"val_word_perplexity": None})
-    head, rows = results.lineage_rows("sample")
-    assert [row[0] for row in rows] == ["`v0`", ""]
-    row = dict(zip(head, rows[1], strict=True))
-    assert row["bits per byte (seeds)"] == "1.500" and row["above the floor"] == "1.250"
-    assert row["the one idea"].startswith("bigrams, counted") and row["training"] == "0.6 s"
-    assert compare.published_names() == ["v0-sample"]
-    assert "publish` and `references`." in results.lineage_table("sample")
-
-
-def test_wikitext_has_word_perplexities_and_those_of_others(folder):
-    published(folder, "v0-wikitext-2", [1.7], val_word_perplexity=300.0)
-    reference(folder, "wikitext-2", ROW | {"val_word_perplexity": 321.04})
-    text = results.lineage_table("wikitext-2")
-    assert "| 1.500 | 321.0 |" in text
-    assert "AWD-LSTM 65.8" in text.splitlines()[-1] and "validation" in text.splitlines()[-1]
-    published(folder, "v0-sample", [1.7])
-    assert "AWD-LSTM" not in results.lineage_table("sample")
-
-
-@pytest.mark.parametrize("corpus", references.VOCAB_SIZES)
-def test_the_published_references_are_of_the_tables_text_and_vocabulary(corpus):
-    found = results.read_reference(results.ROOT / "results" / f"reference-{corpus}.json")
-    assert [row["order"] for row in found["rows"]] == list(references.ORDERS)
-    assert found["rows"][0]["val_bits_per_byte"] > found["rows"][1]["val_bits_per_byte"]
-    for version in results.ORDER[1:]:  # v0 has its own vocabulary
-        for result in results.load_results(f"{version}-{corpus}").values():
-            assert result["data"]["sha256"] == found["data"]["sha256"]
-            assert result["tokenizer"]["sha256"] == found["tokenizer"]["sha256"]
-            for bits in result.get("references", {}).values():  # v1 counts bigrams itself
-                assert bits == pytest.approx(found["rows"][0]["val_bits_per_byte"])
-
-
-@pytest.mark.parametrize("row", [{}, ROW, ROW | {"val_word_perplexity": "1"}, 3])
-def test_damaged_references_are_named(folder, row):
-    published(folder, "v0-sample", [1.7])
-    reference(folder, "sample", row)
-    with pytest.raises(UserError, match=r"reference-sample\.json is damaged"):
-        results.lineage_table("sample")
+def test_references_are_counted_with_the_published_vocabulary(folder):
+    with pytest.raises(UserError, match="no run of v3 on sample is published"):
+        references.references()

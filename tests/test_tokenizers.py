@@ -11,23 +11,34 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bpe_tokenizer import BPETokenizer
-from common.tokenizers import load as tokenizers
 from common.data import Corpus, load_corpus, token_file
 from common.errors import UserError
 from common.tokenizers import (
-    CharTokenizer, GPT2Tokenizer, WordTokenizer, load_tokenizer, load_tokenizer_file)
+    CharTokenizer,
+    GPT2Tokenizer,
+    WordTokenizer,
+    load_tokenizer,
+    load_tokenizer_file,
+)
+from common.tokenizers import load as tokenizers
 
-TEXT = ("The cat , which sat on Anna 's mat , did n't run .\n \n"
-        "It was the cat 's mat , sat the cat .\n")
+TEXT = (
+    "The cat , which sat on Anna 's mat , did n't run .\n \nIt was the cat 's mat , sat the cat .\n"
+)
 
 
 @pytest.fixture
 def gpt2(monkeypatch):
     """tiktoken's encoder over a small vocabulary, in the place of the one that is fetched."""
     import tiktoken
+
     ranks = {bytes([i]): i for i in range(256)} | {b"th": 256, b"the": 257, b" the": 258}
-    encoding = tiktoken.Encoding("gpt2", pat_str=r" ?\w+| ?[^\w\s]+|\s+", mergeable_ranks=ranks,
-                                 special_tokens={"<|endoftext|>": 259})
+    encoding = tiktoken.Encoding(
+        "gpt2",
+        pat_str=r" ?\w+| ?[^\w\s]+|\s+",
+        mergeable_ranks=ranks,
+        special_tokens={"<|endoftext|>": 259},
+    )
     monkeypatch.setattr(tiktoken, "get_encoding", {"gpt2": encoding}.__getitem__)
     return GPT2Tokenizer()
 
@@ -42,9 +53,11 @@ def corpus(tmp_path):
 def make(kind, request):
     if kind == "gpt2":
         return request.getfixturevalue("gpt2")
-    return {"char": lambda: CharTokenizer.train([TEXT]),
-            "word": lambda: WordTokenizer.train([TEXT], 100),
-            "bpe": lambda: BPETokenizer.train(TEXT, 270)}[kind]()
+    return {
+        "char": lambda: CharTokenizer.train([TEXT]),
+        "word": lambda: WordTokenizer.train([TEXT], 100),
+        "bpe": lambda: BPETokenizer.train(TEXT, 270),
+    }[kind]()
 
 
 @pytest.mark.parametrize("kind", ["char", "word", "bpe", "gpt2"])
@@ -119,8 +132,9 @@ def test_characters_in_order_and_unknown_ones():
     assert without.encode_corpus(["a", "b"], end_of_text=True).tolist() == [0, 1]
 
 
-@pytest.mark.parametrize("size, dtype", [(254, "uint8"), (255, "uint16"), (65534, "uint16"),
-                                         (65535, "uint32")])
+@pytest.mark.parametrize(
+    "size, dtype", [(254, "uint8"), (255, "uint16"), (65534, "uint16"), (65535, "uint32")]
+)
 def test_smallest_type_that_fits(size, dtype):
     names = [chr(0x10000 + i) for i in range(size)]
     assert CharTokenizer(names, ["<|unk|>", "<|endoftext|>"]).dtype == np.dtype(dtype)
@@ -140,20 +154,28 @@ def test_words_by_frequency_and_unknown_ones():
     assert ties.vocab[:4] == [" a", " b", " y", " z"]
 
 
-@pytest.mark.parametrize("text, pieces", [
-    ("the <unk> cat", ["the", " <unk>", " cat"]),
-    (" Anna 's @-@ did n't", [" Anna", " 's", " @-@", " did", " n't"]),
-    ("I don't, it's", ["I", " don't", ",", " it's"]),
-    ("He said: \"Yes!\"\n", ["He", " said", ":", " \"", "Yes", "!\"", "\n"]),
-    ("a  b\n\n\tc", ["a", " ", " b", "\n", "\n", "\t", "c"]),
-])
+@pytest.mark.parametrize(
+    "text, pieces",
+    [
+        ("the <unk> cat", ["the", " <unk>", " cat"]),
+        (" Anna 's @-@ did n't", [" Anna", " 's", " @-@", " did", " n't"]),
+        ("I don't, it's", ["I", " don't", ",", " it's"]),
+        ('He said: "Yes!"\n', ["He", " said", ":", ' "', "Yes", '!"', "\n"]),
+        ("a  b\n\n\tc", ["a", " ", " b", "\n", "\n", "\t", "c"]),
+    ],
+)
 def test_words_are_cut_as_documented(text, pieces):
     assert WordTokenizer([], ["<|unk|>"]).pieces(text) == pieces
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.text(max_size=60, alphabet=st.sampled_from(" \n\t'’.@<unk>-é字_\u0301\u2028\u00a0")
-               | st.characters(exclude_categories=["Cs"])))
+@given(
+    st.text(
+        max_size=60,
+        alphabet=st.sampled_from(" \n\t'’.@<unk>-é字_\u0301\u2028\u00a0")
+        | st.characters(exclude_categories=["Cs"]),
+    )
+)
 def test_known_words_come_back_exactly(text):
     tokenizer = WordTokenizer.train([text], 1000)
     assert tokenizer.decode(tokenizer.encode(text)) == text
@@ -179,7 +201,8 @@ def test_vocabulary_is_trained_once_for_a_corpus(kind, corpus, monkeypatch):
     again = load_tokenizer(kind, corpus, 280)
     assert again.sha256 == first.sha256
     assert token_file(corpus, "test", again).n_tokens == len(
-        first.encode_corpus(corpus.pieces("test")))
+        first.encode_corpus(corpus.pieces("test"))
+    )
 
 
 def test_other_settings_are_another_vocabulary(corpus, tmp_path):
@@ -219,7 +242,7 @@ def test_vocabulary_of_a_huge_corpus_is_made_from_its_beginning(monkeypatch, cap
 
 
 @pytest.mark.parametrize("kind", ["bpe", "char"])
-def test_full_disk_is_told(kind, corpus, monkeypatch):
+def test_full_disk_is_one_line(kind, corpus, monkeypatch):
     corpus.key("train")
 
     def full(descriptor):
@@ -230,21 +253,14 @@ def test_full_disk_is_told(kind, corpus, monkeypatch):
         load_tokenizer(kind, corpus, 280)
 
 
-@pytest.mark.parametrize("size, specials", [(255, ()), (256, ("<|endoftext|>",)), (0, ())])
-def test_vocabulary_too_small_for_bytes(corpus, size, specials):
-    with pytest.raises(UserError, match="too small"):
-        load_tokenizer("bpe", corpus, size, special_tokens=specials)
-
-
-def test_vocabulary_too_small_for_words(corpus):
+def test_settings_that_make_no_vocabulary(corpus):
+    for size, specials in ((255, ()), (256, ("<|endoftext|>",)), (0, ())):
+        with pytest.raises(UserError, match="too small"):
+            load_tokenizer("bpe", corpus, size, special_tokens=specials)
     with pytest.raises(UserError, match="no room"):
         load_tokenizer("word", corpus, 2)
-
-
-def test_bad_pattern_is_told(corpus):
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError, match="^[^\n]+$"):
         load_tokenizer("bpe", corpus, 280, pattern="(unclosed")
-    assert "\n" not in str(caught.value)
 
 
 def test_gpt2(gpt2):
@@ -290,22 +306,25 @@ def change(**fields):
     return lambda text: json.dumps({**json.loads(text), **fields})
 
 
-@pytest.mark.parametrize("damage, wanted", [
-    (lambda text: text[:-20], "cut short"),
-    (lambda text: "", "not JSON"),
-    (lambda text: "[" * 100_000, "not JSON"),
-    (lambda text: "[1, 2]", "v.json"),
-    (lambda text: '{"a": 1}', "v.json"),
-    (change(version=2), "version 2"),
-    (change(kind="syllable"), "unknown kind 'syllable'"),
-    (change(vocab=["a", 5]), "must list strings"),
-    (change(vocab="abc"), "must list strings"),
-    (change(vocab=["a", "a"]), "a token twice"),
-    (change(vocab=["a", "bc"]), "lists characters"),
-    (change(special_tokens=[]), "a token twice, or none for unknown text"),
-    (change(vocab=["a", "b", "x"]), "checksum"),
-    (change(sha256="0" * 64), "checksum"),
-])
+@pytest.mark.parametrize(
+    "damage, wanted",
+    [
+        (lambda text: text[:-20], "cut short"),
+        (lambda text: "", "not JSON"),
+        (lambda text: "[" * 100_000, "not JSON"),
+        (lambda text: "[1, 2]", "v.json"),
+        (lambda text: '{"a": 1}', "v.json"),
+        (change(version=2), "later version"),
+        (change(kind="syllable"), "damaged.*'syllable'"),
+        (change(vocab=["a", 5]), "damaged"),
+        (change(vocab="abc"), "damaged"),
+        (change(vocab=["a", "a"]), "a token twice"),
+        (change(vocab=["a", "bc"]), "lists characters"),
+        (change(special_tokens=[]), "a token twice, or none for unknown text"),
+        (change(vocab=["a", "b", "x"]), "checksum"),
+        (change(sha256="0" * 64), "checksum"),
+    ],
+)
 def test_damaged_and_foreign_files(tmp_path, damage, wanted):
     path = tmp_path / "v.json"
     CharTokenizer.train(["abc"]).save(path)
@@ -325,10 +344,3 @@ def test_unreadable_and_huge_files(tmp_path, monkeypatch):
     monkeypatch.setattr(tokenizers, "LARGEST_FILE", 1)
     with pytest.raises(UserError, match="too large"):
         load_tokenizer_file(path)
-
-
-def test_saved_file_is_readable(tmp_path):
-    CharTokenizer.train(["aé\n"]).save(tmp_path / "v.json")
-    text = (tmp_path / "v.json").read_text(encoding="utf-8")
-    assert '"é"' in text and len(text.splitlines()) > 8
-    assert (tmp_path / "v.json").read_bytes().count(b"\r") == 0

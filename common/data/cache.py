@@ -1,12 +1,16 @@
-"""The cache on disk: where it is, and one process at a time."""
+"""The cache on disk: where it is, what it remembers, and one process at a time."""
 
 import contextlib
+import hashlib
 import os
 import re
 import sys
 from pathlib import Path
 
 from common.errors import UserError
+from common.files import read_json, write_json
+
+import msgspec
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -19,8 +23,8 @@ def cache_folder(cache_dir=None) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"cannot make the cache folder {folder}: {error.strerror}; "
-            "set LINEAGE_CACHE to a folder that can be written"
+            f"cannot make the cache folder {folder}: {error.strerror}; set LINEAGE_CACHE to a"
+            " folder that can be written"
         ) from None
     return folder
 
@@ -32,9 +36,9 @@ def slug(name) -> str:
 
 @contextlib.contextmanager
 def locked(path, progress=True):
-    """Hold the lock of a file. The operating system frees it when its holder dies, however
-    that happens, so a lock never outlives its process; the empty .lock file that stays
-    behind locks nobody out."""
+    """Hold the lock of a file. The operating system frees it when its holder dies, however that
+    happens, so a lock never outlives its process; the empty .lock file that stays locks nobody
+    out."""
     import filelock
 
     lock = filelock.FileLock(f"{path}.lock")
@@ -47,8 +51,8 @@ def locked(path, progress=True):
             lock.acquire()
     except OSError as error:
         raise UserError(
-            f"cannot write in {Path(path).parent}: {error.strerror or error}; "
-            "set LINEAGE_CACHE to a folder that can be written"
+            f"cannot write in {Path(path).parent}: {error.strerror or error}; set LINEAGE_CACHE"
+            " to a folder that can be written"
         ) from None
     try:
         yield
@@ -56,16 +60,43 @@ def locked(path, progress=True):
         lock.release()
 
 
-def progress_bar(title, total=None, progress=True):
-    """A bar in bytes on stderr, after a moment, and only where a person watches."""
+class _Remembered(msgspec.Struct):
+    key: str
+    value: object
+
+
+def remembered(key, kind, make, cache_dir=None):
+    """The value of make(), which is kept in the cache under its key; without a key it is not kept.
+
+    kind: the value's type, for msgspec. What the cache holds of another type is made again.
+    """
+    if not key:
+        return make()
+    path = _remembered_path(key, cache_dir)
+    with contextlib.suppress(UserError, msgspec.ValidationError):
+        saved = msgspec.convert(read_json(path, "a value of the cache"), _Remembered)
+        if saved.key == key:
+            return msgspec.convert(saved.value, kind)
+    value = make()
+    with locked(path):
+        write_json(path, {"key": key, "value": msgspec.to_builtins(value)})
+    return value
+
+
+def forget(key, cache_dir=None):
+    """Take what is kept under the key out of the cache, if there is anything."""
+    if key:
+        _remembered_path(key, cache_dir).unlink(missing_ok=True)
+
+
+def _remembered_path(key, cache_dir):
+    return cache_folder(cache_dir) / f"facts-{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
+
+
+def progress_bar(title, total=None, progress=True, unit="B"):
+    """A bar on stderr, by default in bytes, after a second, and only where a person watches."""
     from tqdm import tqdm
 
-    return tqdm(
-        desc=title,
-        total=total,
-        unit="B",
-        unit_scale=True,
-        delay=1,
-        leave=False,
-        disable=None if progress else True,
-    )
+    disable = None if progress else True
+    bar = {"unit": unit, "unit_scale": True, "delay": 1, "leave": False, "disable": disable}
+    return tqdm(desc=title, total=total, **bar)

@@ -34,7 +34,7 @@ class TokenizerInfo(Record):
     kind: str
     vocab_size: Count
     sha256: str
-    lossless: bool = True
+    lossless: bool
 
 
 class Environment(Record):

@@ -123,7 +123,7 @@ class Run:
                 )
             self._note_last_space()
             return self.tokenizer
-        config.prompt = config.prompt or getattr(corpus, "default_prompt", "One morning")
+        config.prompt = config.prompt or corpus.default_prompt
         special = (END_OF_TEXT,) if config.end_of_text else ()
         self.tokenizer = load_tokenizer(
             config.tokenizer, corpus, config.vocab_size, config.split_pattern, special

@@ -1,0 +1,154 @@
+"""The bytes of a file, compressed or not, and what kind of text they are."""
+
+import bz2
+import codecs
+import contextlib
+import gzip
+import json
+import lzma
+import os
+import zlib
+from collections.abc import Iterator
+
+from common.errors import UserError
+
+BLOCK = 1 << 20  # bytes read at once
+PEEK = 1 << 16  # bytes that tell a file's kind
+TABLES = {".csv": "csv", ".tsv": "csv", ".tab": "csv", ".jsonl": "json", ".ndjson": "json"}
+TABLES |= {".json": "json", ".parquet": "parquet", ".pq": "parquet"}
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+FOREIGN = {  # the first bytes of files that are often taken for text
+    b"%PDF": "a PDF: save its text as a .txt file",
+    b"PK\x03\x04": "a zip archive (.zip, .docx, .epub …): unpack it, or save it as a .txt file",
+    b"\xff\xfe": "UTF-16: save it as UTF-8, `iconv -f utf-16 -t utf-8` does it",
+    b"\xfe\xff": "UTF-16: save it as UTF-8, `iconv -f utf-16 -t utf-8` does it",
+    b"SQLite format 3": "a database: export a table as a .csv file",
+}
+
+
+class NotText(UserError):
+    """The file holds something else than text in UTF-8. A folder leaves such a file out."""
+
+
+def _open_zstandard(file, mode):
+    import pyarrow
+
+    return pyarrow.CompressedInputStream(file, "zstd")
+
+
+OPENERS = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\0": lzma.open,
+    b"\x28\xb5\x2f\xfd": _open_zstandard,
+}
+
+
+def _opener(file):
+    """How to open a file for reading its bytes: by its own first ones, not by its name."""
+    with open(file, "rb") as stream:
+        start = stream.read(8)
+    return next((way for magic, way in OPENERS.items() if start.startswith(magic)), None)
+
+
+@contextlib.contextmanager
+def opened(file, start=0):
+    """A binary stream of what the file holds, decompressed, from position `start` on.
+
+    Whatever goes wrong while it is read becomes a UserError that names the file.
+    """
+    try:
+        opener = _opener(file)
+        with (opener or open)(file, "rb") as stream:
+            if opener is None:
+                stream.seek(start)
+            while opener and start > 0:
+                start -= len(stream.read(min(BLOCK, start))) or start
+            yield stream
+    except UserError:
+        raise
+    except UnicodeDecodeError as error:
+        raise NotText(f"{file} is not UTF-8: {error.reason}; save it as UTF-8 text") from None
+    except (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        raise UserError(f"cannot read {file}: {reason}") from None
+
+
+def size_of(file) -> int:
+    """Length in bytes of what the file holds, 0 where that is nothing but a byte-order mark."""
+    with opened(file) as stream:
+        if _opener(file) is None:
+            size = os.fstat(stream.fileno()).st_size
+        else:
+            size = sum(map(len, iter(lambda: stream.read(BLOCK), b"")))
+    if size == 3:
+        with opened(file) as stream:
+            return 0 if stream.read(3) == codecs.BOM_UTF8 else 3
+    return size
+
+
+def kind_of(file) -> str:
+    """ "text", "csv", "json" or "parquet", by the file's name and its first bytes.
+
+    Raises NotText where it is none of them: for a PDF, say, or for bytes that are no UTF-8.
+    """
+    endings = [ending.lower() for ending in file.suffixes if ending.lower() not in COMPRESSED]
+    named = TABLES.get(endings[-1]) if endings else None
+    with opened(file) as stream:
+        head = stream.read(PEEK)
+    if named == "parquet" or head.startswith(b"PAR1"):
+        return "parquet"
+    for magic, what in FOREIGN.items():
+        if head.startswith(magic):
+            raise NotText(f"{file} is {what}")
+    next(decoded(file, 0, len(head), cut=True), None)
+    lines = head.removeprefix(codecs.BOM_UTF8).lstrip()
+    if named == "json" and endings[-1] == ".json" and lines and not lines.startswith(b"["):
+        if not _is_object(lines.split(b"\n")[0]) and b"\n" in lines:
+            raise NotText(f"{file} is not a list of rows: write an array, or a row on each line")
+    first_two = [line for line in lines.split(b"\n", 2)[:2] if line.strip()]
+    if named is None and len(first_two) == 2 and all(map(_is_object, first_two)):
+        return "json"  # JSON lines under another name
+    return named or "text"
+
+
+def _is_object(line):
+    with contextlib.suppress(ValueError, RecursionError):
+        return isinstance(json.loads(line), dict)
+    return False
+
+
+def decoded(file, start, end, keep_crlf=False, cut=False) -> Iterator[str]:
+    """Bytes start to end of a UTF-8 file, as text, a block at a time.
+
+    A byte-order mark is dropped and \\r\\n becomes \\n. `cut`: the end may be inside a character.
+    Raises NotText with the position of the first byte that is no UTF-8, or of a NUL, which no text
+    file holds.
+    """
+    decoder, place, held = codecs.getincrementaldecoder("utf-8")(), start, ""
+    with opened(file, start) as stream:
+        while place < end:
+            data = stream.read(min(BLOCK, end - place))
+            if not data:
+                raise UserError(f"{file} became shorter while it was read: start again")
+            if b"\0" in data:
+                zeros = sorted(data[i:1000:2].count(0) for i in (0, 1))  # UTF-16: every second byte
+                utf16 = zeros[0] == 0 and zeros[1] * 3 > len(data[:1000])
+                what = "UTF-16, it seems" if utf16 else "not plain text"
+                where = f"NUL byte at position {place + data.index(0)}"
+                raise NotText(f"{file} is {what}: {where}; save it as UTF-8 text")
+            try:
+                final = place + len(data) >= end and not cut
+                text = held + decoder.decode(data, final=final)
+            except UnicodeDecodeError as error:
+                at = place + len(data) - len(error.object) + error.start
+                raise NotText(
+                    f"{file} is not UTF-8: byte 0x{error.object[error.start]:02x} at position"
+                    f" {at}; save it as UTF-8 text"
+                ) from None
+            if place == 0:
+                text = text.removeprefix("\ufeff")
+            place += len(data)
+            held = "\r" if text.endswith("\r") and place < end else ""  # its \n may follow
+            text = text[: len(text) - len(held)]
+            yield text if keep_crlf else text.replace("\r\n", "\n")

@@ -1,0 +1,216 @@
+"""Tables, a row at a time: .csv, .tsv, .json (an array, or JSON lines) and .parquet.
+
+A row is a dictionary, or in JSON simply a string. Memory is bounded by the longest row.
+"""
+
+import contextlib
+import csv
+import io
+import itertools
+import json
+import re
+import statistics
+
+from common.data.reading import BLOCK, opened
+from common.errors import UserError
+
+ROWS = 1000  # rows read at once
+SAMPLE = 200  # rows that tell which column holds the text
+LONGEST_ROW = 1 << 26  # characters
+
+
+def read_rows(kind, file, column="", start=0):
+    """The rows of a file from number `start` on; of a Parquet file only the column, if given."""
+    if kind == "parquet":
+        yield from _parquet_rows(file, column, start)
+        return
+    with opened(file) as stream:
+        text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="" if kind == "csv" else "\n")
+        rows = _csv_rows(file, text) if kind == "csv" else _json_rows(file, text)
+        yield from itertools.islice(rows, start, None)
+
+
+def count_rows(kind, file) -> int:
+    """How many rows a file has, in JSON lines without reading what they hold."""
+    if kind == "parquet":
+        with _opened_parquet(file) as table:
+            return table.metadata.num_rows
+    if kind == "json":
+        with opened(file) as stream:
+            lines = io.BufferedReader(stream)
+            if lines.peek(3)[:1] not in b"[ \t\r\n\xef":
+                return sum(1 for line in lines if not line.isspace())
+    return sum(1 for _ in read_rows(kind, file))
+
+
+def _csv_rows(file, stream):
+    """Rows behind a header, separated by tabs, semicolons or commas, as the header is."""
+    csv.field_size_limit(LONGEST_ROW)
+    header = stream.readline(LONGEST_ROW)
+    delimiter = max("\t;,", key=lambda mark: (header.count(mark), mark == ","))
+    reader = csv.reader(itertools.chain([header], stream), delimiter=delimiter, strict=True)
+    try:
+        columns = next(reader, [])
+        odd = [name for name in columns if len(name) > 100 or re.fullmatch(r"-?[\d.]+", name)]
+        if odd or len(set(columns)) < len(columns):
+            raise UserError(f"{file}: the first line has to name the columns, each once")
+        for fields in reader:
+            if len(fields) > len(columns):
+                raise UserError(
+                    f"{file}: line {reader.line_num} has {len(fields)} fields, the header"
+                    f" {len(columns)}: a text that holds the separator needs quotation marks"
+                )
+            if fields:
+                yield dict(zip(columns, fields, strict=False))
+    except csv.Error as error:
+        raise UserError(
+            f"{file}: line {reader.line_num} is no row of a table ({error}): do its quotation"
+            " marks pair up?"
+        ) from None
+
+
+def _json_rows(file, stream):
+    """The items of one array, or a value on each line."""
+    start = " "
+    while start.isspace():
+        start = stream.read(1)
+    if start == "[":
+        yield from _array_items(file, stream)
+        return
+    number, line = 1, start + stream.readline(LONGEST_ROW)
+    while line:
+        if line.strip():
+            try:
+                yield json.loads(line)
+            except (ValueError, RecursionError):
+                raise UserError(
+                    f"{file}: row {number} is not JSON: {line[:40].strip()} …"
+                ) from None
+        number, line = number + 1, stream.readline(LONGEST_ROW)
+
+
+def _array_items(file, stream):
+    """The items of a JSON array whose opening bracket has been read, one after the other."""
+    decode, text, at, size = json.JSONDecoder().raw_decode, "", 0, BLOCK
+    for number in itertools.count(1):
+        while True:
+            at = re.compile(r"[\s,]*").match(text, at).end()
+            try:
+                if text[at : at + 1] == "]":
+                    if (text[at + 1 :] + stream.read(1000)).strip():
+                        raise UserError(f"{file} goes on after the end of its array")
+                    return
+                item, at = decode(text, at)
+                break
+            except (json.JSONDecodeError, RecursionError):  # wrong, or not read to its end
+                more = stream.read(size)
+                if not more or len(text) > LONGEST_ROW:
+                    raise UserError(f"{file}: item {number} of its array is not JSON") from None
+                text, at, size = text[at:] + more, 0, 2 * size
+        size = BLOCK
+        yield item
+
+
+@contextlib.contextmanager
+def _opened_parquet(file):
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with opened(file) as stream, pyarrow.parquet.ParquetFile(stream) as table:
+            yield table
+    except pyarrow.ArrowException as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"cannot read {file}: {reason}") from None
+
+
+def _parquet_rows(file, column, start):
+    with _opened_parquet(file) as table:
+        for group in range(table.num_row_groups):
+            n_rows = table.metadata.row_group(group).num_rows
+            if start < n_rows:
+                columns = [column] if column else None
+                for batch in table.iter_batches(ROWS, row_groups=[group], columns=columns):
+                    yield from batch.slice(min(start, len(batch))).to_pylist()
+                    start -= min(start, len(batch))
+            start = max(start - n_rows, 0)
+
+
+# ---- the column of text --------------------------------------------------------------------------
+
+
+def choose_column(rows, wanted, where):
+    """Which column of some rows to read, and a line that says so.
+
+    wanted: its name, or "" for a guess: the column `text`, or the only one that reads like text.
+    Rows that are strings need no column.
+    """
+    values = {}
+    for row in rows:
+        if isinstance(row, dict):
+            for name, value in row.items():
+                values.setdefault(name, []).append(value)
+        else:
+            text_of(row, "", where)
+    if not values:
+        return wanted, ""
+    texts = {name: list(filter(None, map(_as_text, some))) for name, some in values.items()}
+    listed = ", ".join(values)
+    likely = [name for name in texts if _reads_like_text(texts[name])]
+    choice = wanted or ("text" if texts.get("text") else likely[0] if len(likely) == 1 else "")
+    if wanted and wanted not in values:
+        raise UserError(f"{where} has no column {wanted!r}; its columns are {listed}")
+    if wanted and not texts[wanted]:
+        raise UserError(f"{where}: the column {wanted!r} does not hold text")
+    if not choice:
+        found = f"of them {', '.join(likely)} hold text" if likely else "none of them reads as text"
+        example = next(iter(likely or filter(texts.get, texts)), "COLUMN")
+        raise UserError(
+            f"{where}: which column is the text? Its columns are {listed}, and {found}: name one"
+            f" after a colon, {where}:{example}"
+        )
+    length = statistics.median(map(len, texts[choice]))
+    return choice, f"column {choice!r} is read, typically {length:,.0f} characters a row"
+
+
+# Two words, or a few letters of a script that puts no spaces between its words.
+PROSE = re.compile(
+    r"[^\W\d_]\S*\s+\S*[^\W\d_]|[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\ud7af]{4}"
+)
+
+
+def _reads_like_text(texts):
+    """Are these texts rather than ids, dates, links or labels?"""
+    return sum(1 for text in texts if PROSE.search(text)) * 2 > len(texts)
+
+
+def _as_text(value):
+    """A value as text, "" where it holds none: a string, or a conversation."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+        return "\n".join(filter(None, map(_message, value)))
+    return ""
+
+
+def _message(message):
+    """`role: content` of {"role": …, "content": …}, which some call "from" and "value"."""
+    role, content = (
+        next((message[key] for key in keys if message.get(key)), "")
+        for keys in (("role", "from"), ("content", "value"))
+    )
+    if isinstance(content, list):  # of parts, some of which are pictures
+        parts = (part.get("text") for part in content if isinstance(part, dict))
+        content = " ".join(part for part in parts if isinstance(part, str))
+    return f"{role}: {content}" if isinstance(role, str) and role and content else ""
+
+
+def text_of(row, column, where):
+    """A row's text, or None where it has none. Raises UserError where it holds something else."""
+    value = row.get(column) if isinstance(row, dict) else row
+    text = _as_text(value)
+    if not text and value not in (None, "", []):
+        held = f", in column {column!r}" if isinstance(row, dict) else ""
+        raise UserError(f"{where} holds {type(value).__name__}, not text{held}")
+    # Half a surrogate pair, which only JSON can spell.
+    return re.sub("[\ud800-\udfff]", "\ufffd", text) or None

@@ -1,0 +1,199 @@
+"""Characters, words and GPT-2's tokens behind one interface, that of BPETokenizer.
+
+All have: kind, vocab_size, vocab, dtype, sha256, end_of_text, lossless, and encode, decode,
+encode_stream, encode_corpus, save.
+"""
+
+import collections
+import hashlib
+import json
+import re
+
+from common.errors import UserError
+from common.files import atomic_write
+
+import numpy as np
+
+END_OF_TEXT, UNKNOWN = "<|endoftext|>", "<|unk|>"
+FORMAT = "lineage tokenizer"
+
+
+class Tokenizer:
+    """What the tokenizers of this file share. `vocab` is a list: id -> the string it shows."""
+
+    kind = ""
+    lossless = False  # False: decode(encode(text)) may differ, so bits per byte do not compare
+
+    def __init__(self, vocab, special_tokens):
+        self.vocab = list(vocab) + list(special_tokens)
+        self.special_tokens = {name: len(vocab) + i for i, name in enumerate(special_tokens)}
+        # Specials stay out of the lookup: their spelling in a text is ordinary text.
+        self.ids = {text: i for i, text in enumerate(vocab)}
+        self.unknown = self.special_tokens.get(UNKNOWN)
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.vocab)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The smallest unsigned type that holds every id."""
+        return np.min_scalar_type(self.vocab_size - 1)
+
+    @property
+    def end_of_text(self) -> int | None:
+        return self.special_tokens.get(END_OF_TEXT)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of all that decides which ids a text becomes."""
+        return hashlib.sha256(json.dumps(self._content()).encode()).hexdigest()
+
+    def _content(self) -> dict:
+        names = list(self.special_tokens)
+        vocab = self.vocab[: len(self.vocab) - len(names)]
+        return {"kind": self.kind, "special_tokens": names, "vocab": vocab}
+
+    def encode_stream(self, chunks, processes=None, end_of_text=False):
+        """An array of ids for each chunk of text, in order; memory does not grow.
+
+        end_of_text: put that id after each chunk. `processes` is there for the interface only.
+        """
+        end = [self.end_of_text] if end_of_text and self.end_of_text is not None else []
+        for chunk in [chunks] if isinstance(chunks, str) else chunks:
+            yield np.array(self.encode(chunk) + end, dtype=self.dtype)
+
+    def encode_corpus(self, text_or_chunks, processes=None, end_of_text=False) -> np.ndarray:
+        """All ids in one array (n_tokens,)."""
+        arrays = list(self.encode_stream(text_or_chunks, processes, end_of_text))
+        return np.concatenate(arrays) if arrays else np.empty(0, dtype=self.dtype)
+
+    def pieces(self, text) -> list[str]:
+        """Cut a text into what the vocabulary lists."""
+        raise NotImplementedError
+
+    def encode(self, text: str) -> list[int]:
+        _check_text(text)
+        get, unknown = self.ids.get, self.unknown
+        return [get(piece, unknown) for piece in self.pieces(text)]
+
+    def decode(self, ids) -> str:
+        return "".join(self.vocab[i] for i in self._valid(ids))
+
+    def _valid(self, ids):
+        ids = [int(i) for i in ids]
+        for i in ids:
+            if not 0 <= i < self.vocab_size:
+                raise UserError(f"no token has the id {i}: ids go from 0 to {self.vocab_size - 1}")
+        return ids
+
+    def save(self, path):
+        """Write the vocabulary as JSON that a person can read, one entry a line."""
+        content = {"format": FORMAT, "version": 1, **self._content(), "sha256": self.sha256}
+        with atomic_write(path, "w") as file:
+            file.write(json.dumps(content, ensure_ascii=False, indent=0) + "\n")
+
+
+class CharTokenizer(Tokenizer):
+    """One id for each character of the training text, in the order of their code points."""
+
+    kind = "char"
+
+    @classmethod
+    def train(cls, texts, special_tokens=(END_OF_TEXT,)):
+        characters = set()
+        for text in texts:
+            characters.update(text)
+        return cls(sorted(characters), _with_unknown(special_tokens))
+
+    def pieces(self, text):
+        return text
+
+
+class WordTokenizer(Tokenizer):
+    """One id for each of the most frequent words and marks; the others are <|unk|>.
+
+    A word takes the one space before it along, so decoding is joining, and known words come
+    back exactly: "the cat , sat" is "the", " cat", " ,", " sat". An unknown word comes back as
+    <|unk|>, after a space unless it opens a line.
+    """
+
+    kind = "word"
+    # <unk> and @-@ are WikiText's own marks; 's and n't keep their apostrophe.
+    PATTERN = r" ?<unk>| ?'(?:s|t|d|m|re|ve|ll)\b| ?\w+(?:['’]\w+)*| ?[^\w\s]+|\s"
+
+    def pieces(self, text):
+        return re.findall(self.PATTERN, text)
+
+    @classmethod
+    def train(cls, texts, vocab_size, special_tokens=(END_OF_TEXT,)):
+        names = _with_unknown(special_tokens)
+        if vocab_size <= len(names):
+            raise UserError(
+                f"a word vocabulary of {vocab_size} has no room for words besides"
+                f" {' and '.join(names)}: use a larger --vocab-size"
+            )
+        counts = collections.Counter()
+        for text in texts:
+            counts.update(re.findall(cls.PATTERN, text))
+        words = sorted(counts, key=lambda word: (-counts[word], word))
+        return cls(words[: vocab_size - len(names)], names)
+
+    def decode(self, ids):
+        text = []
+        for i in self._valid(ids):
+            if i == self.unknown and text and not text[-1][-1:].isspace():
+                text.append(" ")
+            text.append(self.vocab[i])
+        return "".join(text)
+
+
+class GPT2Tokenizer(Tokenizer):
+    """GPT-2's 50,257 tokens, by tiktoken, which fetches their file on first use."""
+
+    kind = "gpt2"
+    lossless = True
+
+    def __init__(self):
+        try:
+            import tiktoken
+        except ImportError:
+            raise UserError("--tokenizer gpt2 needs tiktoken: pip install tiktoken") from None
+        try:
+            self.encoding = tiktoken.get_encoding("gpt2")
+        except Exception as error:  # whatever the download raises
+            raise UserError(
+                f"tiktoken cannot get GPT-2's vocabulary ({type(error).__name__}): check the"
+                " network, or use --tokenizer bpe"
+            ) from None
+        self.special_tokens = {END_OF_TEXT: self.encoding.eot_token}
+        self.unknown = None
+
+    @property
+    def vocab_size(self):
+        return self.encoding.n_vocab
+
+    @property
+    def vocab(self):
+        """id -> bytes."""
+        decode = self.encoding.decode_single_token_bytes
+        return [decode(i) for i in range(self.vocab_size)]
+
+    def _content(self):
+        return {"kind": "gpt2", "vocab_size": self.vocab_size}
+
+    def encode(self, text):
+        _check_text(text)
+        return self.encoding.encode_ordinary(text)
+
+    def decode(self, ids):
+        return self.encoding.decode(self._valid(ids))
+
+
+def _check_text(text):
+    if not isinstance(text, str):
+        raise UserError(f"only text can be encoded, not {type(text).__name__}")
+
+
+def _with_unknown(special_tokens):
+    return [UNKNOWN, *(name for name in special_tokens if name != UNKNOWN)]

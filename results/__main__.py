@@ -1,0 +1,62 @@
+"""Published and local runs: tables, comparisons, measurements and pictures.
+
+Without a command: the table of the runs in runs/.
+"""
+
+import importlib
+import sys
+
+from common.cli import run_command, run_main
+
+# The module and function of each command, imported when it is called, and what --help says of it.
+# A dictionary in place of a function holds commands of its own.
+COMMANDS = {
+    "local": ("results.tables:local", "the table of the finished runs in runs/"),
+    "compare": ("results.compare:compare", "what changed from one run to another"),
+    "check": ("results.compare:check", "does a run agree with the published ones?"),
+    "evaluate": ("results.evaluate:evaluate", "both splits, sliding and longer windows"),
+    "probe": ("results.probes:probe", "questions with known answers"),
+    "claims": ("results.claims:claims", "are the stories true to themselves?"),
+    "plot": ("results.plots:plot", "pictures: curves, context, attention and others"),
+    "page": ("results.page:page", "the lineage as one HTML page"),
+    "publish": ("results.publish:publish", "make the published runs that are missing or outdated"),
+    "readme": ("results.readme:readme", "write the tables of README.md and results/"),
+    "references": ("results.references:references", "count the n-grams under the tables"),
+}
+
+
+def load(name):
+    """The function of a command, or the dictionary of its own commands."""
+    module, _, function = COMMANDS[name][0].partition(":")
+    return getattr(importlib.import_module(module), function)
+
+
+def stub(summary):
+    """A function in place of a command that is not called now, for the list in --help."""
+
+    def command():
+        pass
+
+    command.__doc__ = summary
+    return command
+
+
+def main():
+    args = sys.argv[1:]
+    if not args or args[0].startswith("--") and args[0] != "--help":
+        args = ["local", *args]
+    name = args[0] if args[0] in COMMANDS else None
+    called = load(name) if name else None
+    if isinstance(called, dict):
+        description = sys.modules[COMMANDS[name][0].partition(":")[0]].__doc__
+        run_command(called, description, args[1:], prog=f"python -m results {name}")
+        return
+    commands = {each: stub(summary) for each, (_, summary) in COMMANDS.items()}
+    if name:
+        commands[name] = called
+    run_command(commands, __doc__, args, prog="python -m results")
+
+
+if __name__ == "__main__":
+    sys.argv[0] = "results"  # what messages name
+    run_main(main)

@@ -1,0 +1,100 @@
+"""How well finished runs predict the validation and the test split, with more or longer context."""
+
+from pathlib import Path
+
+from common.data import load_corpus, token_file
+from common.errors import UserError
+from common.evaluation import evaluate as scores_of
+from common.files import write_json
+from common.training.result import Evaluation, Scores, SplitScores, Window
+from results.saved import load_run
+from results.store import markdown
+
+SPLITS = ("validation", "test")
+LONG_WINDOWS = 65_536  # tokens of the validation split that longer windows are evaluated on
+
+
+def evaluate(
+    runs: tuple[str, ...],
+    times: tuple[int, ...] = (1, 2, 4, 8),
+    data_dir: str = "",
+    device: str = "auto",
+):
+    """Evaluate finished runs on the validation and the test split; leave evaluation.json in them.
+
+    Windows of the context length stand side by side, as in training, and slide by half their
+    length, so that no token has less than half a window before it. The test split is the one that
+    published figures are of: use the validation split to choose settings. The weights are those
+    of the best evaluation during training.
+
+    Args:
+        runs: folders of finished runs
+        times: also windows of so many times the training context; `--times 1` leaves that out
+        data_dir: where the corpus lies, if not where the runs found it
+        device: auto, cpu, cuda or mps
+    """
+    if not runs:
+        raise UserError("give the folder of a run: python -m results evaluate runs/v4")
+    if any(not 1 <= each <= 1024 for each in times):
+        raise UserError(f"--times {' '.join(map(str, times))}: each has to be from 1 to 1024")
+    rows, windows = [], []
+    for run in [load_run(folder, device) for folder in runs]:
+        found = evaluation(run, times, data_dir)
+        write_json(Path(run.folder) / "evaluation.json", found)
+        for split, one in found.splits.items():
+            side, sliding = one.side_by_side, one.sliding
+            words = side.word_perplexity
+            rows.append(
+                [
+                    run.label,
+                    split,
+                    f"{one.tokens:,}",
+                    f"{side.bits_per_byte:.3f}",
+                    f"{sliding.bits_per_byte:.3f}",
+                    f"{words:.1f}" if words else "–",
+                    f"{side.accuracy:.1%}",
+                ]
+            )
+        windows += [
+            [run.label, each.times, each.context, f"{each.side_by_side:.3f}", f"{each.sliding:.3f}"]
+            for each in found.windows
+        ]
+    bits = ["side by side", "sliding"]
+    head = ["bits per byte of", "split", "tokens", *bits, "word perplexity", "accuracy"]
+    print(markdown(head, rows, aligned=True))
+    if windows:
+        head = ["longer windows", "times", "context", *bits]
+        print("\n" + markdown(head, windows, aligned=True))
+
+
+def evaluation(run, times=(1,), data_dir=""):
+    """The Evaluation of a SavedRun, with windows of `times` its context."""
+    corpus = load_corpus(run.config.data, data_dir or run.config.data_dir or None)
+    if corpus.sha256 != run.result.data.sha256:
+        raise UserError(f"{run.config.data} is another text than {run.folder} was trained on")
+    T = run.config.context_length
+    tokens = {split: token_file(corpus, split, run.tokenizer).memmap() for split in SPLITS}
+
+    def scores(split, context, stride, limit=None):
+        found = scores_of(run.model, tokens[split], context, corpus, split, stride, limit)
+        return Scores(**found)
+
+    splits = {
+        split: SplitScores(
+            tokens=len(tokens[split]),
+            side_by_side=scores(split, T, T),
+            sliding=scores(split, T, max(1, T // 2)),
+        )
+        for split in SPLITS
+    }
+    ends = hasattr(run.model, "position_embedding")  # learned positions end with the context
+    lengths = [each for each in sorted({1, *times}) if each == 1 or not ends]
+    windows = []
+    for each in lengths if len(lengths) > 1 else []:
+        context = each * T
+        both = [
+            scores("validation", context, stride, LONG_WINDOWS).bits_per_byte
+            for stride in (context, max(1, context // 2))
+        ]
+        windows.append(Window(times=each, context=context, side_by_side=both[0], sliding=both[1]))
+    return Evaluation(version=run.version, splits=splits, windows=windows)

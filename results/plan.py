@@ -1,0 +1,154 @@
+"""The published runs, one table: what each is called, how it is made and what is measured.
+
+A version whose script is there needs one line here, `*version("v5", "--steps 2000"),`. The order is
+that of the rows in the tables.
+"""
+
+from typing import NamedTuple
+
+THREE, FIVE = (1, 2, 3), (1, 2, 3, 4, 5)
+# What is measured after the training: the key in the published file, which is also the name of
+# the file in the run's folder, and the command of `python -m results` that writes it.
+MEASUREMENTS = {"evaluation": "evaluate", "probes": "probe", "claims": "claims"}
+BOTH_SPLITS, ALL = ("evaluation",), tuple(MEASUREMENTS)
+
+
+class Planned(NamedTuple):
+    """One line of the plan."""
+
+    name: str  # VERSION-CORPUS or VERSION-CORPUS-VARIANT
+    flags: str = ""  # besides --data wikitext-2, --seed and --out-dir
+    label: str = ""  # the row's text in a table; without it the script's own idea
+    base: str = ""  # the name of the run that Δ is to; without it the version before
+    table: str = "lineage"
+    seeds: tuple = THREE
+    measured: tuple = ()  # keys of MEASUREMENTS
+    script: str = ""  # without it the version's own
+
+    @property
+    def version(self):
+        return self.name.partition("-")[0]
+
+    @property
+    def corpus(self):
+        return "sample" if self.name.split("-")[1] == "sample" else "wikitext-2"
+
+    @property
+    def variant(self):
+        return self.name.removeprefix(f"{self.version}-{self.corpus}").removeprefix("-")
+
+    def script_path(self):
+        """The script, from the project's folder."""
+        return self.script or f"{self.version}.py"
+
+    def arguments(self):
+        """All of the command line but --seed and --out-dir, as a list."""
+        return ["--data", self.corpus][2 * (self.corpus == "sample") :] + self.flags.split()
+
+    def settings(self):
+        """The arguments as {setting: value}, both as text: {"n_head": "4", "compile": "False"}."""
+        args, found = self.arguments(), {}
+        while args:
+            key = args.pop(0).removeprefix("--").replace("-", "_")
+            if args and not args[0].startswith("--"):
+                found[key] = args.pop(0)
+            else:
+                found[key.removeprefix("no_")] = str(not key.startswith("no_"))
+        return found
+
+
+def version(name, wikitext_flags=""):
+    """A version's own runs: five seeds on the sample, three on WikiText-2."""
+    return (
+        Planned(f"{name}-sample", seeds=FIVE, measured=ALL),
+        Planned(f"{name}-wikitext-2", wikitext_flags, measured=BOTH_SPLITS),
+    )
+
+
+def depth_and_recipe(corpus, flags=""):
+    """v2 -> v3 changes two things, the depth and the recipe that trains it: a control for each."""
+    plain = f"{flags} --warmup-steps 0 --clip-norm 1e9 --weight-decay 0 --no-cosine-decay"
+    depth = "control: v3's depth, trained without its recipe"
+    recipe = "control: v3's recipe with one block"
+    return (
+        Planned(f"v3-{corpus}-depth", plain, depth, f"v2-{corpus}"),
+        Planned(f"v3-{corpus}-recipe", f"{flags} --n-layer 1", recipe, f"v2-{corpus}"),
+    )
+
+
+def attention(kind, label):
+    script = f"results/ablations/v2_{kind}.py"
+    return Planned(f"v2-sample-{kind}", "", label, "v2-sample", "attention", script=script)
+
+
+def position(kind, label, corpus="sample", flags=""):
+    flags = f"{flags} --position {kind}"
+    base = f"v4-{corpus}"
+    return Planned(f"{base}-{kind}", flags, label, base, "position", measured=BOTH_SPLITS)
+
+
+def vocabulary(size):
+    flags, base = f"{BLOCK} --vocab-size {size}", "v3-wikitext-2"
+    return Planned(f"{base}-vocab-{size}", flags, f"{size:,}", base, "vocabulary")
+
+
+TABLE, BLOCK = "--steps 1000", "--steps 4000"  # on WikiText-2: 4.1 million tokens each
+V0_TOKENIZER = "--vocab-size 512 --split-pattern whitespace --no-end-of-text"
+V2_BATCHES = "--batch-size 4 --grad-accum 1 --steps 2000"
+LONGER = "v4, trained for longer on more stories"
+PLAN = (
+    *version("v0"),
+    Planned("v1-sample-control", V0_TOKENIZER, "control: with v0's tokenizer", "v0-sample"),
+    *version("v1", TABLE),
+    *version("v1_1", TABLE),
+    Planned("v1_1-sample-control", V2_BATCHES, "control: v2's batches and steps", "v1_1-sample"),
+    *version("v2", BLOCK),
+    *depth_and_recipe("sample"),
+    *depth_and_recipe("wikitext-2", BLOCK),
+    *version("v3", BLOCK),
+    *version("v4", BLOCK),
+    Planned(
+        *("v4-wikitext-2-long", "--n-layer 4 --steps 7200", "four blocks, trained for longer"),
+        base="v4-wikitext-2",
+        seeds=(1,),
+        measured=BOTH_SPLITS,
+    ),
+    Planned(
+        *("v4-sample-long", "--data more.txt --steps 13500", LONGER, "v4-sample", "longer"),
+        seeds=(1,),
+        measured=ALL,
+    ),
+    attention("dot", "dot: softmax of plain dot products, nothing projected"),
+    attention("mean", "mean: the uniform mean of everything before"),
+    Planned("v3-sample-dropout", "--dropout 0.1", "dropout 0.1", "v3-sample", "dropout"),
+    position("rope", "RoPE"),
+    position("sinusoidal", "sinusoidal"),
+    position("learned", "learned"),
+    position("none", "none"),
+    position("rope", "RoPE", "wikitext-2", BLOCK),
+    *(vocabulary(size) for size in (512, 1024, 16384)),
+)
+BASE_LABELS = {  # what the base itself is called in a table of variants
+    "attention": "full: query, key and value projections",
+    "dropout": "dropout 0",
+    "position": "ALiBi",
+    "longer": "v4",
+}
+
+# What makes more.txt, whose stories are read about twice by the longer run.
+MORE_TEXT = "data/world.py --bytes 30000000 --seed 2 --recaps --out more.txt".split()
+
+
+def planned(name):
+    """The plan's run of a name, or None."""
+    return next((run for run in PLAN if run.name == name), None)
+
+
+def variants(table, corpus="sample"):
+    """The rows of a table of variants, [(label, name), ...], their common base first.
+
+    Empty where no run of the corpus is planned for that table.
+    """
+    runs = [run for run in PLAN if (run.table, run.corpus) == (table, corpus)]
+    bases = [(BASE_LABELS[table], run.base) for run in runs[:1]]
+    return [*bases, *((run.label, run.name) for run in runs)]

@@ -1,0 +1,142 @@
+"""Atomic files and JSON read through a schema: nothing lost, nothing outside, no traceback."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from common import files
+from common.errors import UserError
+from common.files import atomic_write, read_json, read_json_lines, write_json
+
+import msgspec
+import pytest
+
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="files of POSIX")
+
+
+class Note(msgspec.Struct):
+    name: str
+    size: float = 0.0
+
+
+def test_what_is_written_is_read_again_as_its_schema(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, Note("é", 0.1 + 0.2))
+    assert read_json(path, "a note", Note) == Note("é", 0.1 + 0.2)
+    assert read_json(path, "a note") == {"name": "é", "size": 0.1 + 0.2}
+    write_json(path, {**json.loads(path.read_text(encoding="utf-8")), "size": 1})
+    assert read_json(path, "a note", Note) == Note("é", 1.0)
+
+
+def test_a_changed_file_is_noticed_and_one_without_checksum_believed(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, Note("a"))
+    path.write_text(path.read_text(encoding="utf-8").replace('"a"', '"b"'), encoding="utf-8")
+    with pytest.raises(UserError, match="a.json was changed after it was written"):
+        read_json(path, "a note", Note)
+    path.write_text('{"name": "b", "unknown": []}', encoding="utf-8")
+    assert read_json(path, "a note", Note) == Note("b")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b'{"name": "a"',
+        b"[1, 2]",
+        b"3",
+        b"null",
+        b"\xff\xfe\0",
+        b'{"size": 1}',
+        b'{"name": 3}',
+        b'{"name": "a", "size": NaN}',
+        b'{"name": "a", "size": 1e999}',
+        b"[" * 100_000,
+        b'{"name": ' + b'{"a": ' * 5000,
+        b'{"name": "a", "x": ' + b"[" * 3000 + b"]" * 3000 + b"}",
+        b'{"name": "\\ud800"}',
+        b'{"name": "a", "checksum": 1}',
+        b" " * (files.LARGEST_JSON + 1),
+    ],
+    ids=lambda content: repr(content[:20]),
+)
+def test_damaged_json_is_one_line(tmp_path, content):
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="a.json") as error:
+        read_json(path, "a note", Note)
+    assert len(str(error.value)) < 300 + len(str(path)) and "\n" not in str(error.value)
+
+
+def test_the_last_line_of_several_may_be_half_written(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"name": "a"}\n{"name": "b"}\n{"na', encoding="utf-8")
+    assert read_json_lines(path, "notes", Note) == [Note("a"), Note("b")]
+    for damaged in ('{"name": "a"}\n{"na\n{"name": "b"}', "", '{"na', "[]\n"):
+        path.write_text(damaged, encoding="utf-8")
+        with pytest.raises(UserError, match="a.jsonl is not notes"):
+            read_json_lines(path, "notes", Note)
+
+
+@POSIX
+def test_what_is_no_regular_file_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "fifo", tmp_path, Path("/dev/zero"), tmp_path / "nowhere"):
+        with pytest.raises(UserError, match=f"can't read {path}"):
+            read_json(path, "a note")
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "a"
+    for text, stops in (("one", False), ("two", True)):
+        try:
+            with atomic_write(path, "w") as file:
+                file.write(text)
+                if stops:
+                    raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            pass
+        assert path.read_text() == "one" and os.listdir(tmp_path) == ["a"]
+
+
+def test_the_file_before_is_kept_where_that_is_wanted(tmp_path):
+    for text in (b"one", b"two"):
+        with atomic_write(tmp_path / "a", previous=tmp_path / "b") as file:
+            file.write(text)
+    assert ((tmp_path / "a").read_bytes(), (tmp_path / "b").read_bytes()) == (b"two", b"one")
+
+
+@POSIX
+@pytest.mark.parametrize("kind", ["link", "dangling", "fifo", "folder", "device"])
+def test_only_regular_files_are_replaced(tmp_path, kind):
+    other, path = tmp_path / "other", tmp_path / "path"
+    other.write_text("mine")
+    if kind in ("link", "dangling"):
+        path.symlink_to(other if kind == "link" else tmp_path / "nowhere")
+    elif kind == "device":
+        path = Path("/dev/null")
+    else:
+        os.mkfifo(path) if kind == "fifo" else path.mkdir()
+    before = sorted(os.listdir(tmp_path)), path.lstat()
+    with pytest.raises(UserError, match="only regular files are replaced: give another path"):
+        with atomic_write(path) as file:
+            file.write(b"x")
+    assert other.read_text() == "mine"
+    assert (sorted(os.listdir(tmp_path)), path.lstat()) == before
+
+
+def test_a_link_under_the_old_temporary_name_is_not_followed(tmp_path):
+    other = tmp_path / "other"
+    other.write_text("mine")
+    if sys.platform != "win32":
+        (tmp_path / "a.tmp").symlink_to(other)
+    with atomic_write(tmp_path / "a") as file:
+        file.write(b"x")
+    assert other.read_text() == "mine" and (tmp_path / "a").read_bytes() == b"x"
+
+
+def test_a_folder_that_is_missing_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="can't write .*nowhere.*: No such file"):
+        with atomic_write(tmp_path / "nowhere" / "a") as file:
+            file.write(b"x")
