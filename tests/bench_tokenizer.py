@@ -132,9 +132,9 @@ def ratios(ours, theirs, rounds):
 
 def compare(say, rounds):
     """Training beside rustbpe, encoding beside tiktoken."""
-    import rustbpe
-
     from bpe_tokenizer import GPT4_PATTERN, BPETokenizer
+
+    import rustbpe
 
     rows, vocabularies = [], {}
     say(f"Training {N_IDS:,} ids: seconds, and ours over rustbpe's (goal: at most 1.0)")
@@ -210,9 +210,9 @@ def peak_memory(number):
     """Print how many bytes the process grows by while it does one of USES."""
     import threading
 
-    import psutil
-
     from bpe_tokenizer import BPETokenizer
+
+    import psutil
 
     size, rng = list(USES.values())[number], random.Random(0)
     if number < 2:

@@ -8,11 +8,6 @@ import sys
 import tracemalloc
 from pathlib import Path
 
-import numpy as np
-import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-
 import bpe_tokenizer
 from bpe_tokenizer import (
     GPT2_PATTERN,
@@ -24,6 +19,11 @@ from bpe_tokenizer import (
 from common.errors import UserError
 from common.tokenizers import CharTokenizer, WordTokenizer, load_tokenizer_file
 from common.tokenizers.bpe_cli import main
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 TEXT = (
     "The lighthouse keeper's daughter couldn't sleep; she'd heard 1234 waves. \n\n"

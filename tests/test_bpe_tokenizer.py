@@ -10,12 +10,6 @@ import unicodedata
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
-import pytest
-import regex
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
-
 import bpe_tokenizer
 from bpe_tokenizer import (
     GPT2_PATTERN,
@@ -29,6 +23,12 @@ from bpe_tokenizer import (
     train_plainly,
 )
 from common.bpe import PreTokenizer, cut, encode
+
+import numpy as np
+import pytest
+import regex
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 TEXT = (
     "The lighthouse keeper's daughter couldn't sleep; she'd heard 1234 waves. \n\n"

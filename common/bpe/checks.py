@@ -2,9 +2,9 @@
 
 import re
 
-import regex
-
 from common.errors import UserError
+
+import regex
 
 
 class TokenizerError(UserError):

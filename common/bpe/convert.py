@@ -3,9 +3,9 @@
 import os
 from typing import Literal
 
-import msgspec
-
 from common.bpe.checks import TokenizerError
+
+import msgspec
 
 MAX_FILE_BYTES = 2**27
 

@@ -22,9 +22,9 @@ given a time limit, because it may be one that backtracks without end.
 
 import re
 
-import regex
-
 from common.bpe.checks import TokenizerError, compile_pattern
+
+import regex
 
 BLOCK = 2**23  # characters that are encoded together,
 PART = 2**18  # and that are cut into chunks together

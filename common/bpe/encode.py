@@ -6,10 +6,10 @@ from collections import deque
 from functools import partial
 from itertools import chain
 
-import numpy as np
-
 from common.bpe.checks import TokenizerError
 from common.bpe.merge import WALL, Tokens, group
+
+import numpy as np
 
 REMEMBERED = 2**26  # bytes, about, of chunks with their ids; then forget and begin again
 ENOUGH = 2**20  # characters of new chunks that are merged together: numpy's calls pay for many

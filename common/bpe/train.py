@@ -3,9 +3,9 @@
 import heapq
 from collections import Counter
 
-import numpy as np
-
 from common.bpe.merge import Tokens, group
+
+import numpy as np
 
 
 def progress_bar(total, unit, wanted):

@@ -4,13 +4,13 @@ import os
 import sys
 from pathlib import Path
 
-import numpy as np
-from tyro.conf import Positional
-
 from bpe_tokenizer import END_OF_TEXT, PATTERNS, BPETokenizer
 from common.cli import run_command, run_main
 from common.errors import UserError
 from common.files import atomic_write
+
+import numpy as np
+from tyro.conf import Positional
 
 SAMPLE = Path(__file__).resolve().parents[2] / "data" / "input.txt"
 # Files with these endings are corpora, of which the training split is read; others are text.
