@@ -221,7 +221,7 @@ def test_two_published_runs_say_too_little_of_how_much_they_vary(folder):
 
 
 def test_what_to_do_with_a_folder_without_a_result(folder, capsys):
-    settings = {"version": "v3", "config": {}}
+    settings = {"version": "v3", "config": {"seed": 1}}
     for name, file, content in (
         ("half", "config.json", settings),
         ("damaged", "config.json", {"version": 3}),

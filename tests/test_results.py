@@ -81,11 +81,11 @@ out.mkdir(parents=True, exist_ok=True)
 (out / "script.py").write_bytes(Path(__file__).read_bytes())
 settings = out / "config.json"
 if "--resume" in args:
-    config = json.loads(settings.read_text())["config"]
+    config = json.loads(settings.read_text(encoding="utf-8"))["config"]
 else:
     flags = [flag[2:] for flag in args[::2]]
     config = {"dropout": 0.0, **dict(zip(flags, args[1::2]))}
-    settings.write_text(json.dumps({"version": version, "config": config}))
+    settings.write_text(json.dumps({"version": version, "config": config}), encoding="utf-8")
 if (here / "long").exists():  # saves when it is told to stop, but not at once
     import signal, time
     def save(*_):
@@ -103,13 +103,15 @@ if (here / "stop").exists():
     sys.exit(130)
 for name in ("model.safetensors", "tokenizer.json"):
     shutil.copy(here / name, out / name)
-result = json.loads((here / "result.json").read_text())
+result = json.loads((here / "result.json").read_text(encoding="utf-8"))
 result |= {"version": version, "seed": int(config["seed"]), "config": config}
 keys = [key for key in result if key.startswith("val_")]
-row = {"tokens": 1, "seconds": 1.0, "train_loss": None, **{key: result[key] for key in keys}}
-rows = [{"step": step, **row} for step in (0, 9)]
-(out / "metrics.jsonl").write_text("".join(json.dumps(row) + chr(10) for row in rows))
-(out / "result.json").write_text(json.dumps(result))
+row = {"tokens": 1, "seconds": 1.0, "train_loss": result["train_loss"]}
+row |= {key: result[key] for key in keys}
+rows = [{"step": step, **row} for step in (0, result["steps"])]
+lines = "".join(json.dumps(row) + chr(10) for row in rows)
+(out / "metrics.jsonl").write_text(lines, encoding="utf-8")
+(out / "result.json").write_text(json.dumps(result), encoding="utf-8")
 """
 # In place of results/: measurements, which stop once where a file says so.
 MEASURE = """
@@ -122,8 +124,8 @@ with open(here / "calls.txt", "a") as file:
 if (here / "stop_measuring").exists():
     (here / "stop_measuring").unlink()
     sys.exit(1)
-for key, content in json.loads((here / "found.json").read_text())[command].items():
-    Path(folder, key + ".json").write_text(json.dumps(content))
+for key, content in json.loads((here / "found.json").read_text(encoding="utf-8"))[command].items():
+    Path(folder, key + ".json").write_text(json.dumps(content), encoding="utf-8")
 """
 FOUND = {
     "evaluate": {"evaluation": evaluation(1.5, 1.4, 1.6)},
@@ -402,7 +404,7 @@ def test_publish_makes_what_is_missing_and_only_that(project, monkeypatch, capsy
     for name in ("v0-sample-seed2", "v3-sample-dropout-seed1"):
         path = project / "results" / f"{name}.json"
         published = json.loads(path.read_text(encoding="utf-8"))
-        assert [row["step"] for row in published.pop("curve")] == [0, 9]
+        assert [row["step"] for row in published.pop("curve")] == [0, 1500]
         for each in FOUND.values():
             for key, content in each.items():
                 assert published.pop(key, None) == (None if "dropout" in name else content)
@@ -432,9 +434,15 @@ def test_weights_of_the_first_seed_are_kept_in_float16(project, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda p: (p / "v3.py").write_text(SCRIPT + "x = 1\n"), "made by other code"),
-        (lambda p: (p / "v3.py").write_text("import os\n# said\n" + SCRIPT), ""),
-        (lambda p: (p / "data" / "input.json").write_text('{"sha256": "b"}'), "another text"),
+        (
+            lambda p: (p / "v3.py").write_text(SCRIPT + "x = 1\n", encoding="utf-8"),
+            "made by other code",
+        ),
+        (lambda p: (p / "v3.py").write_text("import os\n# said\n" + SCRIPT, encoding="utf-8"), ""),
+        (
+            lambda p: (p / "data" / "input.json").write_text('{"sha256": "b"}', encoding="utf-8"),
+            "another text",
+        ),
         (lambda p: put(p / "results", "v3-sample", [1.0]), "made by other code"),
     ],
 )
@@ -512,11 +520,23 @@ run_main(publish.publish)
     ("change", "then"),
     [
         (lambda folder, script: None, ["--resume"]),
-        (lambda folder, script: script.write_text("# said\n" + SCRIPT), ["--resume"]),
-        (lambda folder, script: script.write_text(SCRIPT + "x = 1\n"), ["--seed", "1"]),
+        (
+            lambda folder, script: script.write_text("# said\n" + SCRIPT, encoding="utf-8"),
+            ["--resume"],
+        ),
+        (
+            lambda folder, script: script.write_text(SCRIPT + "x = 1\n", encoding="utf-8"),
+            ["--seed", "1"],
+        ),
         (lambda folder, script: (folder / "script.py").write_bytes(b"a\0b"), ["--seed", "1"]),
-        (lambda folder, script: (folder / "config.json").write_text("[]"), ["--seed", "1"]),
-        (lambda folder, script: (folder / "config.json").write_text("{}"), ["--seed", "1"]),
+        (
+            lambda folder, script: (folder / "config.json").write_text("[]", encoding="utf-8"),
+            ["--seed", "1"],
+        ),
+        (
+            lambda folder, script: (folder / "config.json").write_text("{}", encoding="utf-8"),
+            ["--seed", "1"],
+        ),
     ],
 )
 def test_a_stopped_run_is_resumed_unless_it_is_another_one_by_now(
@@ -632,7 +652,9 @@ def test_a_part_of_the_wrong_kind_is_named(project, changes, said):
 
 @pytest.mark.parametrize(("version", "seed"), [("v0", 2), ("v1", 1)])
 def test_a_run_under_another_runs_name_is_refused(project, version, seed):
-    (project / "results" / "v0-sample-seed1.json").write_text(json.dumps(made_up(version, seed, 1)))
+    (project / "results" / "v0-sample-seed1.json").write_text(
+        json.dumps(made_up(version, seed, 1)), encoding="utf-8"
+    )
     with pytest.raises(UserError, match=f"holds a run of {version} with seed {seed}"):
         store.load_results("v0-sample")
 

@@ -131,7 +131,7 @@ class Encoder:
         from multiprocessing import get_context
 
         # An executor's own map would take the whole iterable at once: keep a few blocks in flight.
-        # "spawn" is the one way to start a process that is safe beside threads, on any system.
+        # "spawn" is the one way to start a process that is safe with threads, on any system.
         with ProcessPoolExecutor(
             processes, get_context("spawn"), initializer=_start_worker, initargs=(self, ends)
         ) as pool:
@@ -193,7 +193,7 @@ class Ranks:
         self.rank_of_bytes = np.full((256, 256), -1, np.int32)
         self.rank_of_bytes[a[of_bytes], b[of_bytes]] = ranks[of_bytes]
         self.rank_of_bytes[WALL] = self.rank_of_bytes[:, WALL] = -1
-        # The other pairs by their newer half; their older half as a code (see Tokens.beside).
+        # The other pairs by their newer half; their older half as a code (see Tokens.neighbours).
         newer, codes = np.maximum(a, b), np.where(a < b, a, n_ids + 1 + b)
         order = newer.argsort(kind="stable")
         order = order[~of_bytes[order]]
@@ -234,7 +234,7 @@ class Ranks:
             some = slice(self.starts[new - 256], self.starts[new - 255])
             if some.start == some.stop:
                 continue  # no later merge takes this token
-            codes = tokens.beside(new, places)
+            codes = tokens.neighbours(new, places)
             self.rank_of_code[self.codes[some]] = self.ranks[some]
             ranks = self.rank_of_code.take(codes)
             self.rank_of_code[self.codes[some]] = -1

@@ -49,7 +49,7 @@ class Tokens:
         self.last[seconds + (self.sizes[b] - 1)] = new
         return places
 
-    def beside(self, token, places):
+    def neighbours(self, token, places):
         """The tokens before and after `token`, which is at these places, as one array of codes: n
         for the token n before, none + 1 + n for the token n after."""
         after = self.first.take(places + self.sizes[token])

@@ -122,7 +122,7 @@ class _Trainer:
     def _count_beside(self, new, places):
         """Count the pairs that the token `new` is in, and put the frequent ones into the heap."""
         tokens, weights = self.tokens, self.weights.take(places)
-        codes = tokens.beside(new, places)
+        codes = tokens.neighbours(new, places)
         order, starts, ends = group(codes)
         places, weights = np.concatenate((places, places)), np.concatenate((weights, weights))
         totals = np.add.reduceat(weights.take(order), starts, dtype=np.int64)

@@ -94,7 +94,7 @@ def _remembered_path(key, cache_dir):
 
 
 def progress_bar(title, total=None, progress=True, unit="B"):
-    """A bar on stderr, by default in bytes, after a second, and only where a person watches."""
+    """A bar on stderr, by default in bytes, after one second, and only where a person watches."""
     from tqdm import tqdm
 
     disable = None if progress else True

@@ -96,8 +96,8 @@ def _limit_time(request):
 
 def _limit_pause(response):
     """The client sleeps for as long as the hub asks it to, be it an hour."""
-    asked = response.headers.get("Retry-After", "") + response.headers.get("RateLimit", "")
-    wait = re.search(r"^\d+|(?<=;t=)\d+", asked)
+    pause = response.headers.get("Retry-After", "") + response.headers.get("RateLimit", "")
+    wait = re.search(r"^\d+|(?<=;t=)\d+", pause)
     if response.status_code == 429 and wait and int(wait[0]) > PATIENCE:
         raise UserError(
             f"the hub wants no more requests in the next {-(-int(wait[0]) // 60)} minutes (429) for"
