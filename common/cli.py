@@ -4,11 +4,14 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import itertools
 import os
 import re
+import shlex
 import shutil
 import signal
 import sys
+import traceback
 import typing
 from pathlib import Path
 
@@ -28,9 +31,13 @@ def parse(config_class, description, args=None):
     prints its own message for anything else that can't be meant, and exits with status 2.
     """
     args = sys.argv[1:] if args is None else [str(arg) for arg in args]
+    for flag, value in itertools.pairwise(args):
+        if flag == "--prompt" and value.startswith("-"):
+            wanted = shlex.quote(f"--prompt={value}")
+            raise UserError(f"--prompt {value}: write a text that begins with a dash as {wanted}")
     config = _parse(config_class, description, args, config_class())
     again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
-    if again and not config.resume and Path(config.out_dir, "checkpoint.pt").exists():
+    if again and not config.resume and os.path.exists(f"{config.out_dir}/checkpoint.pt"):
         config, args = dataclasses.replace(config, resume=True), [*args, "--resume"]
     if config.resume or config.sample_only:
         config = _parse(config_class, description, args, saved_config(config_class, config))
@@ -106,7 +113,7 @@ def default_folder(version, config):
 def saved_config(config_class, config):
     """The settings of the run in config.out_dir as a `config_class`. Raises UserError."""
     path = Path(config.out_dir) / "config.json"
-    if not path.exists():
+    if not os.path.exists(path):  # false for impossible names too
         flag = "--resume" if config.resume else "--sample-only"
         raise UserError(f"{flag}: no run in {config.out_dir}; train one first")
     version, values = read_config(path)
@@ -124,8 +131,8 @@ def read_config(path):
     """(version, settings) of a run's config.json. Raises UserError where it is none."""
     saved = read_json(path, "a run's settings")
     version, values = saved.get("version"), saved.get("config")
-    if not isinstance(version, str) or not isinstance(values, dict):
-        raise UserError(f"{path} is not a run's settings: it lacks 'version' or 'config'")
+    if not isinstance(version, str) or not isinstance(values, dict) or "seed" not in values:
+        raise UserError(f"{path} is not a run's settings: it lacks a version or their values")
     return version, LATER | values
 
 
@@ -202,14 +209,32 @@ def run_main(main):
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
+        if _reads_text(error):
+            _say_and_leave("out of memory while the text was read or encoded: give a shorter one")
         sizes = "--batch-size, --context-length, --vocab-size, --n-embd or --n-layer"
         _say_and_leave(f"out of memory: give a lower {sizes}; what was saved is still there")
     except BrokenPipeError:  # the reader, `head` for one, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
         sys.exit(141)  # what a shell reports of a process that SIGPIPE ended
     except KeyboardInterrupt:
+        with contextlib.suppress(ValueError):
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # once more would be a traceback
         print("stopped", file=sys.stderr)
         sys.exit(130)
+
+
+def discard_output():
+    """Let what is printed from now on go nowhere: its reader has left."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _reads_text(error):
+    """Whether an error was raised by what reads and encodes texts."""
+    files = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
+    folders = [Path(__file__).with_name(name) for name in ("data", "tokenizers", "bpe")]
+    return any(file.parent in folders or file.name == "bpe_tokenizer.py" for file in files)
 
 
 def _say_and_leave(message):

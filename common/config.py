@@ -31,9 +31,10 @@ class RunConfig:
 
 
 # The fields that may change when a run is resumed: none of them changes what has been learned so
-# far. With other --steps, though, a schedule goes on along the new length.
+# far. With other --steps, though, a schedule goes on along the new length. The text may lie
+# elsewhere: its hash has to be the same.
 SAFE_TO_CHANGE = frozenset(
-    "steps eval_every device data_dir out_dir resume sample_only n_samples compile prompt"
+    "steps eval_every device data data_dir out_dir resume sample_only n_samples compile prompt"
     " activation_checkpointing max_new_tokens temperature top_k top_p".split()
 )
 

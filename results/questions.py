@@ -16,10 +16,10 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from common.errors import UserError
 from data import world
+
+from tqdm import tqdm
 
 AGREEMENT, PRONOUN = "a or an, was or were", "he or she"
 NEAR, FAR = "recall, 1-4 sentences", "recall, 5-16 sentences"

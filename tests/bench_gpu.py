@@ -19,11 +19,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import torch  # noqa: E402
-from lineage import ROOT, VERSIONS, machine  # noqa: E402
-
 from results.plan import planned
 from results.store import load_results
+
+import torch  # noqa: E402
+from lineage import ROOT, VERSIONS, machine  # noqa: E402
 
 torch.set_num_threads(os.cpu_count())  # as the scripts have it; the tests make do with one
 RUNS = {name: planned(name).arguments() for name in (f"{v}-wikitext-2" for v in VERSIONS)}

@@ -73,17 +73,26 @@ def gpt2(version, n):
     config = load(version).Config()
     model = GPT2LMHeadModel(
         GPT2Config(
-            vocab_size=V, n_positions=config.context_length, n_embd=config.n_embd,
-            n_layer=getattr(config, "n_layer", 1), n_head=config.n_head,
-            bos_token_id=0, eos_token_id=None, pad_token_id=0,
+            vocab_size=V,
+            n_positions=config.context_length,
+            n_embd=config.n_embd,
+            n_layer=getattr(config, "n_layer", 1),
+            n_head=config.n_head,
+            bos_token_id=0,
+            eos_token_id=None,
+            pad_token_id=0,
         )
     ).eval()
     idx = torch.tensor([PROMPT])
 
     def run(use_cache):
         made = model.generate(
-            idx, attention_mask=torch.ones_like(idx), max_new_tokens=n, min_new_tokens=n,
-            do_sample=False, use_cache=use_cache,
+            idx,
+            attention_mask=torch.ones_like(idx),
+            max_new_tokens=n,
+            min_new_tokens=n,
+            do_sample=False,
+            use_cache=use_cache,
         )
         assert made.shape[1] == len(PROMPT) + n
 

@@ -52,8 +52,10 @@ def main():
     seconds = json.loads(said.splitlines()[-1])
     one = runs[1][0]
     step = one["seconds"] / one["steps"]
-    print(f"an all-reduce of {one['params']:,} gradients: {1000 * seconds:.1f} ms, beside"
-          f" {1000 * step:.1f} ms for a step of one process")
+    print(
+        f"an all-reduce of {one['params']:,} gradients: {1000 * seconds:.1f} ms, beside"
+        f" {1000 * step:.1f} ms for a step of one process"
+    )
 
 
 def train(n, steps):
@@ -70,7 +72,10 @@ def launch(n, command):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*torchrun, f"--nproc-per-node={n}", *command],
-        env=environment, capture_output=True, encoding="utf-8", check=True,
+        env=environment,
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
     )
     return done.stdout
 

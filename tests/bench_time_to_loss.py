@@ -27,13 +27,13 @@ import torch.nn.functional as F
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench_training import B, SIZES, gpt2  # noqa: E402
-from lineage import ROOT, machine  # noqa: E402
-
 from common.data import load_corpus, token_file  # noqa: E402
 from common.evaluation.evaluate import judge  # noqa: E402
-from results.plan import planned
 from common.tokenizers import END_OF_TEXT, load_tokenizer  # noqa: E402
+from results.plan import planned
+
+from bench_training import SIZES, B, gpt2  # noqa: E402
+from lineage import ROOT, machine  # noqa: E402
 
 torch.set_num_threads(os.cpu_count())  # the tests make do with one
 

@@ -35,10 +35,10 @@ import torch.nn.functional as F
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lineage import load, machine  # noqa: E402
+from common.training.memory import estimate_memory, keep_freed_memory  # noqa: E402
 
 from common.training.distributed import to_device  # noqa: E402
-from common.training.memory import estimate_memory, keep_freed_memory  # noqa: E402
+from lineage import load, machine  # noqa: E402
 
 torch.set_num_threads(os.cpu_count())  # the tests make do with one
 SIZES = {  # layers, width, heads, context, vocabulary
@@ -163,8 +163,17 @@ def gpt2(size):
     logging.set_verbosity_error()
     L, C, H, T, V = size
     config = GPT2Config(
-        vocab_size=V, n_positions=T, n_embd=C, n_layer=L, n_head=H, use_cache=False,
-        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0,
+        vocab_size=V,
+        n_positions=T,
+        n_embd=C,
+        n_layer=L,
+        n_head=H,
+        use_cache=False,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=0,
+        eos_token_id=0,
     )
     model = GPT2LMHeadModel(config)
     model.train()

@@ -1,8 +1,7 @@
-"""For the tests of what a run loses: runs in processes of their own that can be killed, or be
-refused the disk, at a chosen file operation.
+"""Runs in processes of their own that can be killed, or refused the disk, at a chosen operation.
 
 A fork server imports torch once; each run is a process forked from it. Where a system can't fork,
-each is started afresh.
+each run is started from scratch.
 """
 
 import builtins
@@ -10,37 +9,40 @@ import hashlib
 import json
 import multiprocessing
 import os
+import re
 import signal
 import sys
 from pathlib import Path
+
+import torch
+from lineage import flags, load, story_file
 
 try:
     import resource
 except ImportError:  # Windows
     resource = None
 
-import torch
-from lineage import flags, load, story_file
-
 METHODS = multiprocessing.get_all_start_methods()
 processes = multiprocessing.get_context("forkserver" if "forkserver" in METHODS else "spawn")
-IMPORTED = "pytest torch._dynamo tyro safetensors.torch matplotlib.pyplot lineage common.training.run"
+IMPORTED = "pytest torch._dynamo tyro safetensors.torch matplotlib.figure lineage common.training"
 processes.set_forkserver_preload(IMPORTED.split())
 SIZES = {"steps": 40, "eval_every": 4}  # ten evaluations, each of which saves a checkpoint
+KILLED = -getattr(signal, "SIGKILL", -signal.SIGTERM)  # exit code of a killed run; Windows: 15
 
 
 class Killer:
-    """Notes every file operation in a folder and every batch; kills its own process at one.
+    """Notes every file operation in a folder and every step; kills its own process at one.
 
     A write is cut in half: what an attempt that dies in it leaves is half a file.
     """
 
-    def __init__(self, folder, notes, at_operation=None, at_step=None, full=None):
+    def __init__(self, folder, notes, at_operation=None, at_step=None, full=None, sent=None):
         self.folder, self.at_operation, self.at_step = str(folder), at_operation, at_step
+        self.signal = getattr(signal, sent or "SIGKILL", signal.SIGTERM)
         # Which file finds the disk full, when it is opened which time, after how many bytes.
         self.full, self.times, self.room = full or ("", 0, 0)
         self.notes = open(notes, "w", encoding="utf-8", buffering=1)
-        self.count = 0
+        self.count, self.name = 0, ""
         self.open, self.replace, self.fsync = builtins.open, os.replace, os.fsync
         builtins.open, os.replace, os.fsync = self.opened, self.replaced, self.synced
 
@@ -48,16 +50,13 @@ class Killer:
         """Between two operations: die here, or go on."""
         self.notes.write(f"{name}\n")
         self.count += 1
-        if self.count == self.at_operation:
-            self.die()
-
-    def die(self):
-        os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))  # on Windows as hard
+        if self.at_operation in (self.count, name):
+            os.kill(os.getpid(), self.signal)
 
     def step(self, number):
         self.notes.write(f"step {number}\n")
         if number == self.at_step:
-            self.die()
+            os.kill(os.getpid(), self.signal)
 
     def opened(self, path, mode="r", *args, **kwargs):
         file = self.open(path, mode, *args, **kwargs)
@@ -65,15 +64,15 @@ class Killer:
             self.times -= 1
             if self.times == 0:
                 return FullDisk(file, self.room)
-        if mode[0] not in "wa" or not str(path).startswith(self.folder):
+        if mode[0] not in "wax" or not str(path).startswith(self.folder):
             return file
-        name = Path(path).name
+        name = self.name = re.sub(r"\.[0-9a-f]+\.tmp$", ".tmp", Path(path).name)
         self.point(f"open {name}")
         return Halved(file, lambda: self.point(f"write {name}"))
 
     def synced(self, descriptor):
         self.fsync(descriptor)
-        self.point("fsync")
+        self.point(f"fsync {self.name}")
 
     def replaced(self, source, target):
         self.replace(source, target)
@@ -82,48 +81,11 @@ class Killer:
             self.point(f"{what} {Path(target).name}")
 
 
-class FullDisk:
-    """A file that the system lets grow by no more than `room` bytes until it is closed.
+class Opened:
+    """Stands in for an open file."""
 
-    Not on Windows, which has no such limit.
-    """
-
-    def __init__(self, file, room):
+    def __init__(self, file):
         self.file = file
-        signal.signal(getattr(signal, "SIGXFSZ", None), signal.SIG_IGN)  # a signal beside the error
-        self.limit(os.fstat(file.fileno()).st_size + room)
-
-    def limit(self, size):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
-
-    def __getattr__(self, name):
-        return getattr(self.file, name)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        try:
-            self.file.close()
-        finally:
-            self.limit(resource.RLIM_INFINITY)
-
-
-class Halved:
-    """A file whose first write has a point in its middle."""
-
-    def __init__(self, file, point):
-        self.file, self.point = file, point
-
-    def write(self, data):
-        if self.point is not None:
-            half = len(data) // 2
-            self.file.write(data[:half])
-            self.file.flush()
-            point, self.point = self.point, None
-            point()
-            return half + self.file.write(data[half:])
-        return self.file.write(data)
 
     def __getattr__(self, name):
         return getattr(self.file, name)
@@ -135,6 +97,45 @@ class Halved:
         self.file.close()
 
 
+class FullDisk(Opened):
+    """A file that the system lets grow by no more than `room` bytes until it is closed.
+
+    Not on Windows, which has no such limit.
+    """
+
+    def __init__(self, file, room):
+        super().__init__(file)
+        signal.signal(getattr(signal, "SIGXFSZ", None), signal.SIG_IGN)  # comes with the error
+        self.limit(os.fstat(file.fileno()).st_size + room)
+
+    def limit(self, size):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+    def __exit__(self, *exception):
+        try:
+            self.file.close()
+        finally:
+            self.limit(resource.RLIM_INFINITY)
+
+
+class Halved(Opened):
+    """A file whose first write has a point in its middle."""
+
+    def __init__(self, file, point):
+        super().__init__(file)
+        self.point = point
+
+    def write(self, data):
+        if self.point is None:
+            return self.file.write(data)
+        half = len(data) // 2
+        self.file.write(data[:half])
+        self.file.flush()
+        point, self.point = self.point, None
+        point()
+        return half + self.file.write(data[half:])
+
+
 def attempt(version, args, cache, notes, said, when):
     """In a process of its own: the script with these arguments, which may be killed meanwhile."""
     from common.cli import run_main
@@ -142,16 +143,14 @@ def attempt(version, args, cache, notes, said, when):
     os.environ["LINEAGE_CACHE"] = str(cache)
     sys.stdout = sys.stderr = open(said, "w", encoding="utf-8", buffering=1)
     module = load(version)
-    folder = args[args.index("--out-dir") + 1]
-    killer = Killer(folder, notes, **when)
-    done = module.Run.done
+    killer = Killer(args[args.index("--out-dir") + 1], notes, **when)
+    log_step = module.Run.log_step
 
-    def noted(run, step, state):
-        over = done(run, step, state)
-        killer.step(step)
-        return over
+    def noted(run, loss, tokens):
+        log_step(run, loss, tokens)
+        killer.step(run.step)
 
-    module.Run.done = noted
+    module.Run.log_step = noted
     sys.argv = [f"{version}.py", *args]
     run_main(module.main)
 
@@ -169,6 +168,7 @@ class Lab:
         return flags(self.module, data=self.text, out_dir=self.folder / out, **values)
 
     def start(self, args, **when):
+        """A process of the script; `when` are Killer's arguments."""
         paths = [str(self.folder / name) for name in ("cache", "notes", "said")]
         args = [str(arg) for arg in args]
         (self.folder / "notes").unlink(missing_ok=True)
@@ -177,7 +177,7 @@ class Lab:
         return process
 
     def run(self, args, **when):
-        """The exit code: 0 after a whole run, -9 (on Windows 15) after one that was killed."""
+        """The exit code: 0 after a whole run, KILLED after one that was killed."""
         process = self.start(args, **when)
         process.join()
         return process.exitcode
@@ -194,17 +194,13 @@ class Lab:
     def contents(self, out):
         """All that has to be the same, in a form that can be compared; times are left out."""
         folder = self.folder / out
-        times = ("seconds", "tokens_per_second", "peak_rss_mb", "environment", "checksum")
-        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         found = {
-            "result": {name: value for name, value in result.items() if name not in times},
-            "metrics": [{**json.loads(line), "seconds": 0} for line in lines],
+            "result": result_of(folder),
+            "metrics": metrics_of(folder),
             "samples": (folder / "samples.txt").read_bytes(),
             "shared": hashlib.sha256(weights(folder / "model.safetensors")).hexdigest(),
             "files": sorted(path.name for path in folder.iterdir()),
         }
-        found["result"]["config"]["out_dir"] = None
         for name in ("checkpoint.pt", "best.pt"):
             saved = torch.load(folder / name, weights_only=True)
             saved["config"]["out_dir"] = saved["sha256"] = None
@@ -216,8 +212,23 @@ class Lab:
         return found
 
 
+def result_of(folder):
+    """result.json without what depends on the machine and its load, and the folder's name."""
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    result["config"]["out_dir"] = None
+    for name in ("seconds", "tokens_per_second", "peak_rss_mb", "environment", "checksum"):
+        del result[name]
+    return result
+
+
+def metrics_of(folder):
+    """The lines of metrics.jsonl, without their times."""
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [{**json.loads(line), "seconds": 0} for line in lines]
+
+
 def weights(path):
-    """The tensors' bytes of a safetensors file: behind its header, which names the folder."""
+    """The tensors' bytes of a safetensors file: after its header, which names the folder."""
     data = path.read_bytes()
     return data[8 + int.from_bytes(data[:8], "little") :]
 
@@ -229,6 +240,3 @@ def plain(value):
     if isinstance(value, dict):
         return {name: plain(part) for name, part in value.items()}
     return [plain(part) for part in value] if isinstance(value, (list, tuple)) else value
-
-
-KILLED = -getattr(signal, "SIGKILL", -signal.SIGTERM)

@@ -3,14 +3,14 @@
 import random
 import re
 
-import msgspec
-import pytest
-from lineage import edit_json, finished_run
-
 from common.errors import UserError
 from data import world
 from data.reader import KINDS, Reader
 from results import claims
+
+import msgspec
+import pytest
+from lineage import edit_json, finished_run
 
 STORY = """One morning in spring, the sun shone on the wet roofs. At the mill stood Mira the \
 doctor, who was holding a plain red doll. Tom the smith was at the inn with his big iron key.

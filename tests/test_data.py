@@ -15,14 +15,6 @@ import sys
 import tracemalloc
 from pathlib import Path
 
-import numpy as np
-import pyarrow
-import pyarrow.parquet
-import pytest
-import regex
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
-
 from bpe_tokenizer import PATTERNS, BPETokenizer
 from common.data import (
     SPLITS,
@@ -38,6 +30,14 @@ from common.data import corpus as corpora
 from common.data import tokens as token_files
 from common.errors import UserError
 from common.tokenizers import CharTokenizer, WordTokenizer
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+import regex
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LINE = "The baker carried a lantern near the orchard.\n"

@@ -4,19 +4,16 @@ import contextlib
 import os
 import shutil
 import subprocess
-import sys
 import time
 
 import psutil
 import pytest
-import torch
+from lab import metrics_of, plain
 from lineage import ROOT, flags, load, story_file
-from test_parallel import metrics, weights
+from test_parallel import ENVIRONMENT, TORCHRUN, two_processes, weights
 
 SETTINGS = {"steps": 160, "eval_every": 10, "max_new_tokens": 1, "dropout": 0.1}
 PATIENCE = 600  # seconds after which a test that hangs ends
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
-ENVIRONMENT = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "OMP_NUM_THREADS": "1"}  # see the README
 NAMES = {"first": "10.77.0.1", "second": "10.77.0.2"}
 # A host has a name of its own, which leads to its address there as on the other.
 BOOT = 'echo "$0" > /proc/sys/kernel/hostname && mount --bind "$1" /etc/hosts && shift && exec "$@"'
@@ -30,7 +27,7 @@ class Host:
         self.namespace, self.log = f"lineage-{os.getpid()}-{name}", folder / f"{name}.log"
 
     def command(self, *args):
-        """A command's line, to be run on this host."""
+        """The command line that runs `args` on this host."""
         inside = ["ip", "netns", "exec", self.namespace, "unshare", "--uts", "sh", "-c", BOOT]
         return [*inside, self.name, self.folder / "names", *args]
 
@@ -39,11 +36,14 @@ class Host:
         line = [*TORCHRUN, "--nnodes=2", "--nproc-per-node=1", "--max-restarts=3"]
         line += ["--rdzv-backend=c10d", "--rdzv-endpoint=first:29400"]
         line += ["--rdzv-conf=keep_alive_interval=1"]  # a host silent for three of these is lost
+        command = self.command(*line, ROOT / "v3.py", *map(str, args))
+        environment = {**os.environ, **ENVIRONMENT}
         with open(self.log, "a", encoding="utf-8") as file:
-            self.jobs.append(subprocess.Popen(
-                self.command(*line, ROOT / "v3.py", *map(str, args)),
-                stdout=file, stderr=file, env={**os.environ, **ENVIRONMENT}, cwd=self.folder,
-            ))
+            self.jobs.append(
+                subprocess.Popen(
+                    command, stdout=file, stderr=file, env=environment, cwd=self.folder
+                )
+            )
 
     def said(self):
         return self.log.read_text(encoding="utf-8")
@@ -104,14 +104,13 @@ def hosts(cache):
         yield made
 
 
-def test_a_run_on_two_hosts_survives_the_loss_of_a_process_and_of_each_host(hosts, cache):
+@pytest.mark.slow
+def test_run_on_two_hosts_survives_the_loss_of_a_process_and_of_each_host(hosts, cache):
     """As the README says it is done; every line of metrics is that of a run nobody disturbed."""
     first, second = hosts
     text, out = story_file(cache), cache / "lost"
     whole = flags(load("v3"), data=text, out_dir=cache / "whole", **SETTINGS)
-    command = [*TORCHRUN, "--standalone", "--nproc-per-node=2", ROOT / "v3.py", *whole]
-    subprocess.run(command, env={**os.environ, **ENVIRONMENT}, check=True, capture_output=True,
-                   timeout=PATIENCE)  # fmt: skip
+    two_processes(ROOT / "v3.py", whole, cwd=cache)
     for host in hosts:
         host.start(*flags(load("v3"), data=text, out_dir=out, **SETTINGS))
     resumed = ["--resume", "--out-dir", out]
@@ -134,12 +133,12 @@ def test_a_run_on_two_hosts_survives_the_loss_of_a_process_and_of_each_host(host
     assert [host.end() for host in hosts] == [0, 0], first.said() + second.said()
     assert [host.processes() for host in hosts] == [[], []]
     assert first.said().count("resuming") == 3 and "resuming" not in second.said()
-    rows = [[{**row, "seconds": 0} for row in metrics(folder)] for folder in (cache / "whole", out)]
-    assert rows[0] == rows[1] and [row["step"] for row in rows[1]] == list(range(0, 161, 10))
-    assert rows[1][-1]["val_loss"] < rows[1][0]["val_loss"] - 0.1
-    one, other = weights(cache / "whole"), weights(out)
-    assert all(torch.equal(one[name], other[name]) for name in one)
-    assert not out.with_name("lost.1").exists()  # no part of it began anew
+    rows = metrics_of(out)
+    assert rows == metrics_of(cache / "whole")
+    assert [row["step"] for row in rows] == list(range(0, 161, 10))
+    assert rows[-1]["val_loss"] < rows[0]["val_loss"] - 0.1
+    assert plain(weights(cache / "whole")) == plain(weights(out))
+    assert not out.with_name("lost.1").exists()  # no part of it began from the start
 
 
 def train_on(folder, hosts):

@@ -1,5 +1,5 @@
-"""Runs that are killed, by a signal that lets nothing be said or tidied up, and go on as if they had
-not been."""
+"""Runs that are killed, by a signal that lets nothing be said or tidied up, and go on as if they
+had not been."""
 
 import hashlib
 import random
@@ -7,60 +7,62 @@ import shutil
 import time
 from pathlib import Path
 
+from common.training.folder import FILES
+
 import pytest
 import torch
 from lab import KILLED, Lab
 from lineage import VERSIONS
 
-from common.training.run import FILES
+STEPS = 80
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     """v3 with dropout, and a run of it that was never killed, in `whole`."""
     lab = Lab(tmp_path_factory.mktemp("killed"), "v3")
-    assert lab.run(lab.args("whole")) == 0, lab.said()
+    assert lab.run(lab.args("whole", steps=STEPS)) == 0, lab.said()
     return lab
 
 
-def test_a_run_killed_at_every_point_of_its_saves_ends_as_the_whole_one(lab):
-    """One run, killed and resumed over and over: first at each file operation in turn up to the
-    end of a resumed run's second save, then at random steps, then at each operation of its end."""
-    assert lab.run(lab.args("parts"), at_step=5) == KILLED
-    hit, steps, number = [], [], 1
-    while True:  # each time one operation further
-        assert lab.resume("parts", at_operation=number) == KILLED, lab.said()
-        hit.append(lab.notes()[-1])
-        saves = lab.notes().count("replace checkpoint.pt")
-        number += 1
-        if saves == 2 and hit[-1] == "replace best.pt":
-            break
-    draw = random.Random(1)
-    at = torch.load(lab.folder / "parts" / "checkpoint.pt", weights_only=True)["step"]
-    while at < 36:
-        step = at + draw.randrange(1, 6)
-        assert lab.resume("parts", at_step=step) == KILLED, lab.said()
-        assert f"resuming {lab.folder / 'parts'} at step {at}\n" in lab.said()
-        steps.append(step)
-        at = step - step % 4
-    assert lab.resume("parts", at_operation=len(hit) + 1) == KILLED  # the last step is saved
-    number = hit.index("open metrics.jsonl") - 4  # what comes before was hit above
-    while lab.resume("parts", at_operation=number) == KILLED:
-        hit.append(lab.notes()[-1])
-        number += 1
-    save = [f"{what} checkpoint.pt.tmp" for what in ("open", "write")]
-    save += [f"replace checkpoint{name}.pt" for name in (".previous", "")]
-    save += ["open best.pt.tmp", "write best.pt.tmp", "replace best.pt", "fsync"]
-    save += [f"{what} {name}" for what in ("open", "write") for name in LOGS]
-    save += [f"replace {name}" for name in (*LOGS, "model.safetensors", "loss.png", "result.json")]
-    assert set(save) <= set(hit), set(save) - set(hit)
-    assert len(hit) + len(steps) >= 20 and len(set(steps)) >= 5
-    assert lab.contents("parts") == lab.contents("whole")
+def operations(*names, then=()):
+    """The file operations that write these files whole, in order."""
+    writing = ("open {}.tmp", "write {}.tmp", "fsync {}.tmp", *then, "replace {}")
+    return [operation.format(name) for name in names for operation in writing]
 
 
 LOGS = ("metrics.jsonl", "samples.txt")
+SAVE = [
+    *operations(*LOGS),  # cut to what the checkpoint knows
+    *[f"{what} {name}" for name in LOGS for what in ("open", "write")],  # the next evaluation
+    *operations("checkpoint.pt", then=["replace checkpoint.previous.pt"]),
+    *operations("best.pt"),
+]
+END = operations("model.safetensors", "result.json", "loss.png")
 
 
+@pytest.mark.slow
+def test_run_killed_at_every_file_operation_ends_as_the_whole_one(lab):
+    """One run, killed and resumed over and over: at each operation of a save, then at random steps,
+    then at each operation of its end."""
+    assert lab.run(lab.args("parts", steps=STEPS), at_step=5) == KILLED
+    for operation in SAVE:
+        assert lab.resume("parts", at_operation=operation) == KILLED, (operation, lab.said())
+    draw, steps = random.Random(1), []
+    at = torch.load(lab.folder / "parts" / "checkpoint.pt", weights_only=True)["step"]
+    while at < STEPS - 10:
+        steps.append(at + draw.randrange(1, 10))
+        assert lab.resume("parts", at_step=steps[-1]) == KILLED, lab.said()
+        assert f"resuming {lab.folder / 'parts'} at step {at}\n" in lab.said()
+        at = steps[-1] - 1 - (steps[-1] - 1) % 4  # a step is saved after it was noted
+    assert len(set(steps)) >= 5
+    for operation in END:
+        assert lab.resume("parts", at_operation=operation) == KILLED, (operation, lab.said())
+    assert lab.resume("parts") == 0 and "is finished, nothing is left to do" in lab.said()
+    assert lab.contents("parts") == lab.contents("whole")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_version_goes_on_after_kills_from_outside(version, tmp_path):
     lab = Lab(tmp_path, version)
@@ -93,7 +95,8 @@ def digests(folder):
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
-def test_a_new_run_killed_while_it_begins_loses_nothing_of_the_old_one(lab):
+@pytest.mark.slow
+def test_new_run_killed_while_it_begins_loses_nothing_of_the_old_one(lab):
     """Killed at each file operation up to the first checkpoint, while the old run moves aside."""
     assert lab.run(lab.args("old", seed=7, steps=0)) == 0, lab.said()
     assert lab.run(lab.args("new", seed=8, steps=0)) == 0, lab.said()

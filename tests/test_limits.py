@@ -1,114 +1,116 @@
-"""Numbers that explode, memory that does not suffice, devices that can't be used, and two processes
-that want the same."""
+"""How runs end: numbers that explode, memory that is short, signals, readers that leave, pictures
+that can't be drawn, and two processes that want the same."""
 
+import errno
+import json
 import math
 import os
+import re
+import signal
 import subprocess
 import sys
-
-import pytest
-import torch
-from lab import KILLED, Lab
-from lineage import ROOT, VERSIONS, flags, load, run, small, story_file
+import threading
+import time
+from pathlib import Path
 
 from common.cli import run_main
 from common.errors import UserError
-from common.training.run import pick_device, read_checkpoint
 from common.tokenizers import load_tokenizer_file
+from common.training.checkpoint import read_checkpoint
+from common.training.machine import pick_device
 
-# ---- numbers -------------------------------------------------------------------------------------
+import pytest
+import torch
+from lab import KILLED, Lab, result_of
+from lineage import ROOT, VERSIONS, flags, load, run, small, story_file
 
 
-def explode(module, monkeypatch, what, at=6):
-    """Let the loss, the gradients or the validation loss go wrong in the step behind step `at`."""
-    real, get_batch, count = module.F.cross_entropy, module.get_batch, []
+def result(folder):
+    return json.loads((folder / "result.json").read_text(encoding="utf-8"))
+
+
+def at_step(module, monkeypatch, step, act):
+    """Call `act` when the batch, or the first micro-batch, of this step is drawn."""
+    get_batch, count = module.get_batch, []
 
     def counted(*args):
         count.append(1)
+        if len(count) == (step - 1) * getattr(small(module), "grad_accum", 1) + 1:
+            act()
         return get_batch(*args)
+
+    monkeypatch.setattr(module, "get_batch", counted)
+
+
+# ---- Numbers -------------------------------------------------------------------------------------
+
+
+def explode(module, monkeypatch, what):
+    """Let the loss, its gradient, the validation loss or the logits go wrong after six steps."""
+    real, armed = module.F.cross_entropy, []
 
     def broken(logits, targets, **options):
         loss = real(logits, targets, **options)
-        if not loss.requires_grad:
-            return loss
-        if len(count) > at * getattr(small(module), "grad_accum", 1):
-            if what in ("nan", "inf"):
-                return loss * float(what)
-            if what == "gradient":
-                loss.register_hook(lambda gradient: gradient * math.nan)
+        if loss.requires_grad and armed and what in ("nan", "inf"):
+            return loss * float(what)
+        if loss.requires_grad and armed and what == "gradient":
+            loss.register_hook(lambda gradient: gradient * math.nan)
         return loss
 
-    monkeypatch.setattr(module, "get_batch", counted)
+    at_step(module, monkeypatch, 7, lambda: armed.append(1))
     monkeypatch.setattr(module.F, "cross_entropy", broken)
     if what.startswith("validation"):
-        judge, seen = module.judge, []
+        evaluate, seen = module.evaluate, []
 
-        def judged(*args, **kwargs):
+        def evaluated(*args, **kwargs):
             seen.append(1)
-            scores = judge(*args, **kwargs)
+            scores = evaluate(*args, **kwargs)
             return scores if len(seen) < 3 else {**scores, "loss": float(what.split()[1])}
 
-        monkeypatch.setattr(module, "judge", judged)
+        monkeypatch.setattr(module, "evaluate", evaluated)
     if what == "logits":  # finite weights, finite loss, and then nothing to draw a token from
-        choose = module.choose
+        sample = module.sample_next_token
         monkeypatch.setattr(
-            module, "choose", lambda logits, *rest: choose(logits * math.nan, *rest)
+            module, "sample_next_token", lambda logits, *rest: sample(logits * math.nan, *rest)
         )
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize(
-    ("what", "step", "message"),
+    ("what", "message"),
     [
-        ("nan", 6, "the loss became nan after step 6"),
-        ("inf", 6, "the loss became inf after step 6"),
-        ("validation inf", 7, "the loss became inf after step 7"),
-        ("validation nan", 7, "the loss became nan after step 7"),
-        ("gradient", 7, "became nan"),
-        ("logits", 0, "not finite after step 0"),
+        ("nan", "the loss became nan after step 7 with learning rate"),
+        ("inf", "the loss became inf after step 7 with learning rate"),
+        ("validation inf", "the validation loss became inf after step 8"),
+        ("validation nan", "the validation loss became nan after step 8"),
+        ("gradient", "became nan"),
+        ("logits", "not finite after step 0"),
     ],
 )
-def test_numbers_that_explode(version, cache, monkeypatch, what, step, message):
-    """One line that says step and learning rate; the checkpoints kept hold finite weights."""
-    module = load(version)
-    out = cache / "run"
+def test_numbers_that_explode_are_one_line(version, cache, monkeypatch, what, message):
+    """The line says the step; the checkpoints that are kept hold finite weights."""
+    module, out = load(version), cache / "run"
     explode(module, monkeypatch, what)
-    args = flags(module, data=story_file(cache), out_dir=out, steps=40)
     with pytest.raises(UserError, match=message) as caught:
-        run(module, monkeypatch, args)
-    config = small(module, steps=40)
-    if step == 6 and hasattr(module, "learning_rate"):
-        rate = module.learning_rate(6, config)
-        assert rate < config.learning_rate
-        assert f"with learning rate {rate:g}: " in str(caught.value)
-    assert "with learning rate" in str(caught.value) and "\n" not in str(caught.value)
-    kept = [path for path in out.glob("*.pt")]
+        run(module, monkeypatch, flags(module, data=story_file(cache), out_dir=out, steps=40))
+    assert "lower --learning-rate" in str(caught.value) and "\n" not in str(caught.value)
+    kept = [*out.glob("*.pt")]
     assert bool(kept) == (what != "logits")
     for path in kept:
         model = read_checkpoint(path)["state"]["model"]
         assert all(value.isfinite().all() for value in model.values())
 
 
-def test_a_run_told_to_stop_after_a_bad_gradient_keeps_the_last_good_weights(cache, monkeypatch):
-    import signal
-
+def test_run_stopped_after_a_bad_gradient_keeps_the_last_good_weights(cache, monkeypatch):
     module = load("v2")
-    explode(module, monkeypatch, "gradient", at=5)
-    get_batch, count = module.get_batch, []
-
-    def stopped(*args):
-        count.append(1)
-        if len(count) == 6 * small(module).grad_accum:  # the step whose gradient is bad
-            signal.raise_signal(signal.SIGINT)
-        return get_batch(*args)
-
-    monkeypatch.setattr(module, "get_batch", stopped)
-    with pytest.raises(UserError, match="weights became nan or infinite after step 6"):
+    explode(module, monkeypatch, "gradient")
+    at_step(module, monkeypatch, 7, lambda: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(UserError, match="weights became nan or infinite after step 7"):
         run(module, monkeypatch, flags(module, data=story_file(cache), out_dir=cache / "run"))
     assert read_checkpoint(cache / "run" / "checkpoint.pt")["step"] == 4
 
 
-# ---- memory and devices --------------------------------------------------------------------------
+# ---- Memory and devices --------------------------------------------------------------------------
 
 
 def one_line(main, capsys):
@@ -143,11 +145,18 @@ def test_sizes_beyond_all_memory_are_one_line(version, more, cache, monkeypatch,
         MemoryError(),
     ],
 )
-def test_other_systems_ways_to_say_so(error, capsys):
+def test_every_system_s_words_for_no_memory_are_known(error, capsys):
     def main():
         raise error
 
-    assert "out of memory: give a lower" in one_line(main, capsys)
+    assert "out of memory: give a lower --batch-size" in one_line(main, capsys)
+
+
+def test_memory_that_the_text_took_is_not_blamed_on_the_batch(capsys):
+    program, names = "def read():\n    raise MemoryError", {}
+    exec(compile(program, ROOT / "common" / "data" / "corpus.py", "exec"), names)
+    said = one_line(names["read"], capsys)
+    assert "out of memory while the text was read" in said and "batch" not in said
 
 
 def test_other_errors_keep_their_traceback():
@@ -159,58 +168,114 @@ def test_other_errors_keep_their_traceback():
 
 
 @pytest.mark.parametrize("name", ["meta", "cpu:x", "abacus", "cuda:99", "vulkan", ""])
-def test_devices_that_cannot_be_used(name):
+def test_devices_that_cannot_be_used_are_refused(name):
     with pytest.raises(UserError, match="--device .* can't be used here") as caught:
         pick_device(name)
     assert "\n" not in str(caught.value)
 
 
-# ---- two at once ---------------------------------------------------------------------------------
+# ---- Signals and readers -------------------------------------------------------------------------
 
 
-def test_two_processes_with_one_cache_and_with_one_folder(tmp_path):
-    lab = Lab(tmp_path, "v2")
-    pair = [lab.start(lab.args(name, steps=8)) for name in ("a", "b")]
-    for process in pair:  # they make the same vocabulary and the same token files
-        process.join()
-    assert [process.exitcode for process in pair] == [0, 0]
-    assert lab.contents("a") == lab.contents("b")
+@pytest.mark.skipif(os.name == "nt", reason="on Windows these signals end a process at once")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_signal_saves_after_its_step(name, cache, monkeypatch, capsys):
+    module, out, text = load("v3"), cache / "run", story_file(cache)
+    with pytest.MonkeyPatch.context() as patch:
+        at_step(module, patch, 6, lambda: signal.raise_signal(getattr(signal, name)))
+        with pytest.raises(SystemExit) as stop:
+            run(module, patch, flags(module, data=text, out_dir=out))
+    assert stop.value.code == 128 + getattr(signal, name)
+    go_on = f"{name}: saved at step 6; go on with: python v3.py --resume --out-dir {out}"
+    assert go_on in capsys.readouterr().err
+    assert read_checkpoint(out / "checkpoint.pt")["step"] == 6
+    run(module, monkeypatch, ["--resume", "--out-dir", out])
+    run(load("v3"), monkeypatch, flags(module, data=text, out_dir=cache / "whole"))
+    assert result_of(out) == result_of(cache / "whole")
 
 
-def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
-    first, second = Lab(tmp_path, "v2"), Lab(tmp_path / "second", "v2")
-    process = first.start(first.args("run", steps=10**6))
-    while not (tmp_path / "run" / "checkpoint.pt").exists():
-        assert process.is_alive(), first.said()
-    for args in (second.args(tmp_path / "run"), ["--resume", "--out-dir", tmp_path / "run"]):
-        assert second.run(args) == 2
-        line = second.said().splitlines()[-1]
-        assert "another run is writing to" in line and "Traceback" not in second.said()
-    process.kill()
-    process.join()
-    assert process.exitcode == KILLED
-    # The lock died with its holder.
-    assert first.resume("run", at_step=10**6 + 1, at_operation=30) == KILLED, first.said()
-    assert f"resuming {tmp_path / 'run'}" in first.said()
+@pytest.mark.skipif(os.name == "nt", reason="on Windows there is no nohup")
+def test_ignored_signals_stay_ignored(cache, monkeypatch):
+    module = load("v0")
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        at_step(module, monkeypatch, 2, lambda: signal.raise_signal(signal.SIGHUP))
+        run(module, monkeypatch, flags(module, data=story_file(cache), out_dir=cache / "run"))
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
-# ---- files and signals -------------------------------------------------------------------------
+@pytest.mark.skipif(os.name == "nt", reason="on Windows a process can't be stopped")
+def test_stopped_time_is_not_training_time(cache, monkeypatch):
+    module, clock = load("v0"), time.perf_counter
+    late = []
+
+    def stopped():
+        late.append(1000)  # seconds
+        signal.raise_signal(signal.SIGCONT)
+
+    monkeypatch.setattr(time, "perf_counter", lambda: clock() + sum(late))
+    at_step(module, monkeypatch, 5, stopped)
+    run(module, monkeypatch, flags(module, data=story_file(cache), out_dir=cache / "run"))
+    assert late and 0 < result(cache / "run")["seconds"] < 1000
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
-def test_a_pipe_is_no_vocabulary(tmp_path):
-    """It would be waited for, and /dev/zero read, without end."""
-    os.mkfifo(tmp_path / "pipe")
-    for path in (tmp_path / "pipe", "/dev/zero"):
-        with pytest.raises(UserError, match="is not a regular file"):
-            load_tokenizer_file(path)
+def test_run_in_a_thread_works(cache, monkeypatch):
+    """Where signals can't be handled."""
+    module, args = load("v0"), ["--data", story_file(cache), "--out-dir", cache / "run"]
+    monkeypatch.setattr(sys, "argv", ["v0.py", *flags(module), *map(str, args)])
+    thread = threading.Thread(target=run_main, args=(module.main,))
+    thread.start()
+    thread.join()
+    assert result(cache / "run")["steps"] == 12
 
 
-def test_a_resumed_run_of_another_version_is_told_by_its_version(cache, monkeypatch):
-    module = load("v2")
-    run(module, monkeypatch, flags(module, data=story_file(cache), out_dir=cache / "run", steps=0))
-    with pytest.raises(UserError, match=r"holds a run of v2\.py, not of this script"):
-        run(load("v3"), monkeypatch, ["--resume", "--out-dir", cache / "run"])
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="on Windows a pipe's end is another error")
+def test_reader_that_leaves_costs_nothing_that_was_learned(tmp_path):
+    """As `2>&1 | head -1` does: the run is saved after its step, and its status is not 0."""
+    module, out = load("v3"), tmp_path / "run"
+    args = flags(module, data=story_file(tmp_path), out_dir=out, steps=10**6, eval_every=1)
+    with subprocess.Popen(
+        [sys.executable, ROOT / "v3.py", *args], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        for line in process.stdout:
+            if line.startswith(b"step      2:"):
+                break
+        process.stdout.close()
+    assert process.returncode == 128 + signal.SIGPIPE
+    assert read_checkpoint(out / "checkpoint.pt")["step"] >= 2
+    done = subprocess.run(
+        [sys.executable, ROOT / "v3.py", "--resume", "--out-dir", out, "--steps", "2"],
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert done.returncode == 2 and "is at step" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="on Windows Ctrl-C reaches the whole console")
+@pytest.mark.parametrize("where", ["summary.draw_loss", "checkpoints.write_checkpoint"])
+def test_second_ctrl_c_is_one_line(tmp_path, where):
+    """While a picture is drawn or a checkpoint is saved."""
+    module = load("v0")
+    program = f"""
+import signal, sys
+sys.path.insert(0, {str(ROOT)!r})
+import v0, common.training.{where.split(".")[0]} as module
+def interrupted(*args):
+    signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)
+module.{where.split(".")[1]} = interrupted
+v0.run_main(v0.main)
+"""
+    args = flags(module, data=story_file(tmp_path), out_dir=tmp_path / "run")
+    command = [sys.executable, "-c", program, *args]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8")
+    assert done.returncode == 130 and "Traceback" not in done.stderr
+    assert done.stderr.endswith("stopping after this step (again to stop at once)\nstopped\n")
+    assert not [*tmp_path.rglob("*.tmp")]
+    assert (tmp_path / "run" / "result.json").exists() == (where == "summary.draw_loss")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="on Windows a process that is ended can say nothing")
@@ -230,3 +295,124 @@ def test_sigterm_before_training_leaves_nothing(tmp_path):
         said = process.communicate()[1]
     assert (process.returncode, said) == (143, b"stopped\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_picture_that_cannot_be_drawn_costs_a_warning(cache, monkeypatch, capsys):
+    def broken(*args):
+        raise ValueError("no such backend")
+
+    module = load("v0")
+    monkeypatch.setattr("common.training.summary.draw_loss", broken)
+    run(module, monkeypatch, flags(module, data=story_file(cache), out_dir=cache / "run"))
+    assert "loss.png could not be drawn: no such backend\n" in capsys.readouterr().err
+    assert sorted(path.suffix for path in (cache / "run").iterdir()).count(".tmp") == 0
+    assert result(cache / "run")["steps"] == 12 and not (cache / "run" / "loss.png").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "environment", "version"),
+    [
+        (["-OO"], {}, "v2"),
+        ([], {"MPLBACKEND": "module://nowhere"}, "v0"),
+        ([], {"LOCAL_WORLD_SIZE": "x"}, "v0"),
+    ],
+)
+def test_runs_whatever_python_and_the_environment_say(tmp_path, options, environment, version):
+    args = flags(load(version), data=story_file(tmp_path), out_dir=tmp_path / "$^$", steps=2)
+    done = subprocess.run(
+        [sys.executable, *options, ROOT / f"{version}.py", *args],
+        env={**os.environ, **environment},
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "$^$" / "loss.png").exists() and result(tmp_path / "$^$")["idea"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", ["1", "200"])
+def test_help_names_every_setting_however_narrow_the_terminal(columns):
+    done = subprocess.run(
+        [sys.executable, ROOT / "v4.py", "--help"],
+        env={**os.environ, "COLUMNS": columns},
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert done.returncode == 0, done.stderr
+    names = {name.replace("_", "-") for name in load("v4").Config.__dataclass_fields__}
+    assert names <= set(re.findall(r"--([a-z][a-z-]*[a-z])", done.stdout))
+
+
+# ---- Folders -------------------------------------------------------------------------------------
+
+
+def test_a_run_in_a_folder_of_another_disk_moves_the_older_one_inside(cache, monkeypatch, capsys):
+    """Or in one that is a mount point: nothing can be moved next to it."""
+    module, replace = load("v0"), os.replace
+    out, text = cache / "run", story_file(cache)
+
+    def across(source, target):
+        if Path(source).parent != Path(target).parent and out not in Path(target).parents:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", across)
+    for seed in (1, 2, 3):
+        run(module, monkeypatch, flags(module, data=text, out_dir=out, seed=seed, steps=1))
+    found = [result(path)["seed"] for path in (out / "older.1", out / "older.2", out)]
+    assert found == [1, 2, 3] and not out.with_name("run.1").exists()
+    assert f"the run that was in {out} is now in {out / 'older.2'}" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="needs another disk")
+def test_a_run_in_a_link_to_another_disk(cache, monkeypatch):
+    import tempfile
+
+    module, text = load("v0"), story_file(cache)
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as other:
+        (Path(other) / "runs").mkdir()
+        os.symlink(Path(other) / "runs", cache / "run")
+        for seed in (1, 2):
+            args = flags(module, data=text, out_dir=cache / "run", seed=seed, steps=1)
+            run(module, monkeypatch, args)
+        found = [result(path)["seed"] for path in (Path(other) / "runs.1", cache / "run")]
+    assert found == [1, 2]
+
+
+@pytest.mark.slow
+def test_two_runs_at_once_share_one_cache(tmp_path):
+    """And give the same bit for bit, but for times, memory and the environment."""
+    lab = Lab(tmp_path, "v2")
+    pair = [lab.start(lab.args(name, steps=8)) for name in ("a", "b")]
+    for process in pair:  # they make the same vocabulary and the same token files
+        process.join()
+    assert [process.exitcode for process in pair] == [0, 0]
+    assert lab.contents("a") == lab.contents("b")
+
+
+@pytest.mark.slow
+def test_second_run_in_the_same_folder_is_refused(tmp_path):
+    first, second = Lab(tmp_path, "v2"), Lab(tmp_path / "second", "v2")
+    process = first.start(first.args("run", steps=10**6))
+    while not (tmp_path / "run" / "checkpoint.pt").exists():
+        assert process.is_alive(), first.said()
+    for args in (second.args(tmp_path / "run"), ["--resume", "--out-dir", tmp_path / "run"]):
+        assert second.run(args) == 2
+        line = second.said().splitlines()[-1]
+        assert "another run is writing to" in line and "Traceback" not in second.said()
+    process.kill()
+    process.join()
+    assert process.exitcode == KILLED
+    # The lock died with its holder.
+    assert first.resume("run", at_operation="replace checkpoint.pt") == KILLED, first.said()
+    assert f"resuming {tmp_path / 'run'}" in first.said()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_no_vocabulary(tmp_path):
+    """It would be waited for, and /dev/zero read, without end."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(UserError, match="is not a regular file"):
+            load_tokenizer_file(path)

@@ -1,60 +1,38 @@
-"""What a model is said to weigh, against arithmetic."""
+"""What a model is said to weigh, against arithmetic; what an evaluation takes, against a step."""
 
 import gc
-import json
 import platform
 import re
 import subprocess
 import sys
 import weakref
+from types import SimpleNamespace
+
+from common.evaluation import evaluate
+from common.training.machine import prepare
+from common.training.memory import describe_model, estimate_memory
 
 import pytest
 import torch
-import torch.nn as nn
-from lineage import (
-    ROOT,
-    UNCACHED,
-    VERSIONS,
-    finished_run,
-    flags,
-    load,
-    model_of,
-    run,
-    small,
-    story_file,
-)
-
-from common.training.memory import describe_model, estimate_memory, free_memory
-from results.saved import load_run
+import torch.nn.functional as F
+from lab import plain
+from lineage import ROOT, UNCACHED, VERSIONS, flags, load, model_of, run, story_file
 
 CPU = torch.device("cpu")
 NAME, VERSION = platform.libc_ver()
-COUNT_FAULTS = """
-import resource, torch
-from common.training import memory
-{first}
-for _ in range(10):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.ones({size})  # freed again
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
 STACKS = [version for version in VERSIONS if hasattr(load(version).Config, "n_layer")]
 DROPOUTS = [version for version in VERSIONS if hasattr(load(version).Config, "dropout")]
 
 
+def prepared(version, vocab_size=50, **changes):
+    """(model, config): a small model as a run prepares it."""
+    model, config = model_of(load(version), vocab_size, **{"dtype": "float32", **changes})
+    return prepare(model, config, CPU), config
+
+
 def estimate(version, vocab_size=50, **changes):
-    model, config = model_of(load(version), vocab_size, **changes)
+    model, config = prepared(version, vocab_size, **changes)
     return estimate_memory(model, config, CPU), model
-
-
-@pytest.mark.parametrize("version", VERSIONS)
-def test_the_modules_sum_to_the_parameters(version):
-    table, model = estimate(version)
-    total, *parts = (
-        int(number.replace(",", ""))
-        for number in re.findall(r"(?<!\w)[\d,]*\d\b", describe_model(model, table)[0])
-    )
-    assert total == sum(parts) == sum(p.numel() for p in model.parameters())
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -76,27 +54,15 @@ def test_parameters_gradients_and_optimizer_are_what_a_step_of_adamw_holds(versi
     assert table["optimizer"] == pytest.approx(sum(moments) / 1e6)
 
 
-@pytest.mark.parametrize("fused", [True, None])
-def test_what_adamw_computes_in_counts_where_activations_take_less(fused):
-    module = load("v0")
-    config = small(module, context_length=2)
-    model = nn.Sequential(nn.Embedding(3000, 300), nn.Linear(300, 3000))  # two large ones
-    table = estimate_memory(model, config, CPU, fused)
-    optimizer = torch.optim.AdamW(model.parameters(), fused=fused)
-    for _ in range(2):  # the first step makes the two averages
-        optimizer.zero_grad()
-        model(torch.zeros(1, 2, dtype=torch.long)).sum().backward()
-        with torch.profiler.profile(profile_memory=True) as profile:
-            optimizer.step()
-    live, most = 0, 0
-    events = profile.profiler.kineto_results.events()
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        if event.name() == "[memory]":
-            live += event.nbytes()
-            most = max(most, live)
-    assert most == pytest.approx(0 if fused else 3 * 4 * 3000 * 300, abs=2000)
-    takes = table["optimizer"] - 2 * table["parameters"] + table["activations"]
-    assert takes == pytest.approx(max(most / 1e6, table["activations"]), rel=0.001)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_two_lines_say_the_parameters_by_module_and_the_sum(version):
+    table, model = estimate(version, vocab_size=1000)
+    first, second = describe_model(model, table)
+    total, *parts = (
+        int(number.replace(",", "")) for number in re.findall(r"(?<!\w)[\d,]*\d\b", first)
+    )
+    assert total == sum(parts) == sum(p.numel() for p in model.parameters())
+    assert second.startswith(f"memory of a training step: {sum(table.values()):.0f} MB (parameters")
 
 
 def test_activations_of_a_table_by_hand():
@@ -107,7 +73,7 @@ def test_activations_of_a_table_by_hand():
     assert table["activations"] == pytest.approx(B * T * (8 + 4 * 4 * V) / 1e6, rel=0.001)
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", [version for version in VERSIONS if version != "v0"])
 def test_activations_grow_with_the_batch_and_weights_do_not(version):
     tables = [estimate(version, batch_size=B)[0] for B in (1, 2, 6)]
     one, two, six = (table.pop("activations") for table in tables)
@@ -122,9 +88,12 @@ def test_activations_are_fewer_bytes_in_bfloat16():
 
 def test_what_all_sequences_share_counts_once():
     """ALiBi's bias: H * T * T floats, however many sequences a batch has."""
-    tables = [estimate("v4", context_length=64, batch_size=B, position=position)[0]["activations"]
-              for B in (1, 50) for position in ("none", "alibi")]  # fmt: skip
-    assert tables[3] - tables[2] == pytest.approx(tables[1] - tables[0], rel=0.05)
+    none_1, alibi_1, none_50, alibi_50 = (
+        estimate("v4", context_length=64, batch_size=B, position=position)[0]["activations"]
+        for B in (1, 50)
+        for position in ("none", "alibi")
+    )
+    assert alibi_50 - none_50 == pytest.approx(alibi_1 - none_1, rel=0.05)
 
 
 @pytest.mark.parametrize("version", STACKS)
@@ -146,137 +115,127 @@ def test_each_layer_adds_the_same(version):
 def test_checkpointed_blocks_keep_their_input_and_one_of_them_the_rest(version):
     """B * T * C floats a block in place of its activations, for all blocks but one."""
     (one, four), (one_more, four_more) = (
-        [estimate(version, n_layer=n, activation_checkpointing=on)[0] for n in (1, 4)]
+        [
+            estimate(version, n_layer=n, activation_checkpointing=on)[0]["activations"]
+            for n in (1, 4)
+        ]
         for on in (False, True)
     )
-    one, four, one_more, four_more = (e["activations"] for e in (one, four, one_more, four_more))
     inputs = 4 * 16 * 16 * 4 / 1e6  # B = 4, T = C = 16
-    assert one_more == pytest.approx(one)
+    assert one_more == pytest.approx(one, rel=0.01)  # the mask is kept with the input
     assert four_more - one_more == pytest.approx(3 * inputs, rel=0.02)
     assert four - one > 10 * (four_more - one_more)
 
 
-def test_a_run_from_before_there_was_checkpointing_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setenv("LINEAGE_CACHE", str(tmp_path / "cache"))
-    folder = finished_run("v3", tmp_path / "v3", context_length=64)
-    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    del settings["config"]["activation_checkpointing"], settings["checksum"]
-    (folder / "config.json").write_text(json.dumps(settings), encoding="utf-8")
-    assert load_run(folder).config.activation_checkpointing is False
-    run(load("v3"), monkeypatch, ["--resume", "--out-dir", folder, "--steps", "16"])
-    assert json.loads((folder / "result.json").read_text(encoding="utf-8"))["steps"] == 16
+@pytest.mark.parametrize("version", ["v2", "v4"])
+def test_estimate_is_the_same_every_time_and_leaves_nothing_behind(version):
+    """Of many models of many sizes in between, whose freed memory is given out again."""
+    outputs, found = [], set()
+    for i in range(30):
+        model, config = prepared(version, position="none", dropout=0.5, n_embd=16)
+        for module in model.modules():
+            module.register_forward_hook(lambda module, x, y: outputs.append(weakref.ref(y)))
+        before = torch.get_rng_state()
+        found.add(str(estimate_memory(model, config, CPU)))
+        assert torch.equal(torch.get_rng_state(), before)  # dropout goes on as if it had not drawn
+        assert model.training and all(p.grad is None for p in model.parameters())
+        estimate(version, vocab_size=20 + 37 * i, context_length=3 + 5 * i)
+    gc.collect()
+    assert outputs and not [each for each in outputs if each() is not None]
+    assert len(found) == 1
 
 
-def test_checkpointing_is_on_again_once_it_is_measured():
-    model, config = model_of(load("v3"), activation_checkpointing=True)
-    estimate_memory(model, config, CPU)
-    assert model.checkpointing and not model.blocks[0]._forward_hooks
-
-
-def test_the_two_lines_give_the_sum():
-    table, model = estimate("v1", vocab_size=1000)  # a table of 4 MB
-    line = describe_model(model, table)[1]
-    assert line.startswith(f"memory of a training step: {sum(table.values()):.0f} MB")
-    assert "parameters 4, gradients 4, optimizer 8, activations 1" in line
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("version", DROPOUTS)
-def test_measuring_leaves_the_random_numbers_alone(version):
-    """A resumed run measures once more; dropout has to go on as if it had not."""
-    model, config = model_of(load(version), dropout=0.5)
-    before = torch.get_rng_state()
-    estimate_memory(model, config, CPU)
-    assert torch.equal(torch.get_rng_state(), before)
-    assert model.training and all(p.grad is None for p in model.parameters())
-
-
-@pytest.mark.parametrize("version", DROPOUTS)
-def test_a_resumed_run_drops_what_it_would_have_dropped(version, tmp_path, monkeypatch):
-    monkeypatch.setenv("LINEAGE_CACHE", str(tmp_path / "cache"))
-    module, text = load(version), story_file(tmp_path)
+def test_resumed_run_drops_what_it_would_have_dropped(version, cache, monkeypatch):
+    module, text = load(version), story_file(cache)
     settings = {"data": text, "dropout": 0.3, "warmup_steps": 0, "eval_every": 3}
     monkeypatch.setattr(module, "learning_rate", lambda step, config: 0.01)  # however long the run
     for name, steps in (("whole", 6), ("parts", 3)):
-        args = flags(module, out_dir=tmp_path / name, steps=steps, **settings)
-        run(module, monkeypatch, args)
-    run(module, monkeypatch, ["--resume", "--out-dir", tmp_path / "parts", "--steps", "6"])
+        run(module, monkeypatch, flags(module, out_dir=cache / name, steps=steps, **settings))
+    run(module, monkeypatch, ["--resume", "--out-dir", cache / "parts", "--steps", "6"])
     whole, parts = (
-        torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["state"]["model"]
+        torch.load(cache / name / "checkpoint.pt", weights_only=True)["state"]["model"]
         for name in ("whole", "parts")
     )
-    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    assert plain(whole) == plain(parts)
 
 
-@pytest.mark.parametrize("version", ["v2", *STACKS])
-def test_an_estimate_leaves_nothing_behind(version):
-    """What its passes computed is freed: a run would carry it along to its end."""
-    model, config = model_of(load(version), 50)
-    outputs = []
-    for module in model.modules():
-        module.register_forward_hook(lambda module, x, y: outputs.append(weakref.ref(y)))
-    estimate_memory(model, config, CPU)
-    gc.collect()
-    assert outputs
-    assert not [each for each in outputs if each() is not None]
+# ---- Evaluation ----------------------------------------------------------------------------------
 
 
+def most_bytes(function):
+    """The most memory that torch held at once, beyond what it held before."""
+    with torch.profiler.profile(profile_memory=True) as profile:
+        function()
+    live, most = 0, 0
+    events = profile.profiler.kineto_results.events()
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        if event.name() == "[memory]":
+            live += event.nbytes()
+            most = max(most, live)
+    return most
+
+
+@pytest.mark.parametrize("vocab_size", [30, 4096])
+@pytest.mark.parametrize("version", ["v1", "v2", "v4"])
+def test_evaluation_takes_no_more_memory_than_training(version, vocab_size):
+    """With the default sizes, of few characters as of many byte pairs."""
+    module = load(version)
+    config = module.Config(dtype="float32")
+    model = prepare(module.LanguageModel(config, vocab_size), config, CPU)
+    B, T = config.batch_size, config.context_length
+    tokens = torch.randint(vocab_size, (30 * T,))
+    corpus = SimpleNamespace(n_bytes={"validation": 1}, words=lambda split: None)
+
+    def step():
+        optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+        x = tokens[: B * T].view(B, T)
+        F.cross_entropy(model(x).flatten(0, 1), x.flatten()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    training = most_bytes(step)
+    evaluating = most_bytes(lambda: evaluate(model, tokens, T, corpus))
+    small = 16e6  # bytes: next to what torch itself takes
+    assert evaluating < 1.5 * training + small, (evaluating / 1e6, training / 1e6)
+
+
+# ---- What the C library keeps --------------------------------------------------------------------
+
+COUNT_FAULTS = """
+import resource, torch
+from common.training.memory import keep_freed_memory
+{first}
+for _ in range(10):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(16_000_000)  # 64 MB, freed again
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(NAME != "glibc" or float(VERSION) < 2.35, reason="of glibc since 2.35")
-def test_what_is_freed_is_kept_where_memory_is_not_short(monkeypatch):
-    """Blocks of 64 MB are fresh pages each time unless they are kept, and those of 16 MB are kept
-    unless memory is short: thousands of pages of 4 kB, or some of 2 MB.
+def test_what_is_freed_is_kept_unless_the_environment_says_otherwise(monkeypatch):
+    """Blocks of 64 MB are fresh pages each time unless they are kept: thousands of pages of 4 kB,
+    or some of 2 MB.
 
     glibc's caches of small blocks are off here. Before its version 2.39 they can make the place of
     a freed block too short for the next, so that some of the ten get fresh pages by chance.
     """
 
-    def faults(size, first):
-        command = [sys.executable, "-c", COUNT_FAULTS.format(first=first, size=size)]
+    def faults(first):
+        command = [sys.executable, "-c", COUNT_FAULTS.format(first=first)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=True)
         return int(done.stdout)
 
-    for name in ("MALLOC_MMAP_THRESHOLD_", "LOCAL_WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
     monkeypatch.setenv("GLIBC_TUNABLES", UNCACHED)
-    large, small = 16_000_000, 4_000_000  # numbers, of 4 bytes each
-    there = "memory.free_memory = lambda: 299.0; "
-    fresh = faults(large, "")
+    fresh = faults("")
     assert fresh > 30
-    assert faults(large, "assert not memory.keep_freed_memory()") < fresh / 10
-    assert faults(large, there + "assert not memory.keep_freed_memory(99)") < fresh / 10
-    assert faults(small, there + "assert not memory.keep_freed_memory(99)") < 3
-    assert faults(small, there + "assert memory.keep_freed_memory(100)") > 6
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")  # each process takes that much
-    assert faults(small, there + "assert memory.keep_freed_memory(50)") > 6
+    assert faults("keep_freed_memory()") < fresh / 10
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "1048576")  # the user's word
-    assert faults(small, there + "assert not memory.keep_freed_memory(1)") > 6
+    assert faults("keep_freed_memory()") > 30
     monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_")
     monkeypatch.setenv("GLIBC_TUNABLES", UNCACHED + ":glibc.malloc.mmap_threshold=1048576")
-    assert faults(small, there + "assert not memory.keep_freed_memory(1)") > 6
-
-
-def test_what_is_free_is_what_the_system_and_the_container_have(tmp_path):
-    meminfo, cgroup = tmp_path / "meminfo", tmp_path / "cgroup"
-    assert free_memory(meminfo, cgroup) == float("inf")  # no Linux
-    meminfo.write_text("MemTotal:  9000 kB\n", encoding="utf-8")
-    assert free_memory(meminfo, cgroup) == float("inf")  # one that doesn't say
-    meminfo.write_text("MemTotal:  9000 kB\nMemAvailable:    5000 kB\n", encoding="utf-8")
-    assert free_memory(meminfo, cgroup) == 5.12
-    cgroup.mkdir()
-    files = {"max": "max", "current": "3000000", "stat": "anon 2\ninactive_file 1000000"}
-    for name, text in files.items():
-        (cgroup / f"memory.{name}").write_text(text + "\n", encoding="utf-8")
-    assert free_memory(meminfo, cgroup) == 5.12
-    (cgroup / "memory.max").write_text("6000000\n", encoding="utf-8")
-    assert free_memory(meminfo, cgroup) == 4.0
-
-
-@pytest.mark.parametrize("version", ["v0", "v4"])
-def test_a_run_says_where_memory_is_short(version, tmp_path, monkeypatch, capfd):
-    monkeypatch.setenv("LINEAGE_CACHE", str(tmp_path / "cache"))
-    module, asked = load(version), []
-    monkeypatch.setattr("common.training.run.keep_freed_memory", lambda needed: asked.append(needed) or True)
-    args = flags(module, out_dir=tmp_path / "run", steps=1, data=story_file(tmp_path))
-    run(module, monkeypatch, args)
-    out = "".join(capfd.readouterr())
-    assert len(asked) == 1 and asked[0] > 0
-    assert f"memory is short ({asked[0]:.0f} MB a step" in out
+    assert faults("keep_freed_memory()") > 30

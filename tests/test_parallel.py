@@ -1,6 +1,5 @@
-"""One batch, taken whole, in pieces one after the other, or by two processes at once."""
+"""One batch, taken whole, as micro-batches one after the other, or by two processes at once."""
 
-import json
 import os
 import re
 import subprocess
@@ -8,31 +7,30 @@ import sys
 import time
 from types import SimpleNamespace
 
+from common.errors import UserError
+from common.training.processes import join_processes
+
 import psutil
 import pytest
 import torch
+from lab import metrics_of, plain
 from lineage import ROOT, VERSIONS, flags, load, run, story_file
 
-from common.training.distributed import join_processes
-from common.errors import UserError
-
-PIECES = [version for version in VERSIONS if hasattr(load(version).Config, "grad_accum")]
-
-
-def metrics(folder):
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+ACCUMULATING = [version for version in VERSIONS if hasattr(load(version).Config, "grad_accum")]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+# Process by process, whose torchruns may restart: the README says why.
+ENVIRONMENT = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "OMP_NUM_THREADS": "1"}
 
 
 def weights(folder):
     return torch.load(folder / "checkpoint.pt", weights_only=True)["state"]["model"]
 
 
-# ---- micro-batches ----
+# ---- Micro-batches -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("version", PIECES)
-def test_gradients_of_pieces_add_up_to_those_of_the_whole_batch(version, cache, monkeypatch):
+@pytest.mark.parametrize("version", ACCUMULATING)
+def test_gradients_of_micro_batches_add_up_to_those_of_the_batch(version, cache, monkeypatch):
     """Steps of plain gradient descent, where a gradient k times too long would be seen: AdamW
     and clipping forgive it. In float64, so that rounding can't hide a difference."""
 
@@ -41,49 +39,72 @@ def test_gradients_of_pieces_add_up_to_those_of_the_whole_batch(version, cache, 
 
     module, text = load(version), story_file(cache)
     monkeypatch.setattr(module.torch.optim, "AdamW", descent)
-    settings = {"data": text, "learning_rate": 1.0, "clip_norm": 1e9, "steps": 5, "eval_every": 5}
+    settings = {"data": text, "learning_rate": 0.2, "clip_norm": 1e9, "steps": 5, "eval_every": 5}
     torch.set_default_dtype(torch.float64)
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
     try:
-        for pieces in (1, 2, 8):  # the generator draws the same 8 starts, however they are grouped
-            out, batch = cache / str(pieces), {"grad_accum": pieces, "batch_size": 8 // pieces}
-            run(module, monkeypatch, flags(module, out_dir=out, **settings, **batch))
+        for k in (1, 2, 8):  # the generator draws the same 8 starts, however they are grouped
+            batch = {"grad_accum": k, "batch_size": 8 // k, "dtype": "float32"}
+            run(module, monkeypatch, flags(module, out_dir=cache / str(k), **settings, **batch))
     finally:
         torch.set_default_dtype(torch.float32)
-    whole = weights(cache / "1")
+    whole, rows = weights(cache / "1"), metrics_of(cache / "1")
     assert all(tensor.dtype == torch.float64 for tensor in whole.values())
-    for pieces in ("2", "8"):
-        for name, tensor in weights(cache / pieces).items():
-            assert torch.allclose(tensor, whole[name], rtol=1e-9, atol=1e-12), (pieces, name)
-        last = metrics(cache / pieces)[-1]
-        assert last["train_loss"] == pytest.approx(metrics(cache / "1")[-1]["train_loss"])
+    for k in ("2", "8"):
+        for name, tensor in weights(cache / k).items():
+            assert torch.allclose(tensor, whole[name], rtol=1e-9, atol=1e-12), (k, name)
+        last = metrics_of(cache / k)[-1]
+        assert last["train_loss"] == pytest.approx(rows[-1]["train_loss"])
         assert last["tokens"] == 5 * 8 * 16
-    assert metrics(cache / "1")[-1]["val_loss"] < metrics(cache / "1")[0]["val_loss"] - 0.01
+    assert rows[-1]["val_loss"] < rows[0]["val_loss"]
 
 
-# ---- processes ----
-
+# ---- Processes -----------------------------------------------------------------------------------
 
 torchrun = pytest.mark.skipif(
     not torch.distributed.is_available() or os.name == "nt",
     reason="this build of torch has no gloo, or none that torchrun can start",
 )
+COUNTING = """
+import sys
+sys.path.insert(0, {root!r})
+import torch.distributed as dist
+import {version} as script
+from common.training.processes import rank
+real, sizes = dist.all_reduce, []
+def counted(tensor, *args):
+    sizes.append(tensor.numel())
+    return real(tensor, *args)
+dist.all_reduce = counted
+script.main()
+if rank() == 0:
+    print("all_reduce:", sizes.count(max(sizes)))
+"""
 
 
-@torchrun
-def test_two_processes_learn_what_one_does(cache, monkeypatch):
-    module, text = load("v3"), story_file(cache)
-    run(module, monkeypatch, flags(module, data=text, out_dir=cache / "one"))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+def two_processes(program, args, *more, cwd):
+    """A finished torchrun job of two processes."""
     done = subprocess.run(
-        [*command, str(ROOT / "v3.py"), *flags(module, data=text, out_dir=cache / "two")],
+        [*TORCHRUN, "--standalone", "--nproc-per-node=2", *more, program, *args],
         capture_output=True,
-        text=True,
         encoding="utf-8",
-        cwd=cache,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        cwd=cwd,
+        env={**os.environ, **ENVIRONMENT},
     )
     assert done.returncode == 0, done.stderr
-    one, two = metrics(cache / "one"), metrics(cache / "two")
+    return done
+
+
+@pytest.mark.slow
+@torchrun
+def test_two_processes_learn_what_one_does(cache, monkeypatch):
+    module, settings = load("v3"), {"data": story_file(cache), "dtype": "float32"}
+    run(module, monkeypatch, flags(module, out_dir=cache / "one", **settings))
+    program = cache / "counting.py"
+    program.write_text(COUNTING.format(root=str(ROOT), version="v3"), encoding="utf-8")
+    done = two_processes(program, flags(module, out_dir=cache / "two", **settings), cwd=cache)
+    program.unlink()
+    one, two = metrics_of(cache / "one"), metrics_of(cache / "two")
     assert [row["step"] for row in two] == [0, 4, 8, 12]  # and each once: one process writes
     for a, b in zip(one, two, strict=True):
         assert a["tokens"] == b["tokens"]
@@ -92,6 +113,8 @@ def test_two_processes_learn_what_one_does(cache, monkeypatch):
     assert one[-1]["val_loss"] < one[0]["val_loss"] - 0.01  # there was something to get wrong
     for name, tensor in weights(cache / "two").items():
         assert torch.allclose(tensor, weights(cache / "one")[name], rtol=1e-3, atol=1e-5), name
+    # The gradients of two micro-batches are exchanged once per step.
+    assert "all_reduce: 12\n" in done.stdout
 
     # The second process leaves nothing: neither lines of its own, nor another run's folder.
     assert done.stdout.count("v3 on story.txt") == 1
@@ -107,50 +130,72 @@ def test_two_processes_learn_what_one_does(cache, monkeypatch):
     # Either run goes on in one process, to the same end.
     for name in ("one", "two"):
         run(module, monkeypatch, ["--resume", "--out-dir", cache / name, "--steps", "16"])
-    last = [metrics(cache / name)[-1] for name in ("one", "two")]
+    last = [metrics_of(cache / name)[-1] for name in ("one", "two")]
     assert last[0]["step"] == 16
     assert last[0]["val_loss"] == pytest.approx(last[1]["val_loss"], rel=1e-4)
 
 
+@pytest.mark.slow
 @torchrun
-def test_a_process_that_dies_is_started_again_and_nothing_is_lost(cache):
-    """torchrun starts both anew; they go on from the checkpoint, to the same end bit for bit."""
+def test_one_sequence_per_step_is_nothing_to_share(cache, monkeypatch):
+    module, text = load("v0"), story_file(cache)
+    run(module, monkeypatch, flags(module, data=text, out_dir=cache / "one"))
+    args = flags(module, data=text, out_dir=cache / "two")
+    done = two_processes(ROOT / "v0.py", args, cwd=cache)
+    assert done.stdout.count("the processes have nothing to share\n") == 1
+    first, second = (metrics_of(cache / name) for name in ("one", "two"))
+    assert [row["val_loss"] for row in first] == [row["val_loss"] for row in second]
+
+
+@pytest.mark.slow
+@torchrun
+def test_process_that_dies_is_started_again_and_nothing_is_lost(cache):
+    """torchrun starts both again; they go on from the checkpoint, to the same end bit for bit."""
     module, text = load("v3"), story_file(cache)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += ["--max-restarts=1", str(ROOT / "v3.py")]
-    settings = {"data": text, "steps": 600, "eval_every": 20, "max_new_tokens": 1}
-    own_store = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}  # see the README
-    options = {"cwd": cache, "env": {**os.environ, "OMP_NUM_THREADS": "1", **own_store}}
-    options |= {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "encoding": "utf-8"}
-    whole = [*command, *flags(module, out_dir=cache / "whole", **settings)]
-    assert subprocess.run(whole, **options).returncode == 0
-    killed = [*command, *flags(module, out_dir=cache / "killed", **settings)]
-    with subprocess.Popen(killed, **options) as job:
+    settings = {"data": text, "steps": 400, "eval_every": 20, "max_new_tokens": 1}
+    whole = flags(module, out_dir=cache / "whole", **settings)
+    two_processes(ROOT / "v3.py", whole, cwd=cache)
+    command = [*TORCHRUN, "--standalone", "--nproc-per-node=2", "--max-restarts=1", ROOT / "v3.py"]
+    command += flags(module, out_dir=cache / "killed", **settings)
+    options = {"cwd": cache, "env": {**os.environ, **ENVIRONMENT}, "encoding": "utf-8"}
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **options
+    ) as job:
         lines = cache / "killed" / "metrics.jsonl"
         while not lines.exists() or lines.read_bytes().count(b"\n") < 3:
             assert job.poll() is None
             time.sleep(0.005)
-        workers = psutil.Process(job.pid).children()
-        workers[-1].kill()
+        psutil.Process(job.pid).children()[-1].kill()
         said = job.communicate()[1]
     assert job.returncode == 0, said
-    step = int(re.search(r"resuming .* at step (\d+)", said)[1])
-    assert 0 < step < 600
-    rows = [[{k: v for k, v in row.items() if k != "seconds"} for row in metrics(cache / name)]
-            for name in ("whole", "killed")]
-    assert rows[0] == rows[1] and [row["step"] for row in rows[1]] == list(range(0, 601, 20))
-    first, second = (weights(cache / name) for name in ("whole", "killed"))
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert 0 < int(re.search(r"resuming .* at step (\d+)", said)[1]) < 400
+    rows = metrics_of(cache / "killed")
+    assert rows == metrics_of(cache / "whole")
+    assert [row["step"] for row in rows] == list(range(0, 401, 20))
+    assert plain(weights(cache / "whole")) == plain(weights(cache / "killed"))
 
 
-def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "3")
-    with pytest.raises(UserError, match="--batch-size 4 .* 3 processes: give a multiple of 3"):
-        join_processes(torch.device("cpu"), SimpleNamespace(batch_size=4))
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"WORLD_SIZE": "3"}, "WORLD_SIZE=3 is set without torchrun's other variables"),
+        ({"WORLD_SIZE": "x"}, "WORLD_SIZE and LOCAL_RANK are set but are no numbers"),
+        ({"LOCAL_RANK": ""}, "WORLD_SIZE and LOCAL_RANK are set but are no numbers"),
+        (
+            {"WORLD_SIZE": "3", "MASTER_ADDR": "localhost", "RANK": "0"},
+            "--batch-size 4 .* 3 processes: give a multiple of 3",
+        ),
+    ],
+)
+def test_processes_that_cannot_join_are_refused(monkeypatch, environment, message):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=message):
+        join_processes(torch.device("cpu"), SimpleNamespace(batch_size=4, resume=False))
 
 
 def test_without_torchrun_there_is_nothing_to_join(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     cpu = torch.device("cpu")
-    assert join_processes(cpu, SimpleNamespace(batch_size=1)) is cpu
+    assert join_processes(cpu, SimpleNamespace(batch_size=1, resume=False)) is cpu
     assert not torch.distributed.is_initialized()

@@ -9,101 +9,82 @@ import shutil
 import stat
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from lineage import ROOT, story_file
 
-SOURCES = [
-    path
-    for pattern in ("*.py", "common/*.py", "data/*.py", "tests/*.py")
-    for path in sorted(ROOT.glob(pattern))
-]
+FOLDERS = ("", "common/**/", "data/", "results/**/", "tests/")
+SOURCES = sorted({path for folder in FOLDERS for path in ROOT.glob(f"{folder}*.py")})
 POSIX_MODULES = {"resource", "fcntl", "pwd", "grp", "termios", "pty"}
-POSIX_NAMES = {"fork", "SIGKILL", "SIGALRM", "SIGHUP", "SIGXFSZ", "geteuid", "getuid", "mkfifo"}
-TEXT_METHODS = {"read_text", "write_text"}
+POSIX_NAMES = set("fork SIGKILL SIGALRM SIGHUP SIGCONT SIGXFSZ geteuid getuid mkfifo".split())
+CALLS = [  # what is wrong; the function's name; what its arguments have, and lack
+    ("no encoding", r"(io\.)?open", "", r"encoding=|\*\*|'[rwax+]*b\+?'|, mode[,)]"),
+    ("no encoding", r".*\.(read|write)_text", "", r"encoding=|\*\*|'utf-8'"),
+    ("no encoding", r"subprocess\.\w+", r"text=True", r"encoding="),
+    ("a shell", r"subprocess\.\w+", r"shell=True", "$^"),
+    ("may jump: time.perf_counter() measures", r"time\.time", "", "$^"),
+    ("MPS has no float64: .cpu().double()", r"(?!.*\.cpu\(\)).*\.double", "", "$^"),
+]
 
 
 def slips(source):
     """The slips in a program's text, as (line, what)."""
-    tree, found = ast.parse(source), []
+    tree, found, docstrings = ast.parse(source), [], set()
     lines = source.splitlines()
     for node in ast.walk(tree):
         for child in ast.iter_child_nodes(node):
             child.parent = node
-    strings = {id(node.body[0].value) for node in ast.walk(tree) if _has_docstring(node)}
+        if isinstance(node, (ast.Module, ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(
+            node
+        ):
+            docstrings.add(node.body[0].value)
     for node in ast.walk(tree):
+        what = None
         if isinstance(node, ast.Call):
-            found += [(node.lineno, what) for what in _call_slips(node)]
+            name = ast.unparse(node.func)
+            arguments = ast.unparse(node).removeprefix(name)
+            for slip, function, has, lacks in CALLS:
+                if re.fullmatch(function, name, re.DOTALL) and re.search(has, arguments):
+                    what = what if re.search(lacks, arguments) else slip
+            if re.search("Pool(Executor)?$", name) and not _within(node, ast.FunctionDef):
+                what = None if "__main__" in source else "starts processes when imported"
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
             imported = isinstance(node, ast.Import)
-            names = [name.name for name in node.names] if imported else [node.module or ""]
-            if POSIX_MODULES & {name.partition(".")[0] for name in names} and not _guarded(node):
-                found.append((node.lineno, f"imports {', '.join(names)} without an alternative"))
+            names = {name.name for name in node.names} if imported else {node.module}
+            if names & POSIX_MODULES and not _guarded(node):
+                what = f"imports {names} without an alternative"
         elif isinstance(node, ast.Attribute) and node.attr in POSIX_NAMES and not _guarded(node):
-            found.append((node.lineno, f"{node.attr} without an alternative"))
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            if id(node) not in strings and re.match(r"/(tmp|var|home)\b|[A-Z]:\\", node.value):
-                if "# not opened" not in lines[node.lineno - 1]:
-                    found.append((node.lineno, f"a path of one system: {node.value!r:.40}"))
-    starts = any(slip == "starts processes" for _, slip in found)
-    if not starts or "__main__" in source:
-        found = [(line, slip) for line, slip in found if slip != "starts processes"]
+            what = f"{node.attr} without an alternative"
+        elif isinstance(node, ast.Constant) and node not in docstrings:
+            path = isinstance(node.value, str) and re.match(
+                r"/(tmp|var|home)\b|[A-Z]:\\", node.value
+            )
+            if path and "# not opened" not in lines[node.lineno - 1]:
+                what = f"a path of one system: {node.value!r:.40}"
+        if what:
+            found.append((node.lineno, what))
     return found
 
 
-def _has_docstring(node):
-    kinds = (ast.Module, ast.FunctionDef, ast.ClassDef)
-    return isinstance(node, kinds) and node.body and isinstance(node.body[0], ast.Expr)
-
-
-def _call_slips(call):
-    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
-    owner = getattr(getattr(call.func, "value", None), "id", "")
-    options = {keyword.arg: keyword.value for keyword in call.keywords}
-    modes = [*call.args[:2], *([options["mode"]] if "mode" in options else [])]
-    texts = [mode.value for mode in modes if isinstance(mode, ast.Constant)]
-    binary = any(isinstance(text, str) and "b" in text and len(text) <= 3 for text in texts)
-    given = "encoding" in options or None in options  # None: handed on by **
-    if name == "open" and owner in ("", "io") and not binary and not given:
-        if len(call.args) < 2 or isinstance(call.args[1], ast.Constant):
-            yield "open() of text without an encoding"
-    if name in TEXT_METHODS and not given and len(call.args) < 1 + (name == "write_text"):
-        yield f"{name}() without an encoding"
-    if isinstance(options.get("text"), ast.Constant) and owner == "subprocess" and not given:
-        yield "a subprocess' text without an encoding"
-    if isinstance(options.get("shell"), ast.Constant) and options["shell"].value:
-        yield "shell=True"
-    if name == "time" and owner == "time":
-        yield "time.time(), which may jump: time.perf_counter() measures"
-    if name == "double" and getattr(getattr(call.func.value, "func", None), "attr", "") != "cpu":
-        yield "double() where a tensor may lie on MPS, which has none: .cpu().double()"
-    if name in ("Pool", "ProcessPoolExecutor") and _at_top(call):
-        yield "starts processes"
-
-
-def _at_top(node):
+def _within(node, *kinds):
+    """The nodes around this one that are of these kinds."""
+    found = []
     while hasattr(node, "parent"):
         node = node.parent
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            return False
-    return True
+        found += [node] if isinstance(node, kinds) else []
+    return found
 
 
 def _guarded(node):
     """Under a try, a test of the system, or in a function or test that is skipped elsewhere."""
-    while hasattr(node, "parent"):
-        node = node.parent
-        if isinstance(node, (ast.Try, ast.If)):
-            return True
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            if any("skipif" in ast.dump(mark) for mark in node.decorator_list):
-                return True
-    return False
+    marks = [
+        mark for at in _within(node, ast.FunctionDef, ast.ClassDef) for mark in at.decorator_list
+    ]
+    return bool(_within(node, ast.Try, ast.If)) or any("skipif" in ast.dump(mark) for mark in marks)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_no_slips(path):
+def test_source_has_no_slips(path):
     found = slips(path.read_text(encoding="utf-8"))
     if path.parent == ROOT / "tests":  # tests compute on the CPU
         found = [(line, what) for line, what in found if "MPS" not in what]
@@ -152,16 +133,17 @@ def test_what_is_no_slip_is_not_found(text):
     assert slips(text) == []
 
 
+@pytest.mark.slow
 def test_everything_runs_from_a_repository_that_cannot_be_written(tmp_path):
     """Given --out-dir and LINEAGE_CACHE; the administrator may write everywhere, so that nothing
     was written is looked at as well."""
     copy = tmp_path / "repository"
-    names = ("*.py", "common/*.py", "data/*", "results/*", "requirements.txt", "README.md")
-    for path in (path for name in names for path in ROOT.glob(name)):
-        if path.is_file():
-            target = copy / path.relative_to(ROOT)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
+    copy.mkdir()
+    for path in ROOT.glob("*.py"):
+        shutil.copy(path, copy)
+    leave = shutil.ignore_patterns("__pycache__", "cache")
+    for folder in ("common", "data"):
+        shutil.copytree(ROOT / folder, copy / folder, ignore=leave)
     paths = [copy, *copy.rglob("*")]
     before = listing(copy)
     for path in paths:
@@ -189,7 +171,7 @@ def test_everything_runs_from_a_repository_that_cannot_be_written(tmp_path):
 
 
 def listing(folder):
-    """name -> hash of every file; what Python compiles beside its sources is left out."""
+    """name -> hash of every file; what Python compiles is left out."""
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in folder.rglob("*")

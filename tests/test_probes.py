@@ -6,12 +6,6 @@ import json
 import math
 import re
 
-import pytest
-import torch
-from lineage import edit_json, finished_run, model_of
-from lineage import load as load_version
-from torch import nn
-
 from common.errors import UserError
 from common.tokenizers import CharTokenizer, WordTokenizer
 from data import world
@@ -32,6 +26,12 @@ from results.questions import (
     make_questions,
     rules,
 )
+
+import pytest
+import torch
+from lineage import edit_json, finished_run, model_of
+from lineage import load as load_version
+from torch import nn
 
 EACH = 40
 QUESTIONS = make_questions(5, each=EACH)

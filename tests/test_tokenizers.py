@@ -5,11 +5,6 @@ import json
 import os
 import sys
 
-import numpy as np
-import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from bpe_tokenizer import BPETokenizer
 from common.data import Corpus, load_corpus, token_file
 from common.errors import UserError
@@ -21,6 +16,11 @@ from common.tokenizers import (
     load_tokenizer_file,
 )
 from common.tokenizers import load as tokenizers
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 TEXT = (
     "The cat , which sat on Anna 's mat , did n't run .\n \nIt was the cat 's mat , sat the cat .\n"

@@ -11,9 +11,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from data import world
+
+import pytest
 
 PROGRAM = Path(world.__file__)
 TEXT = PROGRAM.with_name("input.txt").read_bytes()

@@ -2,8 +2,11 @@
 
 import contextlib
 import hashlib
+import math
 import os
 import pickle
+import pickletools
+import re
 import zipfile
 
 from common.errors import UserError
@@ -11,7 +14,10 @@ from common.files import atomic_write
 
 import torch
 
+# What a pickle of dictionaries, lists and tensors names; all else may take memory or do harm.
+NAMES = r"collections OrderedDict|torch\._utils _rebuild_tensor_v2|torch \w+Storage"
 LARGEST_NESTING = 100
+ADAM = {"step", "exp_avg", "exp_avg_sq"}  # what Adam and AdamW hold of each parameter
 
 
 def write_checkpoint(path, content, previous=None):
@@ -40,15 +46,19 @@ def read_checkpoint(path):
             if sum(part.file_size for part in parts) > os.path.getsize(path):
                 raise UserError(f"{path} claims to hold more than its own length")
             damaged = archive.testzip()
-        if damaged is not None:
-            raise UserError(f"{path} is damaged (the checksum of {damaged} is wrong)")
+            if damaged is not None:
+                raise UserError(f"{path} is damaged (the checksum of {damaged} is wrong)")
+            for part in parts:
+                if part.filename.endswith(".pkl"):
+                    _refuse_other_names(archive.read(part))
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        kinds = {"version": str, "tokenizer": str, "step": int, "config": dict, "state": dict}
+        kinds = {"version": str, "tokenizer": str, "data": str, "step": int}
+        kinds |= {"config": dict, "state": dict}
         found = checkpoint if isinstance(checkpoint, dict) else {}
         wrong = [name for name, kind in kinds.items() if type(found.get(name)) is not kind]
         if wrong:
             raise UserError(f"{path} is no checkpoint of this project: see its {', '.join(wrong)}")
-        if checkpoint.pop("sha256", None) != digest(checkpoint):
+        if checkpoint.pop("sha256", None) != digest(checkpoint, os.path.getsize(path)):
             raise UserError(f"{path} is damaged (its own checksum is wrong)")
     except UserError:
         raise
@@ -65,18 +75,32 @@ def read_checkpoint(path):
     return checkpoint
 
 
-def digest(value):
+def _refuse_other_names(pickled):
+    """Raise UnpicklingError where a pickle names anything else than NAMES."""
+    for opcode, name, _ in pickletools.genops(pickled):
+        if opcode.name in ("GLOBAL", "INST", "STACK_GLOBAL"):
+            if not re.fullmatch(NAMES, name or ""):
+                raise pickle.UnpicklingError(name)
+
+
+def digest(value, largest_count=math.inf):
     """The hash of nested dictionaries and lists of tensors and plain values.
 
     An archive's checksums protect its parts, but not its directory: a flipped bit there can make
-    torch read zeros for a tensor. Raises UserError where it is nested too deep.
+    torch read zeros for a tensor. Raises ValueError where it is nested too deep, holds more
+    values than `largest_count` (ten times the same list of ten times the same list ...), or a
+    tensor in it is larger than its memory.
     """
-    hashed = hashlib.sha256()
+    hashed, count = hashlib.sha256(), 0
 
     def add(part, depth):
-        if depth > LARGEST_NESTING:
-            raise UserError(f"its values are nested more than {LARGEST_NESTING} deep")
+        nonlocal count
+        count += 1
+        if depth > LARGEST_NESTING or count > largest_count:
+            raise ValueError("its values are nested too deep or are too many")
         if torch.is_tensor(part):
+            if part.nbytes > part.untyped_storage().nbytes():
+                raise ValueError("a tensor in it is larger than its memory")
             hashed.update(f"{part.dtype} {tuple(part.shape)}".encode())
             hashed.update(part.detach().cpu().flatten().view(torch.uint8).numpy())
         elif isinstance(part, dict):
@@ -98,27 +122,26 @@ def get_state(part):
 
 
 def set_state(part, value, folder):
-    """Put a saved state back. Raises UserError where it is the state of something else."""
+    """Put a saved state back. Raises UserError where it is the state of something else.
+
+    Of an optimizer's state its settings stay as they are.
+    """
     with fitting(folder):
         if isinstance(part, torch.optim.Optimizer):
-            _check_optimizer_state(part, value)
+            _check_optimizer_state(part, value["state"])
+            value = {**part.state_dict(), "state": value["state"]}
         part.load_state_dict(value) if hasattr(part, "state_dict") else part.set_state(value)
 
 
-def _check_optimizer_state(optimizer, value):
+def _check_optimizer_state(optimizer, states):
     """A fused AdamW believes the shapes of its state: another shape would end the process."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    groups = [len(group["params"]) for group in value["param_groups"]]
-    if groups != [len(group["params"]) for group in optimizer.param_groups]:
-        raise ValueError(f"its optimizer has groups of {groups} parameters")
-    for i, state in value["state"].items():
+    for i, state in states.items():
+        if isinstance(optimizer, torch.optim.Adam) and {*state} != ADAM:
+            raise ValueError(f"its optimizer holds {', '.join(state)} of parameter {i}")
         for name, tensor in state.items():
             shape = torch.Size() if name == "step" else parameters[i].shape
-            if (
-                not torch.is_tensor(tensor)
-                or tensor.shape != shape
-                or not tensor.is_floating_point()
-            ):
+            if tensor.shape != shape or not tensor.is_floating_point():
                 raise ValueError(f"its optimizer's {name} of parameter {i} has another shape")
 
 

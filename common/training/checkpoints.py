@@ -4,6 +4,7 @@ import dataclasses
 import os
 import sys
 
+from common.cli import read_config
 from common.config import SAFE_TO_CHANGE
 from common.errors import UserError
 from common.training.checkpoint import (
@@ -49,7 +50,7 @@ class Checkpoints:
                 raise UserError(
                     f"{path} was written by {checkpoint['version']}.py, not by {self.version}.py"
                 )
-            self._refuse_changes(checkpoint["config"])
+            self._refuse_changes(path, checkpoint["config"])
             return checkpoint
         if problems:
             raise UserError(problems[0])
@@ -58,19 +59,21 @@ class Checkpoints:
             f" without --resume or --sample-only"
         )
 
-    def _refuse_changes(self, saved):
+    def _refuse_changes(self, path, saved):
         """--resume and --sample-only take the saved settings; a change is refused.
 
-        The checkpoint's copy of them decides: config.json may have been edited or damaged.
+        The checkpoint's copy of them decides: config.json may have been edited, or be of another
+        run. With --sample-only the command line's seed is another matter.
         """
         now = dataclasses.asdict(self.config)
-        safe = SAFE_TO_CHANGE | ({"seed"} if self.config.sample_only else set())
-        changed = [k for k in now if k not in safe and now[k] != saved.get(k)]
+        if self.config.sample_only:
+            now["seed"] = read_config(self.folder / "config.json")[1]["seed"]
+        changed = [k for k in now if k not in SAFE_TO_CHANGE and now[k] != saved.get(k)]
         if changed:
             what = ", ".join(f"{k} is {saved.get(k)!r}, not {now[k]!r}" for k in changed)
             raise UserError(
-                f"the run in {self.folder.path} was made with other settings: {what}. Leave those"
-                f" flags out (or put its config.json back), or train again in another --out-dir"
+                f"{path} is of a run with other settings: {what}. Leave those flags out, put its"
+                f" own config.json back, or train again in another --out-dir"
             )
 
     def save(self, names, state, log, device, writes):
@@ -120,7 +123,7 @@ class Checkpoints:
             log.loss_sum = sum(one["loss_sum"] for one in processes) / len(processes)
             if len(processes) == world_size():
                 own = processes[rank()]
-                log.loss_sum = own["loss_sum"]
+                log.loss_sum = float(own["loss_sum"])
                 torch.set_rng_state(own["torch"])
                 if device.type in own:
                     torch.get_device_module(device).set_rng_state(own[device.type])

@@ -25,5 +25,6 @@ def draw_loss(metrics, path, title, entropy=None):
     if entropy:
         axes.axhline(entropy, color="black", linestyle=":", label="entropy of the corpus")
     axes.set(xlabel="step", ylabel="bits per byte", yscale="log", title=title)
+    axes.title.set_parse_math(False)  # a $ in a name is a $
     axes.legend()
     figure.savefig(path, format="png", dpi=120)

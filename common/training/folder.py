@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import stat
 from pathlib import Path
 
 from common.cli import read_config
@@ -36,9 +37,10 @@ class RunFolder:
 
     def take(self):
         """Make the folder and lock it; nothing else is written yet."""
-        created = [path for path in (self.path, *self.path.parents) if not path.exists()]
         try:
+            created = [path for path in (self.path, *self.path.parents) if not path.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
+            self._refuse_special_files()
             self._lock = FileLock(self.path / ".lock")
             self._lock.acquire(timeout=0)
         except Timeout:
@@ -52,23 +54,37 @@ class RunFolder:
             ) from None
         self._created = created
         self._refuse_other_programs()
+        self._remove_half_written()
+
+    def _refuse_special_files(self):
+        """A pipe would be waited for without end, and what a link leads to would be overwritten."""
+        for path in (self.path / name for name in (*FILES, ".lock")):
+            if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+                raise UserError(
+                    f"{path} is not a regular file: remove it, or give another --out-dir"
+                )
 
     def _refuse_other_programs(self):
-        """A config.json or weights that no run here has written are somebody's work."""
-        config = self.path / "config.json"
-        reason = "has files of a model but no config.json"
-        if config.exists():
-            try:
+        """Files of these names are somebody's work where there is no config.json of a run, which is
+        the first to be written and the last to be moved aside.
+        """
+        config, found = self.path / "config.json", [n for n in FILES if (self.path / n).exists()]
+        try:
+            if found and not config.exists():
+                raise UserError(f"it holds {', '.join(found)} but no config.json")
+            if found:
                 read_config(config)
-                return
-            except UserError as error:
-                reason = str(error)
-        elif not any((self.path / n).exists() for n in ("model.safetensors", "tokenizer.json")):
-            return
-        elif any((self.path / n).exists() for n in ("metrics.jsonl", "checkpoint.pt", "script.py")):
-            return  # a run that was killed while it was moved aside
-        self.release()
-        raise UserError(f"{self.path} is not a run's folder: {reason}; give another --out-dir")
+        except UserError as error:
+            self.release()
+            raise UserError(
+                f"{self.path} is not a run's folder: {error}; give another --out-dir"
+            ) from None
+
+    def _remove_half_written(self):
+        """What runs left that were killed while they wrote a file."""
+        for name in FILES:
+            for half in self.path.glob(f"{name}.*.tmp"):
+                half.unlink(missing_ok=True)
 
     def release(self):
         """Unlock the folder; one that was made for nothing is removed again."""
@@ -90,18 +106,31 @@ class RunFolder:
         old = [name for name in FILES if (self.path / name).exists()]
         if not old:
             return
-        home = self.path if self.path.name.strip(".") else self.path.resolve()
+        plain = self.path.name.strip(".") and not self.path.is_symlink()
+        try:
+            aside = self._move(old, self.path if plain else self.path.resolve())
+        except OSError:  # the folder is a mount point, or the one above it can't be written
+            with write_errors(self.path):
+                aside = self._move(old, self.path / "older")
+        print(f"the run that was in {self.path} is now in {aside}")
+
+    def _move(self, names, home):
+        """Move the files to HOME.1, or the first number that is free; return that folder."""
         number = 1
         while Path(f"{home}.{number}").exists():
             number += 1
-        if number > 1 and _is_half_moved(Path(f"{home}.{number - 1}"), old):
+        if number > 1 and _is_half_moved(Path(f"{home}.{number - 1}"), names):
             number -= 1
         aside = Path(f"{home}.{number}")
-        with write_errors(aside):
-            aside.mkdir(exist_ok=True)
-            for name in old:
+        aside.mkdir(exist_ok=True)
+        try:
+            for name in names:
                 os.replace(self.path / name, aside / name)
-        print(f"the run that was in {self.path} is now in {aside}")
+        except OSError:
+            with contextlib.suppress(OSError):
+                aside.rmdir()
+            raise
+        return aside
 
 
 def _is_half_moved(aside, names):

@@ -1,26 +1,49 @@
 """What a run says and writes down: a line and a sample per evaluation, a progress bar."""
 
-import contextlib
 import json
+import os
 import sys
 import textwrap
 import time
 
+from common.cli import discard_output
 from common.errors import UserError
 from common.files import atomic_write, write_errors
 from common.training.processes import mean_over_processes, world_size
+from common.training.result import Amount, Count, Point
 
+import msgspec
 import torch
 from tqdm import tqdm
 
 SAMPLE_WIDTH = 96  # characters of a sample that are shown while a run trains
 
 
+class Best(msgspec.Struct):
+    """The evaluation with the lowest loss so far."""
+
+    step: int | None
+    loss: float | None
+
+
+class SavedLog(msgspec.Struct):
+    """What a checkpoint holds of a Log."""
+
+    tokens: Count
+    seconds: Amount
+    loss_count: Count
+    best: Best
+    metrics: list[Point]
+    sample: str
+    samples: str
+
+
 class Log:
     """metrics.jsonl and samples.txt in a folder, and the same on the screen.
 
     Only training steps count as training time: the clock runs from the end of one step, or of what
-    came between, to the end of the next step.
+    came between, to the end of the next step. It stands still while the machine sleeps, and starts
+    anew where the process was stopped and goes on.
     """
 
     def __init__(self, folder, writes):
@@ -30,6 +53,7 @@ class Log:
         self.loss_sum, self.loss_count, self.last_loss = 0.0, 0, None
         self.best = {"step": None, "loss": None}
         self.bar, self._mark = None, None
+        self.reader_left = False  # of what is printed
 
     def open(self, config):
         """Write the files as far as they are known, and show the bar."""
@@ -119,14 +143,21 @@ class Log:
 
     def _append(self, name, text):
         with write_errors(self.folder / name):
-            with open(self.folder / name, "a", encoding="utf-8", newline="\n") as file:
+            with open(
+                self.folder / name, "a", encoding="utf-8", newline="\n", opener=_open_no_link
+            ) as file:
                 file.write(text)
 
     def say(self, text):
-        """A line for people, on standard error, above the bar."""
+        """A line for people, on standard error, above the bar. Where its reader has left, a pipe to
+        `head` or a closed terminal, `reader_left` is set.
+        """
         if self.writes:
-            with contextlib.suppress(BrokenPipeError):  # the reader may have left: train on
+            try:
                 tqdm.write(text, file=sys.stderr)
+            except OSError:
+                self.reader_left = True
+                discard_output()
 
     def close(self):
         if self.bar is not None:
@@ -146,11 +177,15 @@ class Log:
         }
 
     def restore(self, saved):
-        self.tokens, self.seconds = int(saved["tokens"]), float(saved["seconds"])
-        self.loss_count = int(saved["loss_count"])
-        self.best = {name: saved["best"][name] for name in ("step", "loss")}
-        self.metrics = [{"step": row["step"], **row} for row in saved["metrics"]]
-        self.sample, self.samples = str(saved["sample"]), str(saved["samples"])
+        """Put a checkpoint's `state` back. Raises ValidationError for values of other kinds."""
+        checked = msgspec.convert(saved, SavedLog)
+        self.tokens, self.seconds = checked.tokens, checked.seconds
+        self.loss_count, self.best = checked.loss_count, msgspec.to_builtins(checked.best)
+        self.metrics, self.sample, self.samples = saved["metrics"], checked.sample, checked.samples
+
+
+def _open_no_link(path, flags):
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def tokens_per_step(config):

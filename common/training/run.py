@@ -3,13 +3,14 @@
 The training loop stands in the scripts. What stands here must not be lost and is no lesson.
 """
 
+import ast
 import dataclasses
 import shlex
 import signal
 import sys
 from pathlib import Path
 
-from common.cli import default_folder, version_of
+from common.cli import default_folder, read_config, version_of
 from common.data import detokenize
 from common.errors import NotFinite, UserError
 from common.files import atomic_write, read_json, write_errors, write_json
@@ -30,7 +31,7 @@ from common.training.processes import (
 )
 from common.training.result import Result
 from common.training.signals import StopSignals
-from common.training.summary import finish_run
+from common.training.summary import draw_curve, finish_run
 
 import torch
 
@@ -57,23 +58,26 @@ class Run:
         self.config, self.script = config, Path(script)
         self.source = self.script.read_bytes()  # what runs, whatever becomes of the file
         self.version = self.script.stem
-        self.idea = description.strip().splitlines()[0].partition(": ")[2].rstrip(".")
+        # With python -OO there are no docstrings; in the source there still is one.
+        description = description or ast.get_docstring(ast.parse(self.source)) or ""
+        self.idea = description.strip().partition("\n")[0].partition(": ")[2].rstrip(".")
         self.device = join_processes(pick_device(config.device), config)
         self.dtype = pick_dtype(config.dtype, self.device)
         self.folder = RunFolder(config.out_dir)
-        self.signals, self.interrupted = StopSignals(), False
         self.first_step, self.evaluation_steps, self.step = 0, set(), 0
         self.extra, self.notes = {}, []
         # WikiText spaces its punctuation: people get to see it as it is usually written.
         self.readable = detokenize if config.data in WIKITEXT else str
         self.writes = rank() == 0 and not config.sample_only  # of several processes, the first
         self.log = logging.Log(self.folder, self.writes)
+        self.signals, self.interrupted = StopSignals(self.log.start_clock), False
         self.checkpoints = Checkpoints(self.folder, self.version, config)
         if self.writes:
             self.folder.take()
         try:
             if config.resume:
                 self.saved = self.checkpoints.load(CHECKPOINTS)
+                self.checkpoints.load(BEST)  # another run's is noticed now, not at the end
             if config.sample_only:
                 self.saved = self.checkpoints.load(BEST)
         except UserError:
@@ -113,11 +117,12 @@ class Run:
                     f"the checkpoint in {self.folder.path} was trained with another vocabulary than"
                     f" its tokenizer.json holds: put the right file back, or train again"
                 )
-            if corpus is not None and self.saved.get("data", corpus.sha256) != corpus.sha256:
+            if corpus is not None and self.saved["data"] != corpus.sha256:
                 raise UserError(
                     f"the run in {self.folder.path} was trained on another text than"
                     f" {corpus.name} holds now: put that text back, or train again"
                 )
+            self._note_last_space()
             return self.tokenizer
         config.prompt = config.prompt or corpus.default_prompt
         special = (END_OF_TEXT,) if config.end_of_text else ()
@@ -132,7 +137,18 @@ class Run:
                 f"vocabulary: {size:,} tokens of {config.vocab_size:,}, since every chunk of the"
                 " text is one token by then"
             )
+        self._note_last_space()
         return self.tokenizer
+
+    def _note_last_space(self):
+        """Where tokens begin with a space, say that the prompt had better not end in one."""
+        spaced = any(len(token) > 1 and token[:1] in (" ", b" ") for token in self.tokenizer.vocab)
+        if self.config.prompt.endswith(" ") and spaced and rank() == 0:
+            print(
+                "the prompt ends in a space, but in this vocabulary a word brings its own along:"
+                " without the last space the text continues better",
+                file=sys.stderr,
+            )
 
     def prepare(self, model):
         """The model on its device, with its training steps in the number format of the settings,
@@ -153,6 +169,8 @@ class Run:
                 f"the training text has {len(tokens)} tokens, too few for a context of {T}: give a"
                 " longer text or a smaller --context-length"
             )
+        if len(val_tokens) < 2:
+            raise UserError("the validation text has fewer than two tokens: give a longer one")
         for note in self.notes:
             self.log.say(note)
         self.optimizer = optimizer
@@ -164,6 +182,8 @@ class Run:
             self.first_step, last_evaluated = found
             self.step = self.first_step
             self._leave_if_finished()
+            if self.writes and read_config(self.folder / "config.json")[1] != self.settings():
+                self._write_settings()  # of more steps, say, which the next --resume goes on to
         elif self.writes:
             self._begin_folder()
         if self.config.dtype == "auto":
@@ -188,12 +208,13 @@ class Run:
 
     def _begin_folder(self):
         self.folder.move_older_run_aside()
+        self._write_settings()  # first: by this file a run's folder is known
         with atomic_write(self.folder / "script.py") as file:
             file.write(self.source)
-        for half in self.folder.path.glob("tokenizer.json.*.tmp"):  # of a start that was killed
-            half.unlink()
         with write_errors(self.folder / "tokenizer.json"):
             self.tokenizer.save(self.folder / "tokenizer.json")
+
+    def _write_settings(self):
         settings = {"version": self.version, "config": self.settings()}
         write_json(self.folder / "config.json", settings)
 
@@ -214,11 +235,16 @@ class Run:
         if self.first_step < self.config.steps or not path.exists():
             return
         try:
-            if read_json(path, "a run's result", Result).steps != self.first_step:
+            result = read_json(path, "a run's result", Result)
+            if (result.version, result.seed) != (self.version, self.config.seed):
+                raise UserError(f"{path} is of another run")
+            if result.steps != self.first_step:
                 return  # of fewer steps, before it was given more
         except UserError as error:
             self.log.say(f"{error}; it is written again")
             return
+        if self.writes and not (self.folder / "loss.png").exists():  # killed before it was drawn
+            draw_curve(self)
         self.log.say(
             f"the run in {self.folder.path} is finished, nothing is left to do: give more --steps"
             f" to train on, or --sample-only to continue a prompt"
@@ -241,7 +267,7 @@ class Run:
         self.log.step(loss, tokens)
         self.step += 1
         self._check_finite("the loss", self.log.last_loss)
-        stopping = self.signals.received is not None
+        stopping = self.signals.received is not None or self.log.reader_left
         if world_size() > 1:  # a signal may reach some processes one step before the others, and
             agree = self.step % 10 == 0  # it takes time to agree
             stopping = agree and mean_over_processes(stopping) > 0
@@ -292,6 +318,8 @@ class Run:
     def _exit(self, step):
         self.close()
         number = self.signals.received or signal.SIGTERM
+        if self.log.reader_left:
+            number = getattr(signal, "SIGPIPE", number)
         home = Path(default_folder(version_of(type(self.config)), self.config))
         out = "" if self.folder.path == home else f" --out-dir {shlex.quote(str(self.folder.path))}"
         data = "" if self.config.data == "sample" or out else f" --data {self.config.data}"

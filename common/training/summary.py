@@ -24,13 +24,19 @@ def finish_run(run, scores):
     result = result_of(run, scores)
     share_weights(run)
     write_json(run.folder / "result.json", result)
+    draw_curve(run)
+    return describe_result(result, entropy, run.folder.path)
+
+
+def draw_curve(run):
+    """loss.png; where it can't be drawn, say so: the result is written already."""
+    entropy = run.corpus.floor and run.corpus.floor["validation"]
     try:
         with atomic_write(run.folder / "loss.png") as file:
             title = f"{run.version} on {run.corpus.name}"
             draw_loss(run.log.metrics, file, title, entropy)
-    except Exception as error:  # whatever a backend raises: the result is written already
+    except Exception as error:  # whatever a backend raises
         run.log.say(f"loss.png could not be drawn: {error}")
-    return describe_result(result, entropy, run.folder.path)
 
 
 def result_of(run, scores):

@@ -1,0 +1,155 @@
+"""Pre-tokenization at speed: the chunks that the split pattern finds, found sooner.
+
+Some properties of the three patterns that bpe_tokenizer.py names make it possible. They follow from
+their alternatives. No chunk goes on from a letter or digit into anything else (GPT-2, GPT-4). None
+goes on from what is not white space into a space (all three), and a run of white space before a
+word is cut before its last space: there `(?!\\S)` holds as it does at the end of a text. Nothing is
+looked at before a chunk's beginning, nor after its end unless it ends in white space.
+
+- So a text may be cut before each space that is followed by something else than white space. In
+  spaced text that is most spaces, `str.split` finds them many times faster than a pattern finds
+  chunks, and the pattern has to run over each distinct word only.
+- So a text may be cut wherever a letter or digit is followed by something else (for the white space
+  pattern: where white space follows anything else), and both parts have the chunks that they have
+  together. That is how a document becomes blocks of bounded size.
+- So the ASCII parts of a text can be cut by themselves. There `\\p{L}` is `[A-Za-z]` and `\\p{N}`
+  is `[0-9]`, and with these in their place Python's own `re` runs the pattern three times as fast
+  as `regex`, which knows all of Unicode.
+
+A caller's own pattern makes no such promise. It is run over each document as a whole, and it is
+given a time limit, because it may be one that backtracks without end.
+"""
+
+import re
+
+from common.bpe.checks import TokenizerError, compile_pattern
+
+import regex
+
+BLOCK = 2**23  # characters that are encoded together,
+PART = 2**18  # and that are cut into chunks together
+
+TIME_LIMIT = (
+    10  # seconds of processor time for a caller's own pattern, and 10 per million characters
+)
+
+MARK = "\0"  # for a space where words may not be cut; a text that has it is not cut into words
+WHITE = "".join(c for c in map(chr, range(0x10000)) if regex.match(r"(?! )\s", c))
+
+# Where a text may be cut in two, whatever comes before and after. In ASCII, one rule serves all.
+SAFE_CUT = regex.compile(r"[\p{L}\p{N}](?=[^\p{L}\p{N}])")
+SAFE_CUT_AT_WHITE_SPACE = regex.compile(r"\S(?=\s)")
+SAFE_CUT_IN_ASCII = r"[A-Za-z0-9](?=[ \t-\r])"
+# ASCII as far as it goes and then something else, up to where it may be cut; and so on in turn.
+TURNS = re.compile(rf"([\0-\x7f]*{SAFE_CUT_IN_ASCII})?(.*?{SAFE_CUT_IN_ASCII}|.+)?", re.DOTALL)
+
+
+class PreTokenizer:
+    """Splits texts into chunks, and documents into blocks of texts.
+
+    pattern   the split pattern
+    known     whether it is one of the three patterns that the shorter ways are proven for
+    """
+
+    def __init__(self, pattern, known):
+        self.pattern, self.known = compile_pattern(pattern), known
+        self.in_ascii = self.safe_cut = None
+        if known:
+            self.in_ascii = _in_ascii(pattern)
+            self.safe_cut = SAFE_CUT if r"\p{L}" in pattern else SAFE_CUT_AT_WHITE_SPACE
+
+    def spans(self, text):
+        """(keys of spans, whether they are words): a text cut into spans, which have their chunks
+        each by itself. In spaced text the key of " word" is "word", and the first span, without a
+        space before it, has a tuple of one. Elsewhere a span is a chunk, and its own key."""
+        spaces = text.count(" ")
+        runs = text.count("\n") + text.count("  ")
+        if not self.known or 8 * spaces < len(text) or 4 * runs > spaces or MARK in text:
+            return self.chunks(text), False
+        words = _mark_unsafe_spaces(text).split(" ")
+        if words[0]:
+            words[0] = (words[0],)
+        else:
+            del words[0]
+        return words, True
+
+    def chunks_of(self, key, is_word):
+        """The chunks of the span that has this key."""
+        if not is_word:
+            return [key]
+        span = key[0] if isinstance(key, tuple) else " " + key
+        return self.chunks(span.replace(MARK, " "))
+
+    def chunks(self, text):
+        """The chunks of a text, a list of strings which end to end are the text."""
+        if not self.known:
+            return self._chunks_within_time(text)
+        if text.isascii():
+            return self.in_ascii.findall(text)
+        chunks = []
+        for ascii_part, other_part in TURNS.findall(text):
+            if ascii_part:
+                chunks += self.in_ascii.findall(ascii_part)
+            if other_part:
+                chunks += self.pattern.findall(other_part)
+        return chunks
+
+    def _chunks_within_time(self, text):
+        """The chunks by a caller's own pattern; what it does not match becomes a chunk as well."""
+        shown = f"the split pattern {self.pattern.pattern!r:.60}"
+        chunks, end = [], 0
+        try:
+            for match in self.pattern.finditer(text, timeout=TIME_LIMIT * (1 + len(text) / 1e6)):
+                if not match.group():
+                    continue
+                if match.start() < end:
+                    raise TokenizerError(f"{shown} goes backwards: its matches are not the text")
+                chunks += [text[end : match.start()], match.group()]
+                end = match.end()
+        except (TimeoutError, MemoryError):
+            raise TokenizerError(f"{shown} takes too long on this text: simplify it") from None
+        return [chunk for chunk in [*chunks, text[end:]] if chunk]
+
+    def blocks(self, documents, share=1):
+        """Lists of (text, whether its document ends there), each list of about BLOCK / `share`
+        characters.
+
+        Takes no more documents from the iterable than a block needs. A text is longer than PART
+        only where it has no place to be cut, or with a pattern that is not `known`.
+        """
+        block, size = [], 0
+        for document in documents:
+            start = 0
+            while start is not None:
+                cut = self._cut_after(document, start + PART)
+                block.append((document[start:cut], cut is None))
+                size += len(block[-1][0]) + 1
+                start = cut
+                if size >= BLOCK // share:
+                    yield block
+                    block, size = [], 0
+        if block:
+            yield block
+
+    def _cut_after(self, text, place):
+        """The first place from `place` on where a text may be cut, or None."""
+        if not self.known or place >= len(text):
+            return None
+        match = self.safe_cut.search(text, place)
+        return match and match.end()
+
+
+def _mark_unsafe_spaces(text):
+    """The text with MARK for each space that white space or the text's end follows."""
+    text = text.replace("  ", MARK + " ").replace("  ", MARK + " ").replace(" " + MARK, MARK * 2)
+    for white in WHITE:
+        if white in text:
+            text = text.replace(" " + white, MARK + white)
+    return text[:-1] + MARK if text.endswith(" ") else text
+
+
+def _in_ascii(pattern):
+    """A split pattern as one of `re` that finds the same chunks in ASCII text."""
+    pattern = pattern.replace(r"\p{L}\p{N}]", "A-Za-z0-9]")
+    pattern = pattern.replace(r"\p{L}", "[A-Za-z]").replace(r"\p{N}", "[0-9]")
+    return re.compile(pattern, re.ASCII)

@@ -1,0 +1,245 @@
+"""Encoding at speed: all distinct chunks of a block are merged together, rank by rank."""
+
+import heapq
+import os
+from collections import deque
+from functools import partial
+from itertools import chain
+
+from common.bpe.checks import TokenizerError
+from common.bpe.merge import WALL, Tokens, group
+
+import numpy as np
+
+REMEMBERED = 2**26  # bytes, about, of chunks with their ids; then forget and begin again
+ENOUGH = 2**20  # characters of new chunks that are merged together: numpy's calls pay for many
+END = None  # stands for the end of a document among its chunks
+
+
+class Table(dict):
+    """dict: key of a span -> its number, counted in the order in which keys are looked up first;
+    and the ids of all spans, end to end in one array: where each span's begin, how many it has."""
+
+    def __init__(self, chunks_of, dtype, end):
+        self[END] = 0
+        self.chunks_of = chunks_of  # function: key -> chunks
+        self.ids = np.array([] if end is None else [end], dtype)
+        self.starts, self.lengths = np.zeros(1, np.int64), np.array([len(self.ids)])
+        self.new = []  # keys whose ids are not known yet
+        self.new_size, self.size = 0, 0  # characters of these; bytes, about, of all
+
+    def __missing__(self, key):
+        number = self[key] = len(self)
+        self.new.append(key)
+        self.new_size += len(key)
+        return number
+
+    def learn(self, ranks):
+        """Find the ids of the new spans."""
+        chunks_of_each = list(map(self.chunks_of, self.new))
+        ids, lengths = ranks.merge_all(list(chain.from_iterable(chunks_of_each))).by_chunk()
+        firsts = np.cumsum([0, *map(len, chunks_of_each[:-1])])
+        lengths = np.add.reduceat(lengths, firsts)
+        starts = len(self.ids) + np.cumsum(lengths) - lengths
+        self.ids = np.concatenate((self.ids, ids.astype(self.ids.dtype)))
+        self.starts = np.concatenate((self.starts, starts))
+        self.lengths = np.concatenate((self.lengths, lengths))
+        self.size += 200 * len(self.new) + 4 * self.new_size
+        self.new, self.new_size = [], 0
+
+    def look_up(self, numbers):
+        """The ids of the spans with these numbers, one array."""
+        lengths = self.lengths.take(numbers)
+        # Token i of a span that begins at place s of the result is token i of the span's own.
+        shift = self.starts.take(numbers) - (np.cumsum(lengths) - lengths)
+        shift = np.repeat(shift, lengths)
+        return self.ids.take(shift + np.arange(len(shift)))
+
+
+class Encoder:
+    """Encodes texts with a vocabulary, and remembers the ids of the spans that it has met.
+
+    merges          list of (first id, second id), in rank order
+    pre_tokenizer   a PreTokenizer
+    dtype           numpy type of the ids
+    end             id that follows a document, or None
+
+    Memory: what is remembered, a block with its ids (about 20 bytes per character), and about 40
+    bytes for each byte of ENOUGH new characters: some 300 MB in all, whatever the length of the
+    documents. Only a text that cannot be cut, one word of many megabytes for instance, or a long
+    document with a caller's own pattern, takes more: 40 bytes for each of its bytes.
+    """
+
+    def __init__(self, merges, pre_tokenizer, dtype, end):
+        self.merges, self.pre_tokenizer, self.dtype, self.end = merges, pre_tokenizer, dtype, end
+        self.ranks = None
+        self._forget()
+
+    def __reduce__(self):  # pickled for other processes, without what it remembers
+        return Encoder, (self.merges, self.pre_tokenizer, self.dtype, self.end)
+
+    def _forget(self):
+        self.tables = {
+            are_words: Table(
+                partial(self.pre_tokenizer.chunks_of, is_word=are_words), self.dtype, self.end
+            )
+            for are_words in (True, False)
+        }
+
+    def _learn(self, more_than=0):
+        for table in self.tables.values():
+            if table.new_size > more_than:
+                self.ranks = self.ranks or Ranks(self.merges)
+                table.learn(self.ranks)
+
+    def encode(self, text):
+        """The ids of a text, a list."""
+        blocks = self.pre_tokenizer.blocks([text])
+        return [i for block in blocks for i in self.encode_block(block, False).tolist()]
+
+    def encode_block(self, block, ends):
+        """The ids of a block (see PreTokenizer.blocks), an array (number of tokens,); with the id
+        `end` after each document if `ends` is true and the vocabulary has one."""
+        parts = []
+        for text, is_end in block:
+            keys, are_words = self.pre_tokenizer.spans(text)
+            if is_end and ends:
+                keys.append(END)
+            table = self.tables[are_words]
+            numbers = map(table.__getitem__, keys)
+            parts.append((table, np.fromiter(numbers, np.int64, len(keys))))
+            self._learn(ENOUGH)
+        self._learn()
+        ids = np.concatenate([table.look_up(numbers) for table, numbers in parts])
+        if sum(table.size for table in self.tables.values()) > REMEMBERED:
+            self._forget()
+        return ids
+
+    def stream(self, documents, processes, ends):
+        """An iterator of arrays: the documents' ids, in order (see encode_block). `processes`: at
+        most so many share the work, and no more than there are processors for this program."""
+        processes = min(processes, available_processors())
+        if processes == 1:
+            blocks = self.pre_tokenizer.blocks(documents)
+            return (self.encode_block(block, ends) for block in blocks)
+        blocks = self.pre_tokenizer.blocks(documents, share=4)  # small, so that all end together
+        return self._stream_by_processes(blocks, processes, ends)
+
+    def _stream_by_processes(self, blocks, processes, ends):
+        from concurrent.futures import ProcessPoolExecutor
+        from concurrent.futures.process import BrokenProcessPool
+        from multiprocessing import get_context
+
+        # An executor's own map would take the whole iterable at once: keep a few blocks in flight.
+        # "spawn" is the one way to start a process that is safe beside threads, on any system.
+        with ProcessPoolExecutor(
+            processes, get_context("spawn"), initializer=_start_worker, initargs=(self, ends)
+        ) as pool:
+            in_flight = deque()
+            try:
+                for block in blocks:
+                    in_flight.append(pool.submit(_encode_in_worker, block))
+                    if len(in_flight) > 2 * processes:
+                        yield in_flight.popleft().result()
+                while in_flight:
+                    yield in_flight.popleft().result()
+            except BrokenProcessPool:
+                raise TokenizerError(
+                    "a process that shared the work has died: too little memory, or the script that"
+                    ' asks for processes lacks `if __name__ == "__main__":`'
+                ) from None
+            finally:
+                for future in in_flight:
+                    future.cancel()
+
+
+_encode_in_this_worker = None  # in a worker process: a function of a block
+
+
+def _start_worker(encoder, ends):
+    global _encode_in_this_worker
+    _encode_in_this_worker = partial(encoder.encode_block, ends=ends)
+
+
+def _encode_in_worker(block):
+    return _encode_in_this_worker(block)
+
+
+def available_processors():
+    """How many processors this program may use, which a container or taskset may have limited."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class Ranks:
+    """The merges of a vocabulary, arranged for merging many chunks together.
+
+    A pair's newer half is the token that is made last. Once it has been made, everywhere at once,
+    all places of the pair are there, and they are looked for just then; other merges can only use
+    them up. Those who wait are in a heap, by rank: the pairs that a merge makes have higher ranks
+    than it. So each rank comes up at most once, and every chunk gets its merges in their order.
+    """
+
+    def __init__(self, merges):
+        self.merges = merges
+        n_ids = self.n_ids = 256 + len(merges)
+        self.sizes = [1] * 256
+        for a, b in merges:
+            self.sizes.append(self.sizes[a] + self.sizes[b])
+        a, b = np.array(merges, np.int64).reshape(-1, 2).T
+        ranks = np.arange(len(merges), dtype=np.int32)
+        of_bytes = (a < 256) & (b < 256)
+        self.rank_of_bytes = np.full((256, 256), -1, np.int32)
+        self.rank_of_bytes[a[of_bytes], b[of_bytes]] = ranks[of_bytes]
+        self.rank_of_bytes[WALL] = self.rank_of_bytes[:, WALL] = -1
+        # The other pairs by their newer half; their older half as a code (see Tokens.beside).
+        newer, codes = np.maximum(a, b), np.where(a < b, a, n_ids + 1 + b)
+        order = newer.argsort(kind="stable")
+        order = order[~of_bytes[order]]
+        self.codes, self.ranks = codes[order], ranks[order]
+        self.starts = np.searchsorted(newer[order], np.arange(256, n_ids + 1)).tolist()
+        # By code: how far the pair begins before the newer half; the rank, for one half at a time.
+        self.shift = np.array(self.sizes + [0] * (n_ids + 2))
+        self.rank_of_code = np.full(2 * n_ids + 2, -1, np.int32)
+
+    def merge_all(self, chunks):
+        """The Tokens of these chunks (strings) after all merges."""
+        tokens = Tokens(chunks, self.n_ids)
+        tokens.sizes = self.sizes
+        heap, places_of = [], {}  # the ranks of pairs that occur, and where
+
+        def push(ranks, places):
+            order, starts, ends = group(ranks.astype(np.uint16) if self.n_ids < 2**16 else ranks)
+            places, ranks = places.take(order), ranks.take(order.take(starts))
+            groups = zip(ranks.tolist(), starts.tolist(), ends.tolist(), strict=True)
+            for rank, start, end in groups:
+                places_of[rank] = places[start:end]
+                heapq.heappush(heap, rank)
+
+        pairs = tokens.bytes[:-1].astype(np.uint16) << 8
+        pairs |= tokens.bytes[1:]
+        ranks = self.rank_of_bytes.take(pairs)
+        del pairs
+        places = (ranks >= 0).nonzero()[0]
+        push(ranks.take(places), places)
+        del ranks, places
+        while heap:
+            rank = heapq.heappop(heap)
+            (a, b), new = self.merges[rank], 256 + rank
+            places = tokens.still_there(a, b, places_of.pop(rank))
+            if not len(places):
+                continue
+            places = tokens.merge(a, b, new, places)
+            some = slice(self.starts[new - 256], self.starts[new - 255])
+            if some.start == some.stop:
+                continue  # no later merge takes this token
+            codes = tokens.beside(new, places)
+            self.rank_of_code[self.codes[some]] = self.ranks[some]
+            ranks = self.rank_of_code.take(codes)
+            self.rank_of_code[self.codes[some]] = -1
+            found = (ranks >= 0).nonzero()[0]
+            if len(found):
+                places = np.concatenate((places, places)).take(found)
+                push(ranks.take(found), places - self.shift.take(codes.take(found)))
+        return tokens

@@ -1,0 +1,137 @@
+"""Training at speed: the merges that counting all pairs again after each merge would choose."""
+
+import heapq
+from collections import Counter
+
+from common.bpe.merge import Tokens, group
+
+import numpy as np
+
+
+def progress_bar(total, unit, wanted):
+    """A tqdm bar on standard error: silent if not wanted, and where that is no terminal."""
+    from tqdm import tqdm
+
+    disable = None if wanted else True
+    return tqdm(total=total, unit=f" {unit}", unit_scale=True, leave=False, disable=disable)
+
+
+def count_chunks(documents, pre_tokenizer, progress=False):
+    """Counter: chunk (string) -> how often it occurs in the documents."""
+    counts = {True: Counter(), False: Counter()}  # of keys of spans, which are words or chunks
+    with progress_bar(None, "characters", progress) as bar:
+        for block in pre_tokenizer.blocks(documents):
+            for text, _ in block:
+                keys, are_words = pre_tokenizer.spans(text)
+                counts[are_words].update(keys)
+                bar.update(len(text))
+    words, chunks = counts[True], counts[False]
+    for word, count in words.items():
+        for chunk in pre_tokenizer.chunks_of(word, True):
+            chunks[chunk] += count
+    return chunks
+
+
+def train_merges(chunk_counts, n_merges, progress=False):
+    """The first n_merges merges for {chunk (string): count}; fewer if the pairs run out.
+
+    Every distinct chunk is there once, with its count as the weight of its pairs. Three thoughts
+    save most of the work:
+
+    - A pair's count never rises after the merge that made its newer half: later merges can only
+      use its tokens up. So the heap may hold outdated counts: they are upper bounds. When a pair
+      comes to the top it is counted again. If the count still holds, no other pair can be more
+      frequent; otherwise the pair goes back with its true count.
+    - The places of a pair are all known when the pair is made, and only places can vanish.
+    - Most pairs are too rare to ever be merged. Pairs rarer than `floor` stay out of the heap; when
+      the heap runs empty, the floor is lowered and all pairs are counted again.
+
+    Memory: about 50 bytes for each byte of the distinct chunks. English repeats its words, and 10
+    MB of it have some 0.3 MB of distinct chunks. A text without spaces repeats next to nothing: 10
+    MB of it take 500 MB, so give less of it where that is too much.
+    """
+    trainer = _Trainer(chunk_counts, n_merges)
+    with progress_bar(n_merges, "merges", progress) as bar:
+        while len(trainer.merges) < n_merges and (trainer.heap or trainer.count_all()):
+            if trainer.merge_top():
+                bar.update()
+    return trainer.merges
+
+
+class _Trainer:
+    """The state of train_merges: the tokens, and the heap of the pairs that may come next."""
+
+    def __init__(self, chunk_counts, n_merges):
+        self.n_merges = n_merges
+        self.merges = []
+        self.tokens = Tokens(chunk_counts, 256 + n_merges)
+        counts = np.fromiter(chunk_counts.values(), np.int64, len(chunk_counts))
+        if len(counts) and counts.max() < 2**31:
+            counts = counts.astype(np.int32)
+        # Of each place, its chunk's count; a wall has that of the chunk after it.
+        self.weights = np.repeat(counts, np.diff(self.tokens.walls))
+        self.heap, self.places_of, self.floor = [], {}, None  # heap of (-count, (a, b))
+
+    def _push(self, pair, places, count):
+        self.places_of[pair] = places
+        heapq.heappush(self.heap, (-count, pair))
+
+    def count_all(self):
+        """Lower the floor, and fill the heap with the pairs above it. False if there are none."""
+        if self.floor == 1:
+            return False
+        first, sizes = self.tokens.first, np.array(self.tokens.sizes)
+        places = (first != self.tokens.none).nonzero()[0]
+        a = first.take(places)
+        b = first.take(places + sizes.take(a))
+        there = b != self.tokens.none
+        places, a, b = places.compress(there), a.compress(there), b.compress(there)
+        if not len(places):
+            return False
+        order = np.lexsort((b, a))
+        places, a, b = places.take(order), a.take(order), b.take(order)
+        changes = (a[1:] != a[:-1]) | (b[1:] != b[:-1])
+        starts = np.concatenate(([0], np.flatnonzero(changes) + 1))
+        totals = np.add.reduceat(self.weights.take(places), starts, dtype=np.int64)
+        # The pairs that are merged next are among the most frequent now or come from them.
+        enough = max(100, (self.n_merges - len(self.merges)) // 4)
+        self.floor = int(np.sort(totals)[-enough]) if enough < len(totals) else 1
+        ends = np.append(starts[1:], len(places))
+        for i in (totals >= self.floor).nonzero()[0].tolist():
+            pair = int(a[starts[i]]), int(b[starts[i]])
+            self._push(pair, places[starts[i] : ends[i]].copy(), int(totals[i]))
+        return True
+
+    def merge_top(self):
+        """Take the pair at the top of the heap: merge it and return True if its count still holds,
+        else put it back with its true count."""
+        tokens = self.tokens
+        count, (a, b) = heapq.heappop(self.heap)
+        places = tokens.still_there(a, b, self.places_of.pop((a, b)))
+        true_count = int(np.add.reduce(self.weights.take(places), dtype=np.int64))
+        if true_count < -count:
+            if true_count >= self.floor:
+                self._push((a, b), places, true_count)
+            return False
+        new = 256 + len(self.merges)
+        self.merges.append((a, b))
+        tokens.sizes.append(tokens.sizes[a] + tokens.sizes[b])
+        self._count_beside(new, tokens.merge(a, b, new, places))
+        return True
+
+    def _count_beside(self, new, places):
+        """Count the pairs that the token `new` is in, and put the frequent ones into the heap."""
+        tokens, weights = self.tokens, self.weights.take(places)
+        codes = tokens.beside(new, places)
+        order, starts, ends = group(codes)
+        places, weights = np.concatenate((places, places)), np.concatenate((weights, weights))
+        totals = np.add.reduceat(weights.take(order), starts, dtype=np.int64)
+        for i in (totals >= self.floor).nonzero()[0].tolist():
+            where = order[starts[i] : ends[i]]
+            is_after, other = divmod(int(codes[where[0]]), tokens.none + 1)
+            if other == tokens.none:
+                continue
+            if is_after:
+                self._push((new, other), places.take(where), int(totals[i]))
+            elif other != new:  # two new tokens side by side: counted once, for the first
+                self._push((other, new), places.take(where) - tokens.sizes[other], int(totals[i]))

@@ -1,0 +1,232 @@
+"""The command line of bpe_tokenizer.py: train, encode, decode and show byte-level BPE."""
+
+import os
+import sys
+from pathlib import Path
+
+from bpe_tokenizer import END_OF_TEXT, PATTERNS, BPETokenizer
+from common.cli import run_command, run_main
+from common.errors import UserError
+from common.files import atomic_write
+
+import numpy as np
+from tyro.conf import Positional
+
+SAMPLE = Path(__file__).resolve().parents[2] / "data" / "input.txt"
+# Files with these endings are corpora, of which the training split is read; others are text.
+CORPORA = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz", ".bz2", ".xz", ".zst", ".zip")
+COLOURS = (153, 223, 157, 218, 189, 229)  # pale backgrounds of the 256-colour palette, in turn
+
+
+def train(
+    data: str = "sample",
+    data_dir: str | None = None,
+    vocab_size: int = 4096,
+    pattern: str = "gpt4",
+    special: tuple[str, ...] = (END_OF_TEXT,),
+    out: str = "vocab.json",
+):
+    """Learn a vocabulary from text.
+
+    Args:
+        data: a text file, all of it, or a corpus, its training split
+        data_dir: a folder that a corpus is read from, instead of the hub
+        vocab_size: the number of ids, those of special tokens counted
+        pattern: the split pattern: gpt2, gpt4, whitespace, or a regular expression
+        special: the special tokens
+        out: the vocabulary's file
+    """
+    _check_out(out)
+    tokenizer = BPETokenizer.train(
+        _training_text(data, data_dir),
+        vocab_size,
+        PATTERNS.get(pattern, pattern),
+        special,
+        progress=True,
+    )
+    tokenizer.save(out)
+    if tokenizer.vocab_size < vocab_size:
+        print("every chunk of the text is one token now: there was nothing left to merge")
+    print(f"{out}: {tokenizer.vocab_size:,} ids, sha256 {tokenizer.sha256}")
+
+
+def encode(
+    text: Positional[str | None] = None,
+    file: str | None = None,
+    vocab: str = "vocab.json",
+    allow_special: bool = False,
+    processes: int = 1,
+    out: str | None = None,
+):
+    """Text to ids.
+
+    Args:
+        text: the text
+        file: a text file instead
+        vocab: the vocabulary's file
+        allow_special: the spelling of a special token is its id, not ordinary text
+        processes: how many share the work; pays from about 50 MB on
+        out: write the ids to this file, .npy for a numpy array, instead of the screen
+    """
+    _check_out(out)
+    tokenizer, text = BPETokenizer.load(vocab), _text(text, file)
+    if allow_special:
+        ids = np.array(tokenizer.encode(text, "all"), tokenizer.dtype)
+    else:
+        ids = tokenizer.encode_corpus(text, processes)
+    if out is None:
+        print(*ids.tolist())
+    elif out.endswith(".npy"):
+        with atomic_write(out) as stream:
+            np.save(stream, ids)
+    else:
+        with atomic_write(out, "w") as stream:
+            stream.write(" ".join(map(str, ids.tolist())) + "\n")
+
+
+def decode(
+    ids: Positional[tuple[int, ...]] = (),
+    file: str | None = None,
+    vocab: str = "vocab.json",
+    out: str | None = None,
+):
+    """Ids to text.
+
+    Args:
+        ids: the ids
+        file: a file of ids instead: .npy, or text
+        vocab: the vocabulary's file
+        out: write the text to this file instead of the screen
+    """
+    _check_out(out)
+    tokenizer = BPETokenizer.load(vocab)
+    if bool(ids) == (file is not None):
+        raise UserError("give either ids or --file")
+    data = tokenizer.decode_bytes(ids if file is None else _read_ids(file))
+    if out is not None:
+        with atomic_write(out) as stream:
+            stream.write(data)
+    elif sys.stdout.isatty():
+        print(data.decode("utf-8", errors="replace"))
+    else:  # into a file or a pipe: the very bytes
+        sys.stdout.buffer.write(data)
+
+
+def show(
+    text: Positional[str | None] = None,
+    file: str | None = None,
+    vocab: str | None = None,
+    allow_special: bool = False,
+):
+    """Show a text's tokens, set apart in colour.
+
+    Args:
+        text: the text
+        file: a text file instead
+        vocab: the vocabulary's file; without it, 1,024 ids are learned from the sample
+        allow_special: the spelling of a special token is its id, not ordinary text
+    """
+    text = _text(text, file)
+    if vocab is not None:
+        tokenizer = BPETokenizer.load(vocab)
+    else:
+        tokenizer = BPETokenizer.train(_read_text(SAMPLE), 1024, progress=True)
+        print("no --vocab given: these are 1,024 ids learned from data/input.txt just now")
+    ids = tokenizer.encode(text, "all" if allow_special else ())
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    print(_set_apart([tokenizer.vocab[i] for i in ids], colour))
+    print(*ids)
+    n_bytes, n_words = len(text.encode("utf-8")), len(text.split())
+    line = f"{len(ids)} tokens for {n_bytes} bytes"
+    if ids:
+        line += f": {n_bytes / len(ids):.2f} bytes per token"
+    if n_words:
+        line += f"; {n_words} words: {len(ids) / n_words:.2f} tokens per word (fertility)"
+    print(line)
+
+
+def _check_out(path):
+    """Refuse a path that can't be written before the work, not after it."""
+    if path is None:
+        return
+    if os.path.isdir(path) or not os.path.isdir(os.path.dirname(os.path.abspath(path))):
+        raise UserError(f"--out {path}: it has to be a file's name in a folder that exists")
+
+
+def _training_text(data, data_dir):
+    if os.path.isfile(data) and not data.lower().endswith(CORPORA):
+        return _read_text(data)
+    from common.data import load_corpus
+
+    corpus = load_corpus(data, data_dir)
+    if corpus.note:
+        print(corpus.note, file=sys.stderr)
+    return corpus.pieces("train")
+
+
+def _read_text(path):
+    if not os.path.isfile(path):
+        raise UserError(f"{path}: there is no such file")
+    try:
+        with open(path, encoding="utf-8", newline="") as file:  # line ends as they are
+            text = file.read()
+    except OSError as error:
+        raise UserError(f"can't read {path}: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    if not text:
+        raise UserError(f"{path}: the file is empty")
+    return text
+
+
+def _text(text, file):
+    if (text is None) == (file is None):
+        raise UserError("give either a text or --file")
+    return text if file is None else _read_text(file)
+
+
+def _read_ids(path):
+    if not path.endswith(".npy"):
+        try:
+            return [int(word) for word in _read_text(path).replace(",", " ").split()]
+        except ValueError as error:
+            raise UserError(f"{path}: ids have to be whole numbers: {error}") from None
+    try:
+        if not os.path.isfile(path):
+            raise ValueError("there is no such file")
+        ids = np.load(path, allow_pickle=False)
+        if getattr(ids, "ndim", 0) != 1 or ids.dtype.kind not in "iu":
+            raise ValueError("not a one-dimensional array of whole numbers")
+    except (OSError, ValueError, EOFError, MemoryError, OverflowError, TypeError) as error:
+        raise UserError(f"{path}: not a file of ids: {error}") from None
+    return ids
+
+
+def _set_apart(tokens, colour):
+    """Tokens on coloured backgrounds, or in brackets. What does not print is shown as an escape,
+    so that a text cannot command the terminal; a line end is shown and also made."""
+    shown = []
+    for i, token in enumerate(tokens):
+        string = "".join(
+            c if c.isprintable() else c.encode("unicode_escape").decode("ascii")
+            for c in token.decode("utf-8", errors="backslashreplace")
+        )
+        breaks = "\n" * token.count(b"\n")
+        if colour:
+            background = COLOURS[i % len(COLOURS)]
+            shown.append(f"\x1b[30;48;5;{background}m{string}\x1b[0m{breaks}")
+        else:
+            shown.append(f"[{string}]{breaks}")
+    return "".join(shown)
+
+
+COMMANDS = {"train": train, "encode": encode, "decode": decode, "show": show}
+
+
+def main(args=None):
+    """Run the command line; errors are one line, and the exit status is 2."""
+    run_main(lambda: run_command(COMMANDS, __doc__, args))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,507 @@
+"""The tokenizer's files and command line: saved vocabularies, tokenizer.json, damage, bad input."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+
+import bpe_tokenizer
+from bpe_tokenizer import (
+    GPT2_PATTERN,
+    GPT4_PATTERN,
+    WHITESPACE_PATTERN,
+    BPETokenizer,
+    TokenizerError,
+)
+from common.errors import UserError
+from common.tokenizers import CharTokenizer, WordTokenizer, load_tokenizer_file
+from common.tokenizers.bpe_cli import main
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+TEXT = (
+    "The lighthouse keeper's daughter couldn't sleep; she'd heard 1234 waves. \n\n"
+    "  'Who's there?' she asked the storm...\tNobody, of course!\n \n = A heading = \n"
+    "It was the 21st of June, and the naïve café-owner's clock said 日本時間 12:30 😀.\n"
+    "By winter everything had changed: ships no longer passed, letters stopped arriving, and the"
+    " garden lay under snow until somebody remembered where her grandfather's telescope was.\n"
+) * 3
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return BPETokenizer.train(TEXT, 400)
+
+
+@pytest.fixture
+def files(tokenizer, tmp_path, monkeypatch):
+    """A folder to work in, with a text, its vocabulary and some files that are no good."""
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text(TEXT, encoding="utf-8", newline="")
+    tokenizer.save("vocab.json")
+    return tmp_path
+
+
+def load_json(path):
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+# -- the vocabulary's file
+
+
+def test_saving_and_loading(files, tokenizer):
+    again = BPETokenizer.load("vocab.json")
+    for name in ("merges", "vocab", "vocab_size", "special_tokens", "pattern", "sha256", "kind"):
+        assert getattr(again, name) == getattr(tokenizer, name)
+    assert again.encode(TEXT) == tokenizer.encode(TEXT)
+    # A person can read it: each merge has a line, with the string that it makes.
+    a, b = tokenizer.merges[0]
+    row = json.dumps([a, b, tokenizer.vocab[256].decode("utf-8")], ensure_ascii=False)
+    text = Path("vocab.json").read_text(encoding="utf-8")
+    assert row in [line.strip().removesuffix(",") for line in text.splitlines()]
+    for odd in (BPETokenizer(), BPETokenizer(special_tokens=(), pattern="\n|[^\n]+")):
+        odd.save("odd.json")
+        assert BPETokenizer.load(Path("odd.json")).sha256 == odd.sha256
+    assert {path.name for path in files.iterdir()} == {"text.txt", "vocab.json", "odd.json"}
+
+
+def test_a_vocabulary_of_an_earlier_version_is_read(tmp_path):
+    (tmp_path / "old.json").write_text(
+        '{\n  "format": "bpe_tokenizer vocabulary",\n  "version": 1,\n  "sha256": '
+        '"abe61c52ebee22c0e01d0679cd74e63ec34a07a4ae0fef2e0901f68692da08a2",\n'
+        '  "vocab_size": 259,\n  "pattern": " ?\\\\S+|\\\\s+(?!\\\\S)|\\\\s+",\n'
+        '  "special_tokens": {"<|endoftext|>": 258},\n'
+        '  "merges": [\n    [97, 98, "ab"],\n    [32, 256, " ab"]\n  ]\n}\n',
+        encoding="utf-8",
+    )
+    tokenizer = BPETokenizer.load(tmp_path / "old.json")
+    assert tokenizer.merges == [(97, 98), (32, 256)]
+    tokenizer.save(tmp_path / "new.json")
+    assert (tmp_path / "new.json").read_bytes() == (tmp_path / "old.json").read_bytes()
+
+
+def test_the_checksum_tells_vocabularies_apart(tokenizer):
+    same = BPETokenizer(np.array(tokenizer.merges))
+    assert same.sha256 == tokenizer.sha256
+    others = [
+        BPETokenizer(tokenizer.merges[:-1]),
+        BPETokenizer(tokenizer.merges, GPT2_PATTERN),
+        BPETokenizer(tokenizer.merges, special_tokens=()),
+        BPETokenizer(tokenizer.merges, special_tokens=["<|end|>"]),
+    ]
+    assert len({tokenizer.sha256, *(other.sha256 for other in others)}) == 5
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_failed_save_leaves_the_old_file(files, monkeypatch, step):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    before = Path("vocab.json").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, step, full)
+        with pytest.raises(UserError, match="vocab.json.*No space left"):
+            BPETokenizer().save("vocab.json")
+    assert Path("vocab.json").read_bytes() == before
+    assert sorted(path.name for path in files.iterdir()) == ["text.txt", "vocab.json"]
+
+
+def refused(path, content):
+    """The one line with which this content of a vocabulary file is refused."""
+    Path(path).write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
+    with pytest.raises(TokenizerError) as caught:
+        BPETokenizer.load(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+EDITS = {
+    "format": "something else",
+    "version": 2,
+    "vocab_size": 10**9,
+    "pattern": "(",
+    "special_tokens": {"<|endoftext|>": 10**9},
+    "sha256": "0" * 64,
+    "merges": [],
+}
+
+
+@pytest.mark.parametrize("field", EDITS)
+def test_edited_files_are_refused(files, field):
+    saved = load_json("vocab.json")
+    for wrong in (EDITS[field], None, 3.5, [1], "x", {"a": "b"}, True, -1, [[1, 2, "x"]] * 2):
+        refused("vocab.json", json.dumps({**saved, field: wrong}))
+    missing = {name: value for name, value in saved.items() if name != field}
+    assert field in refused("vocab.json", json.dumps(missing))
+    assert "more" in refused("vocab.json", json.dumps({**saved, "more": 1}))
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        *([400, 97, "x"], [-1, 97, "x"], [10**30, 97, "x"], [97.5, 97, "aa"], ["97", 97, "aa"]),
+        *([97, 97], [97, 97, 97, 97], "aa", [97, 97, "ab"], 5, None, [256, 97, "aaa"]),
+    ],
+)
+def test_bad_merges_are_refused(tmp_path, row):
+    path = tmp_path / "vocab.json"
+    BPETokenizer([(97, 97), (256, 97)]).save(path)
+    saved = load_json(path)
+    saved["merges"][0] = row
+    refused(path, json.dumps(saved))
+    saved["merges"] = [[97, 97, "aa"], [97, 97, "aa"]]
+    assert "comes twice" in refused(path, json.dumps(saved))
+
+
+def test_foreign_files_are_refused(files):
+    whole = Path("vocab.json").read_text(encoding="utf-8")
+    for end in (0, 1, 100, len(whole) // 2, len(whole) - 3):
+        refused("cut.json", whole[:end])
+    for text in ("[]", "3", "null", '"text"', "{}", "[" * 100_000, '{"a": 1, "a": 2}', "NaN"):
+        refused("other.json", text)
+    refused("other.json", "9" * 10_000)
+    refused("other.json", b"\x80\x04\x95pickle")
+    with open("sparse.json", "wb") as file:  # takes no room, claims a lot
+        file.truncate(2**33)
+    for path, message in (
+        ("sparse.json", "too many for"),
+        ("missing.json", "no such"),
+        (".", "no such"),
+    ):
+        with pytest.raises(TokenizerError, match=message):
+            BPETokenizer.load(path)
+    if hasattr(os, "mkfifo"):
+        os.mkfifo("fifo.json")  # opening it would wait without end
+        with pytest.raises(TokenizerError, match="fifo.json"):
+            BPETokenizer.load("fifo.json")
+
+
+def test_tokens_that_double_cannot_fill_memory():
+    doubling = [(97, 97), *((256 + i, 256 + i) for i in range(60))]  # the last: 2^61 bytes
+    with pytest.raises(TokenizerError, match="too long"):
+        BPETokenizer(doubling)
+    endless = ((i // 256, i % 256) for i in itertools.count())
+    with pytest.raises(TokenizerError, match="too early|too many"):
+        BPETokenizer(endless)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_any_damage_is_noticed(tmp_path_factory, data):
+    """Cut, overwrite or insert bytes anywhere: refused, or (white space alone) the same content."""
+    path = tmp_path_factory.getbasetemp() / "damaged.json"
+    tokenizer = BPETokenizer.train("the cat that sat on the mat", 270)
+    tokenizer.save(path)
+    whole = path.read_bytes()
+    start = data.draw(st.integers(0, len(whole)))
+    length = data.draw(st.integers(0, 20))
+    path.write_bytes(whole[:start] + data.draw(st.binary(max_size=20)) + whole[start + length :])
+    try:
+        assert BPETokenizer.load(path).sha256 == tokenizer.sha256
+    except TokenizerError as error:
+        assert str(path) in str(error) and "\n" not in str(error)
+
+
+ANY_JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.sampled_from([-1, 0, 96, 97, 256, 10**9, 2**63, 10**30])
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from(["<|endoftext|>", "<|unk|>", "a", "aa", "Ġ", "BPE", "(", "ByteLevel"]),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["a", "type", "merges", "vocab", "id"]), inner, max_size=3
+        )
+    ),
+    max_leaves=12,
+)
+
+
+def changed(data, value):
+    """The JSON value with something in it replaced, left out or doubled, at any depth."""
+    how = data.draw(st.sampled_from(["deeper"] * 4 + ["replace", "drop", "double"]))
+    if how == "replace" or not isinstance(value, (dict, list)) or not value:
+        return data.draw(ANY_JSON)
+    keys = list(value) if isinstance(value, dict) else range(len(value))
+    key = data.draw(st.sampled_from(keys))
+    value = value.copy()
+    if how == "deeper":
+        value[key] = changed(data, value[key])
+    elif how == "drop":
+        del value[key]
+    else:
+        value[data.draw(st.sampled_from(keys))] = value[key]
+    return value
+
+
+@pytest.fixture(scope="module")
+def saved_files(tmp_path_factory):
+    """A whole vocabulary file of each kind that load_tokenizer_file reads: its JSON value."""
+    folder, text = tmp_path_factory.mktemp("kinds"), "the cat that sat on the mat"
+    bpe = BPETokenizer.train(text, 264, special_tokens=["<|endoftext|>"])
+    bpe.save(folder / "bpe")
+    bpe.to_huggingface().save(str(folder / "huggingface"))
+    CharTokenizer.train([text]).save(folder / "char")
+    WordTokenizer.train([text], 12).save(folder / "word")
+    return {path.name: load_json(path) for path in folder.iterdir()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["bpe", "huggingface", "char", "word"])
+@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_any_vocabulary_file_is_read_or_refused(saved_files, tmp_path_factory, kind, data):
+    """Any bytes, any JSON, a whole file with something changed: a tokenizer, or one line."""
+    path = tmp_path_factory.getbasetemp() / "any.json"
+    value = saved_files[kind]
+    for _ in range(data.draw(st.integers(0, 3))):
+        value = changed(data, value)
+    content = json.dumps(value).encode()
+    content = data.draw(st.sampled_from([content] * 9 + [None]))
+    path.write_bytes(data.draw(st.binary(max_size=60)) if content is None else content)
+    tracemalloc.start()
+    try:
+        for load in (load_tokenizer_file, BPETokenizer.load, BPETokenizer.from_huggingface):
+            try:
+                tokenizer = load(path)
+            except UserError as error:
+                assert str(path) in str(error) and "\n" not in str(error)
+            else:
+                ids = tokenizer.encode("the cat")
+                assert all(0 <= i < tokenizer.vocab_size for i in ids if i is not None)
+        assert tracemalloc.get_traced_memory()[1] < 50e6  # whatever the file claims
+    finally:
+        tracemalloc.stop()
+
+
+# -- tokenizer.json
+
+
+def huggingface_tokenizer(pre_tokenizer):
+    """A tokenizer made as GPT-2's was: its bytes are not in byte order."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizer
+    made.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<|endoftext|>", "<|pad|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    made.train_from_iterator(TEXT.splitlines(keepends=True), trainer)
+    return made
+
+
+def test_reading_a_tokenizer_like_gpt2s(tmp_path):
+    from tokenizers import Regex, pre_tokenizers
+
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    no_regex = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    split = pre_tokenizers.Split(Regex(GPT4_PATTERN), "isolated")
+    for pre_tokenizer, pattern in (
+        (byte_level, GPT2_PATTERN),
+        (pre_tokenizers.Sequence([split, no_regex]), GPT4_PATTERN),
+    ):
+        theirs = huggingface_tokenizer(pre_tokenizer)
+        theirs.save(str(tmp_path / "tokenizer.json"))
+        ours = BPETokenizer.from_huggingface(tmp_path / "tokenizer.json")
+        assert ours.pattern == pattern
+        assert ours.special_tokens == {"<|endoftext|>": 398, "<|pad|>": 399}
+        assert theirs.token_to_id("A") != 65 and ours.encode("A") == [65]
+        carried = ours.to_huggingface()
+        for text in (TEXT, "Unseen words: żółw, 12 345!\n\n x", "\t\t '' 'S  \r\n"):
+            ids = ours.encode(text)
+            assert ours.decode(ids) == text
+            assert carried.encode(text).tokens == theirs.encode(text).tokens
+            assert carried.encode(text).ids == ids
+
+
+@pytest.fixture
+def tokenizer_json(tokenizer, tmp_path):
+    """The path of the vocabulary as a tokenizer.json, and its JSON value."""
+    path = tmp_path / "tokenizer.json"
+    tokenizer.to_huggingface().save(str(path))
+    return path, load_json(path)
+
+
+def test_a_carried_vocabulary_comes_back(tokenizer, tokenizer_json):
+    path, saved = tokenizer_json
+    assert BPETokenizer.from_huggingface(path).sha256 == tokenizer.sha256
+    # Older files write a merge as one string.
+    saved["model"]["merges"] = [" ".join(pair) for pair in saved["model"]["merges"]]
+    path.write_text(json.dumps(saved), encoding="utf-8")
+    assert BPETokenizer.from_huggingface(path).sha256 == tokenizer.sha256
+
+
+REFUSED = {
+    "normalizer": (lambda s: s.update(normalizer={"type": "NFC"}), "normalizer"),
+    "wordpiece": (lambda s: s["model"].update(type="WordPiece"), "WordPiece"),
+    "no model": (lambda s: s.update(model=None), "model"),
+    "metaspace": (lambda s: s.update(pre_tokenizer={"type": "Metaspace"}), "Metaspace"),
+    "no pre-tokenizer": (lambda s: s.update(pre_tokenizer=None), "pre-tokenizer"),
+    "prefix": (
+        lambda s: s.update(pre_tokenizer={"type": "ByteLevel", "add_prefix_space": True}),
+        "add_prefix_space",
+    ),
+    "behavior": (
+        lambda s: s["pre_tokenizer"]["pretokenizers"][0].update(behavior="Removed"),
+        "Isolated",
+    ),
+    "byte fallback": (lambda s: s["model"].update(byte_fallback=True), "byte_fallback"),
+    "ignore merges": (lambda s: s["model"].update(ignore_merges=True), "ignore_merges"),
+    "suffix": (lambda s: s["model"].update(end_of_word_suffix="</w>"), "end_of_word_suffix"),
+    "unknown half": (lambda s: s["model"]["merges"].insert(0, ["the", "x"]), "earlier tokens"),
+    "twice": (lambda s: s["model"]["merges"].append(s["model"]["merges"][0]), "two merges"),
+    "no pair": (lambda s: s["model"]["merges"].append("a"), "no pair"),
+    "short": (lambda s: s["model"]["merges"].append(["a"]), "merges"),
+    "numbers": (lambda s: s["model"].update(merges=[5]), "merges"),
+    "no merge": (lambda s: s["model"]["vocab"].update(unmade=9999), "neither a byte"),
+    "added": (lambda s: s.update(added_tokens=[{"id": "x"}, {"id": 1}]), "added_tokens"),
+    "pattern": (
+        lambda s: s["pre_tokenizer"]["pretokenizers"][0].update(pattern={"Regex": "("}),
+        "regular expression",
+    ),
+}
+
+
+@pytest.mark.parametrize("change", REFUSED)
+def test_other_kinds_of_tokenizer_json_are_refused(tokenizer_json, change):
+    path, saved = tokenizer_json
+    edit, message = REFUSED[change]
+    edit(saved)
+    path.write_text(json.dumps(saved), encoding="utf-8")
+    with pytest.raises(TokenizerError, match=message) as caught:
+        BPETokenizer.from_huggingface(path)
+    assert str(path) in str(caught.value)
+
+
+# -- the command line
+
+
+def test_command_train(files, capsys):
+    main("train --data text.txt --vocab-size 400 --out new.json".split())
+    assert Path("new.json").read_bytes() == Path("vocab.json").read_bytes()
+    assert "400 ids" in capsys.readouterr().out
+    main("train --data text.txt --pattern whitespace --special <a> --out w.json".split())
+    made = BPETokenizer.load("w.json")
+    assert made.pattern == WHITESPACE_PATTERN and list(made.special_tokens) == ["<a>"]
+    assert "nothing left to merge" in capsys.readouterr().out
+
+
+def test_command_encode_and_decode(files, tokenizer, capfdbinary):
+    ids = list(map(str, tokenizer.encode("the cat")))
+    main(["encode", "the cat", "--vocab", "vocab.json"])
+    assert capfdbinary.readouterr().out.decode().split() == ids
+    main(["decode", *ids])
+    sys.stdout.flush()
+    assert capfdbinary.readouterr().out == b"the cat"
+    for out in ("ids.npy", "ids.txt"):
+        main(f"encode --file text.txt --vocab vocab.json --out {out}".split())
+        main(f"decode --file {out} --vocab vocab.json --out back.txt".split())
+        assert Path("back.txt").read_bytes() == Path("text.txt").read_bytes()
+    assert np.load("ids.npy").dtype == np.uint16
+    main(["encode", "a<|endoftext|>", "--allow-special"])
+    assert capfdbinary.readouterr().out.decode().split() == ["97", "399"]
+
+
+def test_command_show(files, tokenizer, capsys, monkeypatch):
+    text = "he sea\n\x1b[31m é"
+    main(["show", text, "--vocab", "vocab.json"])
+    out = capsys.readouterr().out
+    assert out.startswith("[he]") and "[\\n]\n[" in out
+    assert "\x1b" not in out and "\\x1b" in out  # no text commands the terminal
+    assert f"{len(text.encode())} bytes" in out
+    assert "bytes per token" in out and "fertility" in out
+    assert " ".join(map(str, tokenizer.encode(text))) in out
+
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    main(["show", "the sea", "--vocab", "vocab.json"])
+    assert "\x1b[30;48;5;" in capsys.readouterr().out
+    monkeypatch.setenv("NO_COLOR", "1")
+    main(["show", "the sea", "--vocab", "vocab.json"])
+    assert "\x1b" not in capsys.readouterr().out
+    main(["show", "", "--vocab", "vocab.json"])
+
+
+BAD_COMMANDS = [
+    "paint",
+    "train --data text.txt --vocab-size many",
+    "train --data text.txt --vocab-size 5",
+    "train --data text.txt --vocab-size 9999999999",
+    "train --data text.txt --pattern (",
+    "train --data text.txt --pattern (?r)\\w+",
+    "train --data text.txt --out no/such/folder/new.json",
+    "train --data text.txt --out .",
+    "train --data latin1.txt --out new.json",
+    "train --data empty.txt --out new.json",
+    "train --data missing.txt --out new.json",
+    "encode",
+    "encode text --file text.txt",
+    "encode text --vocab missing.json",
+    "encode text --vocab text.txt",
+    "encode --file missing.txt",
+    "encode text --processes 0",
+    "encode text --out no/such/new.json",
+    "decode",
+    "decode 400",
+    "decode -1",
+    "decode one",
+    "decode --file text.txt",
+    "decode --file missing.npy",
+    "decode --file bad.npy",
+    "decode --file square.npy",
+    "decode --file large.npy",
+    "decode --file objects.npy",
+    "decode --file archive.npy",
+    "show",
+    "show --file latin1.txt",
+    "show text --vocab .",
+]
+
+
+@pytest.mark.parametrize("command", BAD_COMMANDS)
+def test_bad_commands_end_in_one_line(files, capsys, command):
+    Path("latin1.txt").write_bytes("café".encode("latin-1"))
+    Path("empty.txt").write_bytes(b"")
+    Path("bad.npy").write_bytes(b"\x93NUMPY")
+    np.save("square.npy", np.zeros((2, 2), np.uint16))
+    np.save("objects.npy", np.array([None, {}]), allow_pickle=True)
+    np.savez("archive.npz", a=np.zeros(2))
+    os.rename("archive.npz", "archive.npy")
+    whole = Path("square.npy").read_bytes()
+    Path("large.npy").write_bytes(
+        whole.replace(b"(2, 2)", b"(2**50,)".replace(b"2**50", b"9" * 15))
+    )
+    before = sorted(files.iterdir())
+    with pytest.raises(SystemExit) as stop:
+        main(command.split())
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and error.count("\n") == 1 and "Traceback" not in error
+    assert sorted(files.iterdir()) == before  # nothing half-written
+
+
+def test_the_script_itself(files):
+    script = Path(bpe_tokenizer.__file__)
+    run = subprocess.run(
+        [sys.executable, script, "show", "日本時間", "--vocab", "vocab.json"],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert run.returncode == 0 and "本" in run.stdout.decode("utf-8")
+    run = subprocess.run([sys.executable, script, "show", "x", "--vocab", "-"], capture_output=True)
+    assert run.returncode == 2
+    assert run.stderr.startswith(b"bpe_tokenizer.py: ") and run.stderr.count(b"\n") == 1
+    run = subprocess.run([sys.executable, script, "--help"], capture_output=True)
+    assert run.returncode == 0 and b"train" in run.stdout
