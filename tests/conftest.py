@@ -5,6 +5,7 @@ HYPOTHESIS_PROFILE=large the properties are tried on many more examples.
 """
 
 import os
+import sys
 import urllib.request
 from collections import defaultdict
 from pathlib import Path
@@ -58,6 +59,17 @@ def cache_of_the_tests(tmp_path_factory):
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("LINEAGE_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield Path(os.environ["LINEAGE_CACHE"])
+
+
+@pytest.fixture(autouse=True)
+def plain_pictures(monkeypatch):
+    """A small run spends half of its time on loss.png: here it is a file of a few bytes."""
+
+    def draw_loss(metrics, path, title, entropy=None):
+        path.write(b"\x89PNG")
+
+    if "common.training.summary" in sys.modules:
+        monkeypatch.setattr("common.training.summary.draw_loss", draw_loss)
 
 
 @pytest.fixture

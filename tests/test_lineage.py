@@ -19,7 +19,6 @@ from lineage import ROOT, STEPS, VERSIONS, load
 LARGEST = {"v0": 110}  # lines of code of a script; every other may have 240
 LARGEST_STEP = {"v2": (90, 25), "v5": (110, 40)}  # lines added, removed; to every other (60, 25)
 WIDTH = 100  # columns
-# Words that no paper uses, and what was written with them (see `plain_words`).
 PRIVATE = re.compile(
     r"\b(likeliest|bolder|anew|beside|stretch(es)?|whoever|judge[sd]?|asked|told|a step|a second)\b"
 )
@@ -133,8 +132,8 @@ def test_the_docstring_names_the_step(before, after):
     assert f"`diff {before}.py {after}.py`" in ast.get_docstring(ast.parse(text_of(after)))
 
 
-def plain_words(path):
-    """Words of DESIGN's right column that a file uses, with the lines that they stand on."""
+def private_words(path):
+    """The lines of a file with words that no paper uses, or uses in another sense."""
     lines = path.read_text(encoding="utf-8").splitlines()
     place = path.relative_to(ROOT)
     return [
@@ -144,7 +143,7 @@ def plain_words(path):
 
 def test_scripts_and_common_speak_the_fields_language():
     paths = [ROOT / f"{version}.py" for version in VERSIONS] + sorted(ROOT.glob("common/**/*.py"))
-    assert sum(map(plain_words, paths), []) == []
+    assert sum(map(private_words, paths), []) == []
 
 
 def test_versions_stand_in_natural_order(tmp_path, monkeypatch):

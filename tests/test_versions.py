@@ -3,6 +3,8 @@
 import math
 import signal
 
+from common.training.curve import draw_loss
+
 import pytest
 import torch
 from lineage import ROOT, VERSIONS, finished_run, flags, load, read, run, small, story_file
@@ -32,7 +34,7 @@ def metrics(folder):
     return [{**row, "seconds": None} for row in read(folder / "metrics.jsonl")]
 
 
-def test_a_run_leaves_its_files_and_a_full_result(version, finished):
+def test_a_run_leaves_its_files_and_a_full_result(version, finished, cache):
     folder = finished(version)
     assert {path.name for path in folder.iterdir()} == set(FILES.split())
     result, config = read(folder / "result.json"), small(load(version))
@@ -46,7 +48,8 @@ def test_a_run_leaves_its_files_and_a_full_result(version, finished):
     assert [row["step"] for row in metrics(folder)] == [0, 4, 8, 12]
     assert metrics(folder)[-1]["train_loss"] < metrics(folder)[1]["train_loss"]  # it learns
     assert (folder / "script.py").read_bytes() == (ROOT / f"{version}.py").read_bytes()
-    assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
+    draw_loss(read(folder / "metrics.jsonl"), cache / "loss.png", version, entropy=0.5)
+    assert (cache / "loss.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_same_seed_gives_the_same_run_bit_for_bit(version, finished, cache, monkeypatch):
@@ -76,15 +79,15 @@ def test_nothing_but_the_seed_decides_the_batches(version, cache, monkeypatch):
 
 
 def test_a_stopped_run_goes_on_bit_for_bit(version, cache, monkeypatch, capsys):
-    """In bfloat16, with dropout, where there is some, and stopped between two evaluations."""
+    """In bfloat16, with dropout, where there is some; stopped between two evaluations or at one."""
     module, changes = load(version), {"dtype": "bfloat16", "dropout": 0.2}
     finished_run(version, cache / "whole", **changes)
     get_batch, calls = module.get_batch, []
-    number = signal.SIGINT if version in VERSIONS[::2] else signal.SIGTERM
+    number, step = (signal.SIGINT, 7) if version in VERSIONS[::2] else (signal.SIGTERM, 8)
 
-    def interrupt(*args):  # in the middle of the seventh step
+    def interrupt(*args):  # in the middle of this step
         calls.append(1)
-        if len(calls) == 6 * getattr(small(module), "grad_accum", 1) + 1:
+        if len(calls) == (step - 1) * getattr(small(module), "grad_accum", 1) + 1:
             signal.raise_signal(number)
         return get_batch(*args)
 
@@ -93,8 +96,8 @@ def test_a_stopped_run_goes_on_bit_for_bit(version, cache, monkeypatch, capsys):
         args = flags(module, data=cache / "story.txt", out_dir=cache / "parts", **changes)
         run(module, monkeypatch, args)
     go_on = f"python {version}.py --resume --out-dir {cache / 'parts'}"
-    assert stop.value.code == 128 + number and len(metrics(cache / "parts")) == 2
-    assert f"{number.name}: saved at step 7; go on with: {go_on}\n" in capsys.readouterr().err
+    assert stop.value.code == 128 + number and len(metrics(cache / "parts")) == step - 5
+    assert f"{number.name}: saved at step {step}; go on with: {go_on}\n" in capsys.readouterr().err
     monkeypatch.setattr(module, "get_batch", get_batch)
     run(module, monkeypatch, go_on.split()[2:])
     folders = cache / "whole", cache / "parts"
@@ -107,11 +110,12 @@ def test_a_stopped_run_goes_on_bit_for_bit(version, cache, monkeypatch, capsys):
 
 
 def test_gradient_accumulation_equals_the_large_batch(version, cache):
+    """Where it begins, the large batch is that of the version before."""
     if "grad_accum" not in vars(small(load(version))):
         pytest.skip("no gradient accumulation before v1_1")
-    rows = []
-    for B, pieces in ((8, 1), (2, 4)):
-        folder = finished_run(version, cache / str(B), batch_size=B, grad_accum=pieces)
+    rows, large = [], "v1" if version == "v1_1" else version
+    for script, B, pieces in ((large, 8, 1), (version, 2, 4)):
+        folder = finished_run(script, cache / str(B), batch_size=B, grad_accum=pieces)
         rows.append(metrics(folder)[1:])
     for large, small_ones in zip(*rows, strict=True):
         for name in ("tokens", "train_loss", "val_loss"):
