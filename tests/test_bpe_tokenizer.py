@@ -237,6 +237,11 @@ def test_fast_cutting_is_the_pattern_for_every_character():
         assert "".join(chunks) == text and fast_chunks(pattern, [text]) == chunks
 
 
+def test_white_space_is_that_of_the_patterns():
+    every = "".join(map(chr, range(0x110000)))
+    assert sorted(cut.WHITE + " ") == sorted(regex.findall(r"\s", every))
+
+
 @pytest.mark.parametrize("name", ["gpt2", "gpt4"])
 def test_a_document_without_spaces_is_cut_into_parts(monkeypatch, name):
     monkeypatch.setattr(cut, "PART", 100)

@@ -34,7 +34,10 @@ TIME_LIMIT = (
 )
 
 MARK = "\0"  # for a space where words may not be cut; a text that has it is not cut into words
-WHITE = "".join(c for c in map(chr, range(0x10000)) if regex.match(r"(?! )\s", c))
+WHITE = (  # all that `\s` matches, but for the space
+    "\t\n\v\f\r\x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000"
+)
 
 # Where a text may be cut in two, whatever comes before and after. In ASCII, one rule serves all.
 SAFE_CUT = regex.compile(r"[\p{L}\p{N}](?=[^\p{L}\p{N}])")

@@ -122,7 +122,7 @@ class Encoder:
         if processes == 1:
             blocks = self.pre_tokenizer.blocks(documents)
             return (self.encode_block(block, ends) for block in blocks)
-        blocks = self.pre_tokenizer.blocks(documents, share=4)  # small, so that all end together
+        blocks = self.pre_tokenizer.blocks(documents, share=2)  # smaller: all end together
         return self._stream_by_processes(blocks, processes, ends)
 
     def _stream_by_processes(self, blocks, processes, ends):
