@@ -14,17 +14,16 @@ import zipfile
 from pathlib import Path
 
 from common.cli import parse
-from common.data import load_corpus, token_file
 from common.errors import UserError
-from common.files import LARGEST_JSON, read_json
-from common.tokenizers import load_tokenizer, load_tokenizer_file
+from common.files import read_json
+from common.tokenizers import load_tokenizer_file
 from common.training.checkpoint import digest, read_checkpoint
 from common.training.result import Result
 
 import pytest
 import torch
 from lab import KILLED, Lab, plain, resource
-from lineage import load, run, story_file
+from lineage import load, run
 
 
 @pytest.fixture(scope="module")
@@ -175,19 +174,6 @@ def test_json_with_a_flipped_bit_is_noticed(out, name):
             read()
 
 
-def test_token_file_of_another_type_is_made_again(out, lab):
-    corpus = load_corpus(lab.text)
-    tokenizer = load_tokenizer("bpe", corpus, 300)
-    path = token_file(corpus, "train", tokenizer).path
-    good = path.read_bytes()
-    about = path.with_suffix(".json")
-    for change in ('"dtype": "<i2"', '"dtype": "|O"', '"dtype": "<u2", "n_tokens": 1000000000000'):
-        text = about.read_text(encoding="utf-8").replace('"dtype": "<u2"', change)
-        about.write_text(text.replace('"checksum"', '"none"'), encoding="utf-8")
-        found = token_file(corpus, "train", tokenizer)
-        assert found.dtype == "<u2" and found.path.read_bytes() == good
-
-
 # ---- Files of another run or program -------------------------------------------------------------
 
 
@@ -284,26 +270,22 @@ def test_pipe_or_link_in_place_of_a_file_is_refused(out, tmp_path, monkeypatch, 
 
 
 class Evil:
-    """Pickled, it makes a folder where it is read."""
+    """Pickled, it calls a function where it is read."""
 
-    def __init__(self, trap):
-        self.trap = trap
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.trap),)
-
-
-class Large:
-    """Pickled, it takes 3 GB where it is read."""
+    def __init__(self, function, argument):
+        self.called = function, (argument,)
 
     def __reduce__(self):
-        return bytearray, (3_000_000_000,)
+        return self.called
 
 
 @pytest.mark.parametrize("form", ["zip", "legacy", "pickle"])
 def test_code_in_a_checkpoint_is_not_run(out, tmp_path, monkeypatch, form):
     trap, file = tmp_path / "trap", io.BytesIO()
-    evil = {**torch.load(out / "checkpoint.pt", weights_only=True), "extra": Evil(trap)}
+    evil = {
+        **torch.load(out / "checkpoint.pt", weights_only=True),
+        "extra": Evil(os.mkdir, str(trap)),
+    }
     if form == "pickle":
         pickle.dump(evil, file)
     else:
@@ -371,7 +353,7 @@ def test_sizes_are_bounded_before_memory_is_taken(out):
     rewritten(path, lambda name, part: part.replace(b"K\x4d", many))
     refused("can't be read as a checkpoint")
 
-    torch.save({**good, "large": Large()}, path)
+    torch.save({**good, "large": Evil(bytearray, 3_000_000_000)}, path)
     refused("holds more than tensors and plain values")
     torch.save({**good, "wide": torch.zeros(1).expand(750_000_000)}, path)  # 3 GB of one number
     refused("larger than its memory")
@@ -461,38 +443,7 @@ def test_settings_from_a_file_are_checked(out, monkeypatch, change, message):
             run(load("v3"), monkeypatch, [flag, "--out-dir", out])
 
 
-def test_huge_and_foreign_json_is_refused(tmp_path):
-    path = tmp_path / "x.json"
-    for content, reason in (
-        (b" " * (LARGEST_JSON + 1), "more than"),
-        (b"[" * 100_000, "not settings"),
-        (b'{"a":' * 100_000, "not settings"),
-        (b"[1]", "not settings"),
-        (b"\xff\xfe{}", "not settings"),
-    ):
-        path.write_bytes(content)
-        with pytest.raises(UserError, match=reason):
-            read_json(path, "settings")
-
-
-def test_vocabulary_that_claims_too_much_is_refused(out, tmp_path):
-    saved = json.loads((out / "tokenizer.json").read_text(encoding="utf-8"))
-    path = tmp_path / "claims.json"
-    claims = [{**saved, "vocab_size": 10**9}, {**saved, "special_tokens": {"<|endoftext|>": 10**9}}]
-    claims.append({**saved, "merges": [[10**9, 10**9, "x"]]})
-    ids = {chr(0x100 + i): i for i in range(256)}
-    for vocab in ({**ids, "a": 10**9}, {"a": 10**9}):
-        claims.append({"model": {"type": "BPE", "vocab": vocab, "merges": []}})
-    for claim in claims:
-        path.write_text(json.dumps(claim), encoding="utf-8")
-        tracemalloc.start()
-        with pytest.raises(UserError, match="claims.json"):
-            load_tokenizer_file(path)
-        assert tracemalloc.get_traced_memory()[1] < 1 << 24
-        tracemalloc.stop()
-
-
-def test_no_path_from_a_file_or_a_name_leaves_its_folder(out, cache, monkeypatch):
+def test_no_path_from_a_file_leaves_its_folder(out, cache, monkeypatch):
     saved = read_json(out / "config.json", "settings")
     saved["config"]["out_dir"] = str(cache / "elsewhere")
     (out / "config.json").write_text(json.dumps(saved), encoding="utf-8")
@@ -503,12 +454,4 @@ def test_no_path_from_a_file_or_a_name_leaves_its_folder(out, cache, monkeypatch
     monkeypatch.chdir(cache)
     run(load("v3"), monkeypatch, ["--resume", "--steps", "13"])
     assert read_json(cache / "runs" / "v3" / "result.json", "a result")["steps"] == 13
-    for name in ("hf:../..", "hf:a/..", "hf:./b", "hf:a/b:../c", "hf:a/b:c\\d", "hf:a/b/../c"):
-        with pytest.raises(UserError, match="is not hf:OWNER/NAME"):
-            load_corpus(name)
-    for name in ("../../up", "..", "a/b\\c", "C:\\x", "nul\n"):  # not opened
-        corpus = load_corpus(story_file(cache))
-        corpus.name = name
-        token_file(corpus, "train", load_tokenizer("char", corpus, 300))
-    assert {path.name for path in cache.iterdir()} == {"cache", "runs", "story.txt"}
-    assert all(path.is_file() for path in (cache / "cache").iterdir())
+    assert not (cache / "elsewhere").exists()
