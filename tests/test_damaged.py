@@ -184,6 +184,7 @@ def other(lab):
     return lab.folder / "other"
 
 
+@pytest.mark.slow
 def test_checkpoints_and_results_of_another_seed_are_noticed(out, other, monkeypatch, capsys):
     shutil.copy(other / "best.pt", out)
     said = refusal(monkeypatch, "--sample-only", "--out-dir", out, "--seed", "5")
