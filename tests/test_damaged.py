@@ -28,9 +28,12 @@ from lineage import load, run
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """v3, and a finished run of it in `whole`."""
+    """v3, and finished runs of it: `whole`, and `other` of another seed."""
     lab = Lab(tmp_path_factory.mktemp("damaged"), "v3")
-    assert lab.run(lab.args("whole", steps=12)) == 0, lab.said()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LINEAGE_CACHE", str(lab.folder / "cache"))
+        for name, seed in (("whole", 1), ("other", 2)):
+            run(lab.module, patch, lab.args(name, steps=12, seed=seed))
     return lab
 
 
@@ -126,6 +129,7 @@ def test_checkpoint_with_a_flipped_bit_is_noticed_wherever_it_is(out):
             read_checkpoint(path)
 
 
+@pytest.mark.slow
 def test_damaged_checkpoint_gives_way_to_the_one_before(lab, out):
     flip(out / "checkpoint.pt", 10_000)
     (out / "result.json").unlink()
@@ -177,24 +181,18 @@ def test_json_with_a_flipped_bit_is_noticed(out, name):
 # ---- Files of another run or program -------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def other(lab):
-    """A run like `whole`, of another seed."""
-    assert lab.run(lab.args("other", steps=12, seed=2)) == 0, lab.said()
-    return lab.folder / "other"
-
-
 @pytest.mark.slow
-def test_checkpoints_and_results_of_another_seed_are_noticed(out, other, monkeypatch, capsys):
+def test_checkpoints_and_results_of_another_seed_are_noticed(out, monkeypatch, capsys):
+    whole, other = out.parent / "whole", out.parent / "other"
     shutil.copy(other / "best.pt", out)
     said = refusal(monkeypatch, "--sample-only", "--out-dir", out, "--seed", "5")
     assert "seed is 2, not 1" in said and str(out / "best.pt") in said
     shutil.copy(other / "checkpoint.pt", out)
     assert "seed is 2, not 1" in refusal(monkeypatch, "--resume", "--out-dir", out)
-    shutil.copy(out.parent / "whole" / "checkpoint.pt", out)
+    shutil.copy(whole / "checkpoint.pt", out)
     assert "seed is 2" in refusal(monkeypatch, "--resume", "--out-dir", out, "--steps", "16")
-    for name in ("best.pt", "result.json"):
-        shutil.copy((other if name == "result.json" else out.parent / "whole") / name, out)
+    shutil.copy(whole / "best.pt", out)
+    shutil.copy(other / "result.json", out)
     run(load("v3"), monkeypatch, ["--resume", "--out-dir", out])
     assert "is of another run; it is written again" in capsys.readouterr().err
     assert read_json(out / "result.json", "a result")["seed"] == 1

@@ -43,7 +43,7 @@ class Log:
 
     Only training steps count as training time: the clock runs from the end of one step, or of what
     came between, to the end of the next step. It stands still while the machine sleeps, and starts
-    anew where the process was stopped and goes on.
+    again where the process was stopped and goes on.
     """
 
     def __init__(self, folder, writes):
