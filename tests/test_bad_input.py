@@ -5,7 +5,6 @@ line ends for one, has to work and to give what the same text gives without it.
 """
 
 import dataclasses
-import io
 import json
 import math
 import os
@@ -16,8 +15,6 @@ import sys
 from common.cli import run_main
 from common.config import RunConfig
 
-import pyarrow
-import pyarrow.parquet
 import pytest
 from lineage import ROOT, VERSIONS, flags, load, run, story_file
 
@@ -147,8 +144,6 @@ TOGETHER = [
     ("v1", ["--vocab-size", "256"], "too small for byte pairs"),
     ("v1", ["--vocab-size", "2", "--tokenizer", "word"], "too small|no room"),
     ("v0", ["--data", "sample", "--data-dir", "FOLDER"], "--data-dir .*WikiText"),
-    ("v0", ["--data", "story.txt", "--data-dir", "FOLDER"], "--data-dir .*WikiText"),
-    ("v0", ["--data", "copy", "--data-dir", "no/such"], "--data-dir .*WikiText"),
     ("v0", ["--data", "story.txt:column"], "has no column"),
     ("v0", ["--steps"], "steps"),
     ("v0", ["--stepz", "3"], "Unrecognized options: --stepz"),
@@ -184,11 +179,11 @@ def test_prompt_that_ends_in_a_space_is_noted(
 
 
 def test_validation_split_of_one_token_is_refused(place, monkeypatch, capsys):
-    for name, text in (("train", TEXT), ("validation", "A"), ("test", "A")):
+    for name, text in (("train", "Anna said. " * 99), ("validation", "A"), ("test", "A")):
         (place.parent / "FOLDER" / f"{name}.txt").write_text(text, encoding="utf-8")
     args = ["--data", "FOLDER", "--tokenizer", "char"]
     message = refusal(load("v0"), monkeypatch, capsys, args)
-    assert re.search("1 token in the validation split is too few", message), message
+    assert "1 token in the validation split" in message
 
 
 @pytest.mark.parametrize("steps, wanted", [(3, True), (4, False), (0, False)])
@@ -207,114 +202,6 @@ def test_a_context_of_one_token_works(place, monkeypatch, position):
         rows = json.load(file)["extrapolation"]
     assert [row["context"] for row in rows] == ([1] if position == "learned" else [1, 2, 4, 8])
     assert all(math.isfinite(row["sliding"]) for row in rows)
-
-
-# ---- files -------------------------------------------------------------------------------------
-
-TEXT = "".join(f"Anna said the key {i} is in the red tin.\n" for i in range(200))
-
-
-def parquet(**columns):
-    file = io.BytesIO()
-    pyarrow.parquet.write_table(pyarrow.table(columns), file)
-    return file.getvalue()
-
-
-WHOLE = parquet(text=TEXT.splitlines())
-FILES = {  # how each is refused stands in the tests of corpora and tokenizers
-    "empty.txt": b"",
-    "mark.txt": b"\xef\xbb\xbf",
-    "blank.txt": b" \n" * 300,
-    "letter.txt": b"a",
-    "line.txt": b"one two three\n",
-    "binary.txt": bytes(range(256)) * 50,
-    "latin-1.txt": TEXT.replace("key", "clé").encode("latin-1"),
-    "cut.txt": "€".encode()[:2] + TEXT.encode(),
-    "empty.jsonl": b"",
-    "blank.jsonl": b"\n" * 50,
-    "broken.jsonl": b'{"text": "a b c"}\n{"text": "a\n' * 50,
-    "numbers.jsonl": b"1\n2\n" * 30,
-    "lists.jsonl": b"[1]\n" * 30,
-    "other.jsonl": b'{"a": 1}\n' * 30,
-    "nested.jsonl": (b"[" * 10**4 + b"\n") * 30,
-    "empty.parquet": b"",
-    "noise.parquet": b"PAR1" + b"x" * 500,
-    "cut.parquet": WHOLE[: len(WHOLE) // 2],
-    "hole.parquet": WHOLE[:40] + bytes(len(WHOLE) - 400) + WHOLE[-360:],
-    "numbers.parquet": parquet(text=[1, 2, 3] * 30),
-    "object.json": b"{}",
-    "nested.json": b"[" * 10**5,
-    "claim.json": b'{"format": "lineage tokenizer", "version": 1}',
-}
-
-
-def test_files_that_are_no_text_or_no_vocabulary_are_refused(place, monkeypatch, capsys):
-    module = load("v1")
-    for name, content in FILES.items():
-        (place.parent / name).write_bytes(content)
-        message = refusal(module, monkeypatch, capsys, ["--data", name])
-        assert name in message or "too few" in message, message
-        message = refusal(module, monkeypatch, capsys, ["--tokenizer", name])
-        assert name in message, message
-    assert "FOLDER" in refusal(module, monkeypatch, capsys, ["--data", "FOLDER"])
-
-
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may read everything")
-def test_files_without_permission(place, monkeypatch, capsys):
-    module = load("v0")
-    for name in ("secret.txt", "secret.jsonl", "secret.parquet", "secret.json"):
-        path = place.parent / name
-        path.write_bytes(TEXT.encode())
-        path.chmod(0)
-        for flag in ("--data", "--tokenizer"):
-            message = refusal(module, monkeypatch, capsys, [flag, name])
-            assert re.search(f"cannot read .*{name}.*ermission", message)
-
-
-def result(module, monkeypatch, name, **settings):
-    """A short run on a file: its evaluations, and how long its splits are, in bytes."""
-    args = flags(module, data=name, out_dir="out", steps=2, eval_every=2, **settings)
-    run(module, monkeypatch, args)
-    with open("out/metrics.jsonl", encoding="utf-8") as file:
-        rows = [{**json.loads(line), "seconds": 0} for line in file]
-    with open("out/result.json", encoding="utf-8") as file:
-        data = json.load(file)["data"]
-    return rows, data["train_bytes"], data["val_bytes"]
-
-
-@pytest.mark.slow
-def test_what_only_looks_bad_works_as_expected(place, monkeypatch):
-    module = load("v1")
-    plain = TEXT.encode()
-    variants = {
-        "plain.txt": plain,
-        "crlf.txt": plain.replace(b"\n", b"\r\n"),
-        "mark.txt": b"\xef\xbb\xbf" + plain,
-        "both.txt": b"\xef\xbb\xbf" + plain.replace(b"\n", b"\r\n"),
-        "no-end.txt": plain[:-1],  # of the test split, so training and validation are the same
-        "UPPER.TXT": plain,
-        "with space é.txt": plain,
-        "no-suffix": plain,
-    }
-    results = {}
-    for name, content in variants.items():
-        (place.parent / name).write_bytes(content)
-        results[name] = result(module, monkeypatch, name)
-    # Splits are cut by bytes, and a \r is one: theirs may differ by a line, what is read does not.
-    assert results.pop("both.txt") == results["crlf.txt"]
-    crlf = results.pop("crlf.txt")
-    assert abs(crlf[1] - results["plain.txt"][1]) < 50
-    assert len({str(value) for value in results.values()}) == 1
-
-
-@pytest.mark.slow
-def test_one_line_of_ten_megabytes(place, monkeypatch):
-    words = "the key of the house is in the red tin "
-    size = 10_000_000
-    with open("long.txt", "w", encoding="utf-8") as file:
-        file.write((words * (size // len(words) + 1))[:size])
-    _, train, validation = result(load("v0"), monkeypatch, "long.txt")
-    assert abs(train - 0.9 * size) < 100 and abs(validation - 0.05 * size) < 100
 
 
 @pytest.mark.slow

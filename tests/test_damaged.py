@@ -14,24 +14,26 @@ import zipfile
 from pathlib import Path
 
 from common.cli import parse
-from common.data import load_corpus, token_file
 from common.errors import UserError
-from common.files import LARGEST_JSON, read_json
-from common.tokenizers import load_tokenizer, load_tokenizer_file
+from common.files import read_json
+from common.tokenizers import load_tokenizer_file
 from common.training.checkpoint import digest, read_checkpoint
 from common.training.result import Result
 
 import pytest
 import torch
 from lab import KILLED, Lab, plain, resource
-from lineage import load, run, story_file
+from lineage import load, run
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """v3, and a finished run of it in `whole`."""
+    """v3, and finished runs of it: `whole`, and `other` of another seed."""
     lab = Lab(tmp_path_factory.mktemp("damaged"), "v3")
-    assert lab.run(lab.args("whole", steps=12)) == 0, lab.said()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LINEAGE_CACHE", str(lab.folder / "cache"))
+        for name, seed in (("whole", 1), ("other", 2)):
+            run(lab.module, patch, lab.args(name, steps=12, seed=seed))
     return lab
 
 
@@ -127,6 +129,7 @@ def test_checkpoint_with_a_flipped_bit_is_noticed_wherever_it_is(out):
             read_checkpoint(path)
 
 
+@pytest.mark.slow
 def test_damaged_checkpoint_gives_way_to_the_one_before(lab, out):
     flip(out / "checkpoint.pt", 10_000)
     (out / "result.json").unlink()
@@ -175,39 +178,21 @@ def test_json_with_a_flipped_bit_is_noticed(out, name):
             read()
 
 
-def test_token_file_of_another_type_is_made_again(out, lab):
-    corpus = load_corpus(lab.text)
-    tokenizer = load_tokenizer("bpe", corpus, 300)
-    path = token_file(corpus, "train", tokenizer).path
-    good = path.read_bytes()
-    about = path.with_suffix(".json")
-    for change in ('"dtype": "<i2"', '"dtype": "|O"', '"dtype": "<u2", "n_tokens": 1000000000000'):
-        text = about.read_text(encoding="utf-8").replace('"dtype": "<u2"', change)
-        about.write_text(text.replace('"checksum"', '"none"'), encoding="utf-8")
-        found = token_file(corpus, "train", tokenizer)
-        assert found.dtype == "<u2" and found.path.read_bytes() == good
-
-
 # ---- Files of another run or program -------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def other(lab):
-    """A run like `whole`, of another seed."""
-    assert lab.run(lab.args("other", steps=12, seed=2)) == 0, lab.said()
-    return lab.folder / "other"
-
-
-def test_checkpoints_and_results_of_another_seed_are_noticed(out, other, monkeypatch, capsys):
+@pytest.mark.slow
+def test_checkpoints_and_results_of_another_seed_are_noticed(out, monkeypatch, capsys):
+    whole, other = out.parent / "whole", out.parent / "other"
     shutil.copy(other / "best.pt", out)
     said = refusal(monkeypatch, "--sample-only", "--out-dir", out, "--seed", "5")
     assert "seed is 2, not 1" in said and str(out / "best.pt") in said
     shutil.copy(other / "checkpoint.pt", out)
     assert "seed is 2, not 1" in refusal(monkeypatch, "--resume", "--out-dir", out)
-    shutil.copy(out.parent / "whole" / "checkpoint.pt", out)
+    shutil.copy(whole / "checkpoint.pt", out)
     assert "seed is 2" in refusal(monkeypatch, "--resume", "--out-dir", out, "--steps", "16")
-    for name in ("best.pt", "result.json"):
-        shutil.copy((other if name == "result.json" else out.parent / "whole") / name, out)
+    shutil.copy(whole / "best.pt", out)
+    shutil.copy(other / "result.json", out)
     run(load("v3"), monkeypatch, ["--resume", "--out-dir", out])
     assert "is of another run; it is written again" in capsys.readouterr().err
     assert read_json(out / "result.json", "a result")["seed"] == 1
@@ -284,26 +269,22 @@ def test_pipe_or_link_in_place_of_a_file_is_refused(out, tmp_path, monkeypatch, 
 
 
 class Evil:
-    """Pickled, it makes a folder where it is read."""
+    """Pickled, it calls a function where it is read."""
 
-    def __init__(self, trap):
-        self.trap = trap
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.trap),)
-
-
-class Large:
-    """Pickled, it takes 3 GB where it is read."""
+    def __init__(self, function, argument):
+        self.called = function, (argument,)
 
     def __reduce__(self):
-        return bytearray, (3_000_000_000,)
+        return self.called
 
 
 @pytest.mark.parametrize("form", ["zip", "legacy", "pickle"])
 def test_code_in_a_checkpoint_is_not_run(out, tmp_path, monkeypatch, form):
     trap, file = tmp_path / "trap", io.BytesIO()
-    evil = {**torch.load(out / "checkpoint.pt", weights_only=True), "extra": Evil(trap)}
+    evil = {
+        **torch.load(out / "checkpoint.pt", weights_only=True),
+        "extra": Evil(os.mkdir, str(trap)),
+    }
     if form == "pickle":
         pickle.dump(evil, file)
     else:
@@ -371,7 +352,7 @@ def test_sizes_are_bounded_before_memory_is_taken(out):
     rewritten(path, lambda name, part: part.replace(b"K\x4d", many))
     refused("can't be read as a checkpoint")
 
-    torch.save({**good, "large": Large()}, path)
+    torch.save({**good, "large": Evil(bytearray, 3_000_000_000)}, path)
     refused("holds more than tensors and plain values")
     torch.save({**good, "wide": torch.zeros(1).expand(750_000_000)}, path)  # 3 GB of one number
     refused("larger than its memory")
@@ -461,38 +442,7 @@ def test_settings_from_a_file_are_checked(out, monkeypatch, change, message):
             run(load("v3"), monkeypatch, [flag, "--out-dir", out])
 
 
-def test_huge_and_foreign_json_is_refused(tmp_path):
-    path = tmp_path / "x.json"
-    for content, reason in (
-        (b" " * (LARGEST_JSON + 1), "more than"),
-        (b"[" * 100_000, "not settings"),
-        (b'{"a":' * 100_000, "not settings"),
-        (b"[1]", "not settings"),
-        (b"\xff\xfe{}", "not settings"),
-    ):
-        path.write_bytes(content)
-        with pytest.raises(UserError, match=reason):
-            read_json(path, "settings")
-
-
-def test_vocabulary_that_claims_too_much_is_refused(out, tmp_path):
-    saved = json.loads((out / "tokenizer.json").read_text(encoding="utf-8"))
-    path = tmp_path / "claims.json"
-    claims = [{**saved, "vocab_size": 10**9}, {**saved, "special_tokens": {"<|endoftext|>": 10**9}}]
-    claims.append({**saved, "merges": [[10**9, 10**9, "x"]]})
-    ids = {chr(0x100 + i): i for i in range(256)}
-    for vocab in ({**ids, "a": 10**9}, {"a": 10**9}):
-        claims.append({"model": {"type": "BPE", "vocab": vocab, "merges": []}})
-    for claim in claims:
-        path.write_text(json.dumps(claim), encoding="utf-8")
-        tracemalloc.start()
-        with pytest.raises(UserError, match="claims.json"):
-            load_tokenizer_file(path)
-        assert tracemalloc.get_traced_memory()[1] < 1 << 24
-        tracemalloc.stop()
-
-
-def test_no_path_from_a_file_or_a_name_leaves_its_folder(out, cache, monkeypatch):
+def test_no_path_from_a_file_leaves_its_folder(out, cache, monkeypatch):
     saved = read_json(out / "config.json", "settings")
     saved["config"]["out_dir"] = str(cache / "elsewhere")
     (out / "config.json").write_text(json.dumps(saved), encoding="utf-8")
@@ -503,12 +453,4 @@ def test_no_path_from_a_file_or_a_name_leaves_its_folder(out, cache, monkeypatch
     monkeypatch.chdir(cache)
     run(load("v3"), monkeypatch, ["--resume", "--steps", "13"])
     assert read_json(cache / "runs" / "v3" / "result.json", "a result")["steps"] == 13
-    for name in ("hf:../..", "hf:a/..", "hf:./b", "hf:a/b:../c", "hf:a/b:c\\d", "hf:a/b/../c"):
-        with pytest.raises(UserError, match="is not hf:OWNER/NAME"):
-            load_corpus(name)
-    for name in ("../../up", "..", "a/b\\c", "C:\\x", "nul\n"):  # not opened
-        corpus = load_corpus(story_file(cache))
-        corpus.name = name
-        token_file(corpus, "train", load_tokenizer("char", corpus, 300))
-    assert {path.name for path in cache.iterdir()} == {"cache", "runs", "story.txt"}
-    assert all(path.is_file() for path in (cache / "cache").iterdir())
+    assert not (cache / "elsewhere").exists()

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from common.cli import run_main
 from common.errors import UserError
-from common.tokenizers import load_tokenizer_file
 from common.training.checkpoint import read_checkpoint
 from common.training.machine import pick_device
 
@@ -75,7 +74,7 @@ def explode(module, monkeypatch, what):
         )
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", [VERSIONS[0], VERSIONS[-1]])
 @pytest.mark.parametrize(
     ("what", "message"),
     [
@@ -365,21 +364,6 @@ def test_a_run_in_a_folder_of_another_disk_moves_the_older_one_inside(cache, mon
     assert f"the run that was in {out} is now in {out / 'older.2'}" in capsys.readouterr().out
 
 
-@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="needs another disk")
-def test_a_run_in_a_link_to_another_disk(cache, monkeypatch):
-    import tempfile
-
-    module, text = load("v0"), story_file(cache)
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as other:
-        (Path(other) / "runs").mkdir()
-        os.symlink(Path(other) / "runs", cache / "run")
-        for seed in (1, 2):
-            args = flags(module, data=text, out_dir=cache / "run", seed=seed, steps=1)
-            run(module, monkeypatch, args)
-        found = [result(path)["seed"] for path in (Path(other) / "runs.1", cache / "run")]
-    assert found == [1, 2]
-
-
 @pytest.mark.slow
 def test_two_runs_at_once_share_one_cache(tmp_path):
     """And give the same bit for bit, but for times, memory and the environment."""
@@ -407,12 +391,3 @@ def test_second_run_in_the_same_folder_is_refused(tmp_path):
     # The lock died with its holder.
     assert first.resume("run", at_operation="replace checkpoint.pt") == KILLED, first.said()
     assert f"resuming {tmp_path / 'run'}" in first.said()
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
-def test_a_pipe_is_no_vocabulary(tmp_path):
-    """It would be waited for, and /dev/zero read, without end."""
-    os.mkfifo(tmp_path / "pipe")
-    for path in (tmp_path / "pipe", "/dev/zero"):
-        with pytest.raises(UserError, match="is not a regular file"):
-            load_tokenizer_file(path)

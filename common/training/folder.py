@@ -7,7 +7,7 @@ from pathlib import Path
 
 from common.cli import read_config
 from common.errors import UserError
-from common.files import write_errors
+from common.files import atomic_write, write_errors, write_json
 
 from filelock import FileLock, Timeout
 
@@ -98,7 +98,19 @@ class RunFolder:
             for path in self._created:  # the run's folder, then those above it
                 path.rmdir()  # raises OSError, and so ends this, where something is in it
 
-    def move_older_run_aside(self):
+    def begin(self, version, settings, source, tokenizer):
+        """Make room for a new run and write down what it is; source: the script's bytes."""
+        self._move_older_run_aside()
+        self.write_settings(version, settings)  # first: by this file a run's folder is known
+        with atomic_write(self.path / "script.py") as file:
+            file.write(source)
+        with write_errors(self.path / "tokenizer.json"):
+            tokenizer.save(self.path / "tokenizer.json")
+
+    def write_settings(self, version, settings):
+        write_json(self.path / "config.json", {"version": version, "config": settings})
+
+    def _move_older_run_aside(self):
         """Move what an older run left to FOLDER.1, or the first number that is free; say so.
 
         A kill halfway leaves some of it here and some there; the next run then moves the rest.

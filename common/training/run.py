@@ -5,16 +5,12 @@ The training loop stands in the scripts. What stands here must not be lost and i
 
 import ast
 import dataclasses
-import shlex
 import signal
 import sys
 from pathlib import Path
 
-from common.cli import default_folder, read_config, version_of
 from common.data import detokenize
 from common.errors import NotFinite, UserError
-from common.files import atomic_write, read_json, write_errors, write_json
-from common.tokenizers import END_OF_TEXT, load_tokenizer, load_tokenizer_file
 from common.training import log as logging
 from common.training.checkpoint import is_finite
 from common.training.checkpoints import BEST, Checkpoints
@@ -29,9 +25,9 @@ from common.training.processes import (
     rank,
     world_size,
 )
-from common.training.result import Result
 from common.training.signals import StopSignals
-from common.training.summary import draw_curve, finish_run
+from common.training.summary import finish_run, how_to_go_on, is_finished
+from common.training.vocabulary import new_tokenizer, note_last_space, saved_tokenizer
 
 import torch
 
@@ -108,47 +104,13 @@ class Run:
         """
         self.corpus, config = corpus, self.config
         if config.resume or config.sample_only:
-            path = self.folder / "tokenizer.json"
-            if not path.exists():
-                raise UserError(f"{path} is missing: put it back, or train again")
-            self.tokenizer = load_tokenizer_file(path)
-            if self.saved["tokenizer"] != self.tokenizer.sha256:
-                raise UserError(
-                    f"the checkpoint in {self.folder.path} was trained with another vocabulary than"
-                    f" its tokenizer.json holds: put the right file back, or train again"
-                )
-            if corpus is not None and self.saved["data"] != corpus.sha256:
-                raise UserError(
-                    f"the run in {self.folder.path} was trained on another text than"
-                    f" {corpus.name} holds now: put that text back, or train again"
-                )
-            self._note_last_space()
-            return self.tokenizer
-        config.prompt = config.prompt or corpus.default_prompt
-        special = (END_OF_TEXT,) if config.end_of_text else ()
-        self.tokenizer = load_tokenizer(
-            config.tokenizer, corpus, config.vocab_size, config.split_pattern, special
-        )
-        if corpus.note:
-            self.notes.append(f"{corpus.name}: {corpus.note}")
-        size = self.tokenizer.vocab_size
-        if config.tokenizer == "bpe" and size < config.vocab_size:
-            self.notes.append(
-                f"vocabulary: {size:,} tokens of {config.vocab_size:,}, since every chunk of the"
-                " text is one token by then"
-            )
-        self._note_last_space()
+            self.tokenizer = saved_tokenizer(self.folder, self.saved, corpus)
+        else:
+            config.prompt = config.prompt or corpus.default_prompt
+            self.tokenizer, self.notes = new_tokenizer(config, corpus)
+        if rank() == 0:
+            note_last_space(config.prompt, self.tokenizer)
         return self.tokenizer
-
-    def _note_last_space(self):
-        """Where tokens begin with a space, say that the prompt had better not end in one."""
-        spaced = any(len(token) > 1 and token[:1] in (" ", b" ") for token in self.tokenizer.vocab)
-        if self.config.prompt.endswith(" ") and spaced and rank() == 0:
-            print(
-                "the prompt ends in a space, but in this vocabulary a word brings its own along:"
-                " without the last space the text continues better",
-                file=sys.stderr,
-            )
 
     def prepare(self, model):
         """The model on its device, with its training steps in the number format of the settings,
@@ -169,8 +131,6 @@ class Run:
                 f"the training text has {len(tokens)} tokens, too few for a context of {T}: give a"
                 " longer text or a smaller --context-length"
             )
-        if len(val_tokens) < 2:
-            raise UserError("the validation text has fewer than two tokens: give a longer one")
         for note in self.notes:
             self.log.say(note)
         self.optimizer = optimizer
@@ -181,11 +141,13 @@ class Run:
             found = self.checkpoints.restore(saved, self.state, self.log, self.device)
             self.first_step, last_evaluated = found
             self.step = self.first_step
-            self._leave_if_finished()
-            if self.writes and read_config(self.folder / "config.json")[1] != self.settings():
-                self._write_settings()  # of more steps, say, which the next --resume goes on to
+            if self.step == self.config.steps and is_finished(self):
+                self.close()
+                sys.exit(0)
+            if self.writes:  # the next --resume goes on to as many steps
+                self.folder.write_settings(self.version, self.settings())
         elif self.writes:
-            self._begin_folder()
+            self.folder.begin(self.version, self.settings(), self.source, self.tokenizer)
         if self.config.dtype == "auto":
             self.log.say(f"training steps compute in {str(self.dtype).removeprefix('torch.')}")
         self._estimate_memory()
@@ -206,18 +168,6 @@ class Run:
         self.signals.install()
         self.log.open(self.config)
 
-    def _begin_folder(self):
-        self.folder.move_older_run_aside()
-        self._write_settings()  # first: by this file a run's folder is known
-        with atomic_write(self.folder / "script.py") as file:
-            file.write(self.source)
-        with write_errors(self.folder / "tokenizer.json"):
-            self.tokenizer.save(self.folder / "tokenizer.json")
-
-    def _write_settings(self):
-        settings = {"version": self.version, "config": self.settings()}
-        write_json(self.folder / "config.json", settings)
-
     def _estimate_memory(self):
         keep_freed_memory()
         estimate = estimate_memory(self.model, self.config, self.device)
@@ -228,29 +178,6 @@ class Run:
     def settings(self):
         """The settings as they are saved: a run that is resumed later has the same."""
         return {**dataclasses.asdict(self.config), "resume": False, "sample_only": False}
-
-    def _leave_if_finished(self):
-        """A finished run is left as it is: its result was measured when it ran."""
-        path = self.folder / "result.json"
-        if self.first_step < self.config.steps or not path.exists():
-            return
-        try:
-            result = read_json(path, "a run's result", Result)
-            if (result.version, result.seed) != (self.version, self.config.seed):
-                raise UserError(f"{path} is of another run")
-            if result.steps != self.first_step:
-                return  # of fewer steps, before it was given more
-        except UserError as error:
-            self.log.say(f"{error}; it is written again")
-            return
-        if self.writes and not (self.folder / "loss.png").exists():  # killed before it was drawn
-            draw_curve(self)
-        self.log.say(
-            f"the run in {self.folder.path} is finished, nothing is left to do: give more --steps"
-            f" to train on, or --sample-only to continue a prompt"
-        )
-        self.close()
-        sys.exit(0)
 
     # -- in the loop -----------------------------------------------------------------------------
 
@@ -320,11 +247,8 @@ class Run:
         number = self.signals.received or signal.SIGTERM
         if self.log.reader_left:
             number = getattr(signal, "SIGPIPE", number)
-        home = Path(default_folder(version_of(type(self.config)), self.config))
-        out = "" if self.folder.path == home else f" --out-dir {shlex.quote(str(self.folder.path))}"
-        data = "" if self.config.data == "sample" or out else f" --data {self.config.data}"
-        go_on = f"python {self.script.name} --resume{data}{out}"
-        self.log.say(f"{signal.Signals(number).name}: saved at step {step}; go on with: {go_on}")
+        name = signal.Signals(number).name
+        self.log.say(f"{name}: saved at step {step}; go on with: {how_to_go_on(self)}")
         sys.exit(128 + number)
 
     def _check_finite(self, what, loss):

@@ -5,7 +5,9 @@ import json
 import shlex
 from pathlib import Path
 
-from common.files import atomic_write, write_json
+from common.cli import default_folder
+from common.errors import UserError
+from common.files import atomic_write, read_json, write_json
 from common.training.checkpoints import BEST
 from common.training.curve import draw_loss
 from common.training.environment import describe_environment, peak_rss_mb
@@ -26,6 +28,39 @@ def finish_run(run, scores):
     write_json(run.folder / "result.json", result)
     draw_curve(run)
     return describe_result(result, entropy, run.folder.path)
+
+
+def is_finished(run):
+    """Whether the run that is resumed has its result already; then that is left as it was measured,
+    and a line says so.
+    """
+    path = run.folder / "result.json"
+    if not path.exists():
+        return False
+    try:
+        result = read_json(path, "a run's result", Result)
+        if (result.version, result.seed) != (run.version, run.config.seed):
+            raise UserError(f"{path} is of another run")
+    except UserError as error:
+        run.log.say(f"{error}; it is written again")
+        return False
+    if result.steps != run.config.steps:
+        return False  # of fewer steps, before it was given more
+    if run.writes and not (run.folder / "loss.png").exists():  # killed before it was drawn
+        draw_curve(run)
+    run.log.say(
+        f"the run in {run.folder.path} is finished, nothing is left to do: give more --steps"
+        f" to train on, or --sample-only to continue a prompt"
+    )
+    return True
+
+
+def how_to_go_on(run):
+    """The command line that resumes the run."""
+    home = Path(default_folder(run.version, run.config))
+    out = "" if run.folder.path == home else f" --out-dir {shlex.quote(str(run.folder.path))}"
+    data = "" if run.config.data == "sample" or out else f" --data {run.config.data}"
+    return f"python {run.script.name} --resume{data}{out}"
 
 
 def draw_curve(run):

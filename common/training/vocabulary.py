@@ -1,0 +1,54 @@
+"""The vocabulary of a run: the saved one, or the one of its settings."""
+
+import sys
+
+from common.errors import UserError
+from common.tokenizers import END_OF_TEXT, load_tokenizer, load_tokenizer_file
+
+
+def saved_tokenizer(folder, checkpoint, corpus):
+    """The tokenizer of the run in a RunFolder. Raises UserError where it is not the checkpoint's,
+    or where the corpus, if there is one, is not what the run was trained on.
+    """
+    path = folder / "tokenizer.json"
+    if not path.exists():
+        raise UserError(f"{path} is missing: put it back, or train again")
+    tokenizer = load_tokenizer_file(path)
+    if checkpoint["tokenizer"] != tokenizer.sha256:
+        raise UserError(
+            f"the checkpoint in {folder.path} was trained with another vocabulary than its"
+            f" tokenizer.json holds: put the right file back, or train again"
+        )
+    if corpus is not None and checkpoint["data"] != corpus.sha256:
+        raise UserError(
+            f"the run in {folder.path} was trained on another text than {corpus.name} holds now:"
+            f" put that text back, or train again"
+        )
+    return tokenizer
+
+
+def new_tokenizer(config, corpus):
+    """(tokenizer, notes): the one of the settings, and lines that people should read."""
+    special = (END_OF_TEXT,) if config.end_of_text else ()
+    tokenizer = load_tokenizer(
+        config.tokenizer, corpus, config.vocab_size, config.split_pattern, special
+    )
+    notes = [f"{corpus.name}: {corpus.note}"] if corpus.note else []
+    if config.tokenizer == "bpe" and tokenizer.vocab_size < config.vocab_size:
+        notes.append(
+            f"vocabulary: {tokenizer.vocab_size:,} tokens of {config.vocab_size:,}, since every"
+            f" chunk of the text is one token by then"
+        )
+    return tokenizer, notes
+
+
+def note_last_space(prompt, tokenizer):
+    """Where tokens begin with a space, say that the prompt had better not end in one."""
+    if not prompt.endswith(" "):
+        return
+    if any(len(token) > 1 and token[:1] in (" ", b" ") for token in tokenizer.vocab):
+        print(
+            "the prompt ends in a space, but in this vocabulary a word brings its own along:"
+            " without the last space the text continues better",
+            file=sys.stderr,
+        )
