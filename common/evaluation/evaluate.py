@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-WINDOW_TOKENS = 4096  # tokens in the windows that go through the model together, at most
+WINDOW_TOKENS = 2048  # tokens in the windows that go through the model together, at most
 LOGIT_BYTES = 2**23  # and the bytes of their logits: 8 MiB, no more than training takes
 LONG_WINDOWS = 65_536  # tokens that are evaluated in windows longer than the training context
 
