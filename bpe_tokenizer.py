@@ -37,7 +37,7 @@ import numpy as np
 import regex
 
 try:
-    from common import bpe as fast
+    import common.bpe as fast
     from common.bpe import TokenizerError, check_special_tokens, check_text
     from common.files import atomic_write
 except ModuleNotFoundError as error:  # this file alone, in a folder of its own
