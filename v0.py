@@ -4,10 +4,10 @@ The simplest language model: the next token is predicted from the current one al
 logits with a row for each of the V tokens of the vocabulary. The tokens come from byte-pair
 encoding (BPE) with 512 tokens and a pre-tokenization that splits at white space only.
 
-For a bigram table the best possible answer is known: count how often each token follows each other
-one. With cross entropy as its loss, row i is at its minimum where softmax(row i) equals the counted
-frequencies of what follows token i, so gradient descent approaches counting. The script prints the
-counted bigram's bits per byte as the baseline.
+For a bigram table the best possible answer is known: count how often each token follows each token.
+The training loss is lowest where softmax(row i) equals the counted frequencies of what follows
+token i, so gradient descent approaches counting. The script prints the bits per byte of such
+counts as the baseline, smoothed so that no pair is impossible (Kneser and Ney 1995).
 
 Expect word salad: neighbouring tokens fit together and nothing else does.
 The next step is `diff v0.py v1.py`.
@@ -30,7 +30,7 @@ import torch.nn.functional as F
 class Config(RunConfig):
     split_pattern: str = "whitespace"  # pre-tokenization by whitespace, gpt2, gpt4 or a regex
     end_of_text: bool = False  # put a token <|endoftext|> after each document
-    vocab_size: int = 512  # tokens in the vocabulary, V
+    vocab_size: int = 512  # tokens in the vocabulary at most, V
     context_length: int = 256  # tokens in a training sequence, T
     steps: int = 5000  # updates of the parameters
     learning_rate: float = 0.01  # the optimizer's step size
@@ -70,7 +70,7 @@ class LanguageModel(nn.Module):
 
 # ---- Sampling ------------------------------------------------------------------------------------
 def sample_next_token(logits, config, generator):
-    """Draw one token id from the logits (V,), after temperature, top-k and top-p."""
+    """Sample one token id from the logits (V,), after temperature, top-k and top-p."""
     if config.temperature == 0:
         return logits.argmax()  # greedy decoding: the most likely token
     logits = logits / config.temperature
@@ -80,8 +80,8 @@ def sample_next_token(logits, config, generator):
     probs = F.softmax(logits, dim=-1)
     if config.top_p < 1:  # nucleus sampling (Holtzman et al. 2020)
         sorted_probs, order = probs.sort(descending=True)
-        before = sorted_probs.cumsum(0) - sorted_probs  # of the tokens that are more likely
-        probs[order[1:][before[1:] >= config.top_p]] = 0  # the most likely token always stays
+        before = sorted_probs.cumsum(0) - sorted_probs  # the sum over all more likely tokens
+        probs[order[1:][before[1:] >= config.top_p]] = 0  # order[0], the most likely, stays
     return torch.multinomial(probs, 1, generator=generator)[0]
 
 
@@ -110,7 +110,7 @@ def train(model, config, corpus, tokenizer, run):
     tokens = load_tokens(corpus, "train", tokenizer)
     val_tokens = load_tokens(corpus, "validation", tokenizer)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
-    generator = torch.Generator().manual_seed(config.seed)  # draws the batches and nothing else
+    generator = torch.Generator().manual_seed(config.seed)  # for the batches and nothing else
     run.start(tokens, val_tokens, optimizer, generator)
     run.log_baseline("counted bigrams", counted_bigram(tokens, val_tokens, tokenizer, corpus))
     for step in range(run.first_step, config.steps + 1):
@@ -118,9 +118,9 @@ def train(model, config, corpus, tokenizer, run):
             scores = evaluate(model, val_tokens, config.context_length, corpus, limit=run.val_limit)
             run.log_evaluation(step, scores, generate(model, config, tokenizer, run.device))
             run.save_checkpoint(step)
-        if run.interrupted:  # by Ctrl-C, say
+        if run.interrupted:  # for example by Ctrl-C
             run.save_and_exit(step)
-        if step == config.steps:
+        if step == config.steps:  # one round more than updates: it only evaluates and saves
             break
         optimizer.zero_grad()
         x, y = run.to_device(*get_batch(tokens, config, generator))
@@ -140,8 +140,9 @@ def main():
     with Run(config, __file__, __doc__) as run:
         corpus = None if config.sample_only else load_corpus(config.data, config.data_dir or None)
         tokenizer = run.load_tokenizer(corpus)
-        torch.manual_seed(config.seed)  # draws the initial parameters
-        model = run.prepare(LanguageModel(config, tokenizer.vocab_size))  # on its device
+        torch.manual_seed(config.seed)  # for the initial parameters
+        # On its device, with --dtype, --compile and data parallelism as the settings say.
+        model = run.prepare(LanguageModel(config, tokenizer.vocab_size))
         if config.sample_only:
             run.print_samples(model, tokenizer, generate)
         else:

@@ -1,10 +1,12 @@
 """v1: batches, and a better tokenizer.
 
 The same bigram table, trained on batches: many sequences per step make the gradient less noisy and
-each sequence cheaper. The BPE vocabulary grows to 4,096 tokens, pre-tokenization uses GPT-4's split
-pattern, so that a token is often a word and never a word glued to its punctuation, and a special
-token <|endoftext|> marks where a document ends. How BPE learns its merges and encodes with them is
-in `bpe_tokenizer.py`: read `train_plainly` and `encode_plainly` there.
+each sequence cheaper. A less noisy gradient allows a larger learning rate, and fewer steps read
+more text. The BPE vocabulary may grow to 4,096 tokens (on the sample it ends at 1,773, when every
+chunk of the text is one token). Pre-tokenization uses GPT-4's split pattern, so that a token is
+often a word, and never a word with the punctuation after it. A special token <|endoftext|> marks
+where a document ends. How BPE learns its merges and encodes with them is in `bpe_tokenizer.py`:
+read `train_plainly` and `encode_plainly` there.
 
 Compare bits per byte with v0's, not the loss per token: a longer token carries more of the text and
 is harder to predict.
@@ -30,7 +32,7 @@ import torch.nn.functional as F
 class Config(RunConfig):
     split_pattern: str = "gpt4"  # pre-tokenization by whitespace, gpt2, gpt4 or a regex
     end_of_text: bool = True  # put a token <|endoftext|> after each document
-    vocab_size: int = 4096  # tokens in the vocabulary, V
+    vocab_size: int = 4096  # tokens in the vocabulary at most, V
     context_length: int = 256  # tokens in a training sequence, T
     batch_size: int = 16  # sequences per step, B
     steps: int = 800  # updates of the parameters
@@ -72,7 +74,7 @@ class LanguageModel(nn.Module):
 
 # ---- Sampling ------------------------------------------------------------------------------------
 def sample_next_token(logits, config, generator):
-    """Draw one token id from the logits (V,), after temperature, top-k and top-p."""
+    """Sample one token id from the logits (V,), after temperature, top-k and top-p."""
     if config.temperature == 0:
         return logits.argmax()  # greedy decoding: the most likely token
     logits = logits / config.temperature
@@ -82,8 +84,8 @@ def sample_next_token(logits, config, generator):
     probs = F.softmax(logits, dim=-1)
     if config.top_p < 1:  # nucleus sampling (Holtzman et al. 2020)
         sorted_probs, order = probs.sort(descending=True)
-        before = sorted_probs.cumsum(0) - sorted_probs  # of the tokens that are more likely
-        probs[order[1:][before[1:] >= config.top_p]] = 0  # the most likely token always stays
+        before = sorted_probs.cumsum(0) - sorted_probs  # the sum over all more likely tokens
+        probs[order[1:][before[1:] >= config.top_p]] = 0  # order[0], the most likely, stays
     return torch.multinomial(probs, 1, generator=generator)[0]
 
 
@@ -112,7 +114,7 @@ def train(model, config, corpus, tokenizer, run):
     tokens = load_tokens(corpus, "train", tokenizer)
     val_tokens = load_tokens(corpus, "validation", tokenizer)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
-    generator = torch.Generator().manual_seed(config.seed)  # draws the batches and nothing else
+    generator = torch.Generator().manual_seed(config.seed)  # for the batches and nothing else
     run.start(tokens, val_tokens, optimizer, generator)
     run.log_baseline("counted bigrams", counted_bigram(tokens, val_tokens, tokenizer, corpus))
     for step in range(run.first_step, config.steps + 1):
@@ -120,9 +122,9 @@ def train(model, config, corpus, tokenizer, run):
             scores = evaluate(model, val_tokens, config.context_length, corpus, limit=run.val_limit)
             run.log_evaluation(step, scores, generate(model, config, tokenizer, run.device))
             run.save_checkpoint(step)
-        if run.interrupted:  # by Ctrl-C, say
+        if run.interrupted:  # for example by Ctrl-C
             run.save_and_exit(step)
-        if step == config.steps:
+        if step == config.steps:  # one round more than updates: it only evaluates and saves
             break
         optimizer.zero_grad()
         x, y = run.to_device(*get_batch(tokens, config, generator))
@@ -142,8 +144,9 @@ def main():
     with Run(config, __file__, __doc__) as run:
         corpus = None if config.sample_only else load_corpus(config.data, config.data_dir or None)
         tokenizer = run.load_tokenizer(corpus)
-        torch.manual_seed(config.seed)  # draws the initial parameters
-        model = run.prepare(LanguageModel(config, tokenizer.vocab_size))  # on its device
+        torch.manual_seed(config.seed)  # for the initial parameters
+        # On its device, with --dtype, --compile and data parallelism as the settings say.
+        model = run.prepare(LanguageModel(config, tokenizer.vocab_size))
         if config.sample_only:
             run.print_samples(model, tokenizer, generate)
         else:

@@ -1,9 +1,9 @@
 """v1_1: bounded memory, by memory-mapped token files and gradient accumulation.
 
-The same bigram table, trained on the same batches. The tokens stay on disk as 16-bit integers in a
-memory-mapped file, of which only the windows that a batch needs are read. A batch is processed as
-several micro-batches whose gradients accumulate before the one update, so that the activations and
-the logits of only one micro-batch are in memory at a time.
+The same bigram table, trained on the same batches. The tokens stay on disk, as the smallest
+integers that hold the ids, in a memory-mapped file, of which only the windows that a batch needs
+are read. A batch is processed as several micro-batches whose gradients accumulate before the one
+update, so that the activations and the logits of only one micro-batch are in memory at a time.
 
 Expect the loss of v1, to rounding, in less memory, however long the corpus is. (Counting bigrams
 needs all tokens in memory, so the counted baseline ends with v1.)
@@ -28,7 +28,7 @@ import torch.nn.functional as F
 class Config(RunConfig):
     split_pattern: str = "gpt4"  # pre-tokenization by whitespace, gpt2, gpt4 or a regex
     end_of_text: bool = True  # put a token <|endoftext|> after each document
-    vocab_size: int = 4096  # tokens in the vocabulary, V
+    vocab_size: int = 4096  # tokens in the vocabulary at most, V
     context_length: int = 256  # tokens in a training sequence, T
     batch_size: int = 4  # sequences per micro-batch, B
     grad_accum: int = 4  # micro-batches per step: gradient accumulation
@@ -41,7 +41,7 @@ class Config(RunConfig):
 
 # ---- Batches -------------------------------------------------------------------------------------
 def load_tokens(corpus, split, tokenizer):
-    """Return the tokens of the split, memory-mapped: (N,) uint16, read from disk when indexed."""
+    """Return the tokens of the split, memory-mapped: (N,) integers, read from disk when indexed."""
     return token_file(corpus, split, tokenizer).memmap()
 
 
@@ -72,7 +72,7 @@ class LanguageModel(nn.Module):
 
 # ---- Sampling ------------------------------------------------------------------------------------
 def sample_next_token(logits, config, generator):
-    """Draw one token id from the logits (V,), after temperature, top-k and top-p."""
+    """Sample one token id from the logits (V,), after temperature, top-k and top-p."""
     if config.temperature == 0:
         return logits.argmax()  # greedy decoding: the most likely token
     logits = logits / config.temperature
@@ -82,8 +82,8 @@ def sample_next_token(logits, config, generator):
     probs = F.softmax(logits, dim=-1)
     if config.top_p < 1:  # nucleus sampling (Holtzman et al. 2020)
         sorted_probs, order = probs.sort(descending=True)
-        before = sorted_probs.cumsum(0) - sorted_probs  # of the tokens that are more likely
-        probs[order[1:][before[1:] >= config.top_p]] = 0  # the most likely token always stays
+        before = sorted_probs.cumsum(0) - sorted_probs  # the sum over all more likely tokens
+        probs[order[1:][before[1:] >= config.top_p]] = 0  # order[0], the most likely, stays
     return torch.multinomial(probs, 1, generator=generator)[0]
 
 
@@ -112,16 +112,16 @@ def train(model, config, corpus, tokenizer, run):
     tokens = load_tokens(corpus, "train", tokenizer)
     val_tokens = load_tokens(corpus, "validation", tokenizer)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
-    generator = torch.Generator().manual_seed(config.seed)  # draws the batches and nothing else
+    generator = torch.Generator().manual_seed(config.seed)  # for the batches and nothing else
     run.start(tokens, val_tokens, optimizer, generator)
     for step in range(run.first_step, config.steps + 1):
         if step in run.evaluation_steps:
             scores = evaluate(model, val_tokens, config.context_length, corpus, limit=run.val_limit)
             run.log_evaluation(step, scores, generate(model, config, tokenizer, run.device))
             run.save_checkpoint(step)
-        if run.interrupted:  # by Ctrl-C, say
+        if run.interrupted:  # for example by Ctrl-C
             run.save_and_exit(step)
-        if step == config.steps:
+        if step == config.steps:  # one round more than updates: it only evaluates and saves
             break
         optimizer.zero_grad()
         step_loss = 0.0
@@ -129,7 +129,7 @@ def train(model, config, corpus, tokenizer, run):
             x, y = run.to_device(*get_batch(tokens, config, generator))
             logits = model(x)  # (B, T, V)
             loss = F.cross_entropy(logits.flatten(0, -2), y.flatten()) / config.grad_accum
-            loss.backward()  # adds to the gradients: in all that of the mean over the micro-batches
+            loss.backward()  # accumulates in .grad: after the loop, the gradient of the mean loss
             step_loss = step_loss + loss.detach()
             del logits, loss  # the largest tensors: free them before the next micro-batch
         run.average_gradients(model)  # over the processes, where there are several
@@ -145,8 +145,9 @@ def main():
     with Run(config, __file__, __doc__) as run:
         corpus = None if config.sample_only else load_corpus(config.data, config.data_dir or None)
         tokenizer = run.load_tokenizer(corpus)
-        torch.manual_seed(config.seed)  # draws the initial parameters
-        model = run.prepare(LanguageModel(config, tokenizer.vocab_size))  # on its device
+        torch.manual_seed(config.seed)  # for the initial parameters
+        # On its device, with --dtype, --compile and data parallelism as the settings say.
+        model = run.prepare(LanguageModel(config, tokenizer.vocab_size))
         if config.sample_only:
             run.print_samples(model, tokenizer, generate)
         else:

@@ -7,8 +7,11 @@ transforms the result; both add to the residual stream. Positional embeddings sa
 stands. The model sees up to T tokens of context where the bigram table sees one, and on WikiText-2
 its 1.3 million parameters beat the table's 16.8 million.
 
-Expect sentences, and stories that forget what they have said. What attention's parts are worth, the
-ablations in `results/ablations/` show. The step to here is `diff v1_1.py v2.py`.
+The settings change with the model: a transformer needs more and smaller steps than a table does.
+
+Expect sentences, and stories that forget what they have said. The ablations in
+`results/ablations/` (their table is in `results/README.md`) show what each part of attention is
+worth. The step to here is `diff v1_1.py v2.py`.
 """
 
 import math
@@ -31,13 +34,13 @@ import torch.nn.functional as F
 class Config(RunConfig):
     split_pattern: str = "gpt4"  # pre-tokenization by whitespace, gpt2, gpt4 or a regex
     end_of_text: bool = True  # put a token <|endoftext|> after each document
-    vocab_size: int = 4096  # tokens in the vocabulary, V
-    context_length: int = 256  # tokens that the model can attend to, T
+    vocab_size: int = 4096  # tokens in the vocabulary at most, V
+    context_length: int = 256  # tokens in a training sequence, T
     batch_size: int = 4  # sequences per micro-batch, B
     grad_accum: int = 1  # micro-batches per step: gradient accumulation
     n_head: int = 4  # attention heads, H
     n_embd: int = 128  # width of the residual stream, C
-    qkv_bias: bool = False  # biases in the query, key and value projections, as in GPT-2
+    qkv_bias: bool = False  # add biases to the query, key and value projections (GPT-2 has them)
     steps: int = 2000  # updates of the parameters
     learning_rate: float = 0.002  # the optimizer's step size
     temperature: float = 0.8  # below 1 sharper and more conservative, above 1 flatter; 0 is greedy
@@ -47,7 +50,7 @@ class Config(RunConfig):
 
 # ---- Batches -------------------------------------------------------------------------------------
 def load_tokens(corpus, split, tokenizer):
-    """Return the tokens of the split, memory-mapped: (N,) uint16, read from disk when indexed."""
+    """Return the tokens of the split, memory-mapped: (N,) integers, read from disk when indexed."""
     return token_file(corpus, split, tokenizer).memmap()
 
 
@@ -65,8 +68,8 @@ def sinusoids(T, C):
     """Sines and cosines of the position, about as large as the token embeddings: (T, C).
 
     Sinusoidal positional encoding (Vaswani et al. 2017, section 3.5), with frequencies from 1
-    radian per position down to 1/100; the paper goes down to 1/10000, which at a context of 256
-    leaves most channels nearly constant.
+    radian per position down to 1/100. With the paper's 1/10000, two fifths of the channels would
+    turn by less than one radian within 256 positions.
     """
     angles = torch.arange(T)[:, None] * 100 ** (-torch.arange(0, C, 2) / C)  # (T, C/2)
     return 0.05 * torch.cat((angles.sin(), angles.cos()), dim=-1)[:, :C]
@@ -96,8 +99,10 @@ class CausalSelfAttention(nn.Module):
         self.proj = nn.Linear(C, C)  # mixes the heads' results
 
     def attend(self, q, k, v, mask):  # (B, H, T, D) each, and (T, T)
-        # The dot product of two random vectors has a variance of D. Divided by the square root of
-        # D the scores stay near 1, where softmax neither saturates nor loses its gradient.
+        # The dot product of two vectors of D independent numbers of variance 1 has variance D.
+        # Divided by sqrt(D) the scores have a standard deviation of 1; larger ones would saturate
+        # softmax, and its gradient would vanish. (Where it is quicker and gives the same, run.prepare
+        # puts torch's fused kernel in the place of this method.)
         scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-2, -1)  # (B, H, T, T)
         weights = F.softmax(scores + mask.to(q.dtype), dim=-1)  # attention weights; a row sums to 1
         return weights @ v  # (B, H, T, D)
@@ -125,9 +130,9 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """A transformer block: attention, then the MLP.
 
-    Both read the residual stream x and add to it. The sum leaves what other layers wrote in place,
-    and carries the gradient back unchanged. LayerNorm in front of each (pre-norm) gives it inputs
-    of one scale, however large the stream has grown.
+    Both read the residual stream x and add to it. The addition keeps what earlier layers wrote, and
+    passes the gradient on undiminished. LayerNorm in front of each (pre-norm, Xiong et al. 2020)
+    gives it inputs of one scale, however large the stream has grown.
     """
 
     def __init__(self, config):
@@ -151,14 +156,16 @@ class LanguageModel(nn.Module):
         self.position_embedding = nn.Embedding(config.context_length, config.n_embd)
         self.block = Block(config)
         self.norm = nn.LayerNorm(config.n_embd)
-        self.head = nn.Linear(config.n_embd, vocab_size, bias=False)  # the output head
+        self.head = nn.Linear(config.n_embd, vocab_size, bias=False)
         for name, parameter in self.named_parameters():
-            if parameter.dim() == 2:  # small: all tokens nearly equally likely, the loss near ln V
+            # 0.05 and not GPT-2's 0.02: at a width of 128 that is too small to learn copying soon.
+            if parameter.dim() == 2:  # the loss then starts near ln V
                 nn.init.normal_(parameter, std=0.05)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
-        # Between two sinusoids the dot product depends on the distance alone, so attention can use
-        # distances from the first step on. Random embeddings would have to learn them one by one.
+        # A linear map turns the sinusoids of position t into those of t + k, for every t (Vaswani
+        # et al. 2017): one projection can learn a distance for all positions at once. Random
+        # embeddings would have to be learned position by position.
         self.position_embedding.weight.data = sinusoids(config.context_length, config.n_embd)
 
     def forward(self, idx, last_only=False):  # (B, T) token ids
@@ -173,7 +180,7 @@ class LanguageModel(nn.Module):
 
 # ---- Sampling ------------------------------------------------------------------------------------
 def sample_next_token(logits, config, generator):
-    """Draw one token id from the logits (V,), after temperature, top-k and top-p."""
+    """Sample one token id from the logits (V,), after temperature, top-k and top-p."""
     if config.temperature == 0:
         return logits.argmax()  # greedy decoding: the most likely token
     logits = logits / config.temperature
@@ -183,8 +190,8 @@ def sample_next_token(logits, config, generator):
     probs = F.softmax(logits, dim=-1)
     if config.top_p < 1:  # nucleus sampling (Holtzman et al. 2020)
         sorted_probs, order = probs.sort(descending=True)
-        before = sorted_probs.cumsum(0) - sorted_probs  # of the tokens that are more likely
-        probs[order[1:][before[1:] >= config.top_p]] = 0  # the most likely token always stays
+        before = sorted_probs.cumsum(0) - sorted_probs  # the sum over all more likely tokens
+        probs[order[1:][before[1:] >= config.top_p]] = 0  # order[0], the most likely, stays
     return torch.multinomial(probs, 1, generator=generator)[0]
 
 
@@ -213,16 +220,16 @@ def train(model, config, corpus, tokenizer, run):
     tokens = load_tokens(corpus, "train", tokenizer)
     val_tokens = load_tokens(corpus, "validation", tokenizer)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
-    generator = torch.Generator().manual_seed(config.seed)  # draws the batches and nothing else
+    generator = torch.Generator().manual_seed(config.seed)  # for the batches and nothing else
     run.start(tokens, val_tokens, optimizer, generator)
     for step in range(run.first_step, config.steps + 1):
         if step in run.evaluation_steps:
             scores = evaluate(model, val_tokens, config.context_length, corpus, limit=run.val_limit)
             run.log_evaluation(step, scores, generate(model, config, tokenizer, run.device))
             run.save_checkpoint(step)
-        if run.interrupted:  # by Ctrl-C, say
+        if run.interrupted:  # for example by Ctrl-C
             run.save_and_exit(step)
-        if step == config.steps:
+        if step == config.steps:  # one round more than updates: it only evaluates and saves
             break
         optimizer.zero_grad()
         step_loss = 0.0
@@ -230,7 +237,7 @@ def train(model, config, corpus, tokenizer, run):
             x, y = run.to_device(*get_batch(tokens, config, generator))
             logits = model(x)  # (B, T, V)
             loss = F.cross_entropy(logits.flatten(0, -2), y.flatten()) / config.grad_accum
-            loss.backward()  # adds to the gradients: in all that of the mean over the micro-batches
+            loss.backward()  # accumulates in .grad: after the loop, the gradient of the mean loss
             step_loss = step_loss + loss.detach()
             del logits, loss  # the largest tensors: free them before the next micro-batch
         run.average_gradients(model)  # over the processes, where there are several
@@ -246,8 +253,9 @@ def main():
     with Run(config, __file__, __doc__) as run:
         corpus = None if config.sample_only else load_corpus(config.data, config.data_dir or None)
         tokenizer = run.load_tokenizer(corpus)
-        torch.manual_seed(config.seed)  # draws the initial parameters
-        model = run.prepare(LanguageModel(config, tokenizer.vocab_size))  # on its device
+        torch.manual_seed(config.seed)  # for the initial parameters
+        # On its device, with --dtype, --compile and data parallelism as the settings say.
+        model = run.prepare(LanguageModel(config, tokenizer.vocab_size))
         if config.sample_only:
             run.print_samples(model, tokenizer, generate)
         else:

@@ -1,12 +1,13 @@
 """v3: scale, by a stack of transformer blocks and the recipe that trains it.
 
-A deeper network needs care. The recipe, as GPT-2 and GPT-3 have it: initialization scaled down with
-the depth, warm-up and cosine decay of the learning rate, gradient clipping, weight decay on the
-matrices, dropout, and an AdamW with a shorter memory of squared gradients (beta2 = 0.95). Dropout
-is off by default: at this size and with this much text nothing overfits.
+A deeper network needs care. The recipe is that of GPT-2 and GPT-3 (Radford et al. 2019, Brown et
+al. 2020): initialization scaled down with the depth, warm-up and cosine decay of the learning rate,
+gradient clipping, weight decay on the matrices, dropout, and an AdamW (Loshchilov and Hutter 2019)
+with a shorter memory of squared gradients (beta2 = 0.95). Dropout is off by default: at this size
+and with this much text nothing overfits.
 
-Expect stories that keep to their things for longer. How much of the gain comes from the depth and
-how much from the recipe, two control rows in `results/README.md` say.
+Expect stories that keep to their things for longer. Two controls in `results/plan.py` tell the
+depth from the recipe: v3 with one block, and v3 without the recipe.
 The step to here is `diff v2.py v3.py`.
 """
 
@@ -30,20 +31,20 @@ import torch.nn.functional as F
 class Config(RunConfig):
     split_pattern: str = "gpt4"  # pre-tokenization by whitespace, gpt2, gpt4 or a regex
     end_of_text: bool = True  # put a token <|endoftext|> after each document
-    vocab_size: int = 4096  # tokens in the vocabulary, V
-    context_length: int = 256  # tokens that the model can attend to, T
+    vocab_size: int = 4096  # tokens in the vocabulary at most, V
+    context_length: int = 256  # tokens in a training sequence, T
     batch_size: int = 4  # sequences per micro-batch, B
     grad_accum: int = 1  # micro-batches per step: gradient accumulation
     n_head: int = 4  # attention heads, H
     n_embd: int = 128  # width of the residual stream, C
     n_layer: int = 2  # transformer blocks in the stack
     dropout: float = 0.0  # share of activations set to zero in training
-    qkv_bias: bool = False  # biases in the query, key and value projections, as in GPT-2
+    qkv_bias: bool = False  # add biases to the query, key and value projections (GPT-2 has them)
     steps: int = 2000  # updates of the parameters
     learning_rate: float = 0.002  # the optimizer's step size, at its peak
     warmup_steps: int = 100  # steps in which the learning rate rises linearly to the peak
-    cosine_decay: bool = True  # then half a cosine down to a tenth of the peak; else constant
-    weight_decay: float = 0.1  # of the matrices, per unit of learning rate
+    cosine_decay: bool = True  # after it, decay along half a cosine to a tenth of the peak
+    weight_decay: float = 0.1  # AdamW's weight decay, on the matrices only
     clip_norm: float = 1.0  # a gradient with a larger norm is scaled down to this norm
     temperature: float = 0.8  # below 1 sharper and more conservative, above 1 flatter; 0 is greedy
     top_k: int = 0  # sample among the k most likely tokens only; 0 is off
@@ -52,7 +53,7 @@ class Config(RunConfig):
 
 # ---- Batches -------------------------------------------------------------------------------------
 def load_tokens(corpus, split, tokenizer):
-    """Return the tokens of the split, memory-mapped: (N,) uint16, read from disk when indexed."""
+    """Return the tokens of the split, memory-mapped: (N,) integers, read from disk when indexed."""
     return token_file(corpus, split, tokenizer).memmap()
 
 
@@ -70,8 +71,8 @@ def sinusoids(T, C):
     """Sines and cosines of the position, about as large as the token embeddings: (T, C).
 
     Sinusoidal positional encoding (Vaswani et al. 2017, section 3.5), with frequencies from 1
-    radian per position down to 1/100; the paper goes down to 1/10000, which at a context of 256
-    leaves most channels nearly constant.
+    radian per position down to 1/100. With the paper's 1/10000, two fifths of the channels would
+    turn by less than one radian within 256 positions.
     """
     angles = torch.arange(T)[:, None] * 100 ** (-torch.arange(0, C, 2) / C)  # (T, C/2)
     return 0.05 * torch.cat((angles.sin(), angles.cos()), dim=-1)[:, :C]
@@ -102,8 +103,10 @@ class CausalSelfAttention(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def attend(self, q, k, v, mask):  # (B, H, T, D) each, and (T, T)
-        # The dot product of two random vectors has a variance of D. Divided by the square root of
-        # D the scores stay near 1, where softmax neither saturates nor loses its gradient.
+        # The dot product of two vectors of D independent numbers of variance 1 has variance D.
+        # Divided by sqrt(D) the scores have a standard deviation of 1; larger ones would saturate
+        # softmax, and its gradient would vanish. (Where it is quicker and gives the same, run.prepare
+        # puts torch's fused kernel in the place of this method.)
         scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-2, -1)  # (B, H, T, T)
         weights = F.softmax(scores + mask.to(q.dtype), dim=-1)  # attention weights; a row sums to 1
         return self.dropout(weights) @ v  # (B, H, T, D)
@@ -131,9 +134,9 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """A transformer block: attention, then the MLP.
 
-    Both read the residual stream x and add to it. The sum leaves what other layers wrote in place,
-    and carries the gradient back unchanged. LayerNorm in front of each (pre-norm) gives it inputs
-    of one scale, however large the stream has grown.
+    Both read the residual stream x and add to it. The addition keeps what earlier layers wrote, and
+    passes the gradient on undiminished. LayerNorm in front of each (pre-norm, Xiong et al. 2020)
+    gives it inputs of one scale, however large the stream has grown.
     """
 
     def __init__(self, config):
@@ -159,17 +162,20 @@ class LanguageModel(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.norm = nn.LayerNorm(config.n_embd)
-        self.head = nn.Linear(config.n_embd, vocab_size, bias=False)  # the output head
+        self.head = nn.Linear(config.n_embd, vocab_size, bias=False)
         for name, parameter in self.named_parameters():
-            if parameter.dim() == 2:  # small: all tokens nearly equally likely, the loss near ln V
+            # 0.05 and not GPT-2's 0.02: at a width of 128 that is too small to learn copying soon.
+            if parameter.dim() == 2:  # the loss then starts near ln V
                 nn.init.normal_(parameter, std=0.05)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
-            if name.endswith(("proj.weight", "down.weight")):  # 2 * n_layer of them add to the
-                std = 0.05 / math.sqrt(2 * config.n_layer)  # residual stream: keep its scale
-                nn.init.normal_(parameter, std=std)
-        # Between two sinusoids the dot product depends on the distance alone, so attention can use
-        # distances from the first step on. Random embeddings would have to learn them one by one.
+            # 2 * n_layer projections add to the residual stream: scaled down, their sum keeps its
+            # scale (Radford et al. 2019).
+            if name.endswith(("proj.weight", "down.weight")):
+                nn.init.normal_(parameter, std=0.05 / math.sqrt(2 * config.n_layer))
+        # A linear map turns the sinusoids of position t into those of t + k, for every t (Vaswani
+        # et al. 2017): one projection can learn a distance for all positions at once. Random
+        # embeddings would have to be learned position by position.
         self.position_embedding.weight.data = sinusoids(config.context_length, config.n_embd)
 
     def forward(self, idx, last_only=False):  # (B, T) token ids
@@ -186,7 +192,7 @@ class LanguageModel(nn.Module):
 
 # ---- Sampling ------------------------------------------------------------------------------------
 def sample_next_token(logits, config, generator):
-    """Draw one token id from the logits (V,), after temperature, top-k and top-p."""
+    """Sample one token id from the logits (V,), after temperature, top-k and top-p."""
     if config.temperature == 0:
         return logits.argmax()  # greedy decoding: the most likely token
     logits = logits / config.temperature
@@ -196,8 +202,8 @@ def sample_next_token(logits, config, generator):
     probs = F.softmax(logits, dim=-1)
     if config.top_p < 1:  # nucleus sampling (Holtzman et al. 2020)
         sorted_probs, order = probs.sort(descending=True)
-        before = sorted_probs.cumsum(0) - sorted_probs  # of the tokens that are more likely
-        probs[order[1:][before[1:] >= config.top_p]] = 0  # the most likely token always stays
+        before = sorted_probs.cumsum(0) - sorted_probs  # the sum over all more likely tokens
+        probs[order[1:][before[1:] >= config.top_p]] = 0  # order[0], the most likely, stays
     return torch.multinomial(probs, 1, generator=generator)[0]
 
 
@@ -223,7 +229,11 @@ def generate(model, config, tokenizer, device):
 
 # ---- Training ------------------------------------------------------------------------------------
 def learning_rate(step, config):
-    """A linear warm-up, then half a cosine from the peak down to a tenth of it."""
+    """A linear warm-up, then half a cosine from the peak down to a tenth of it.
+
+    At first Adam's averages rest on few gradients, so its steps should be small; at the end smaller
+    steps average out the noise of the batches.
+    """
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
     if not config.cosine_decay:
@@ -242,16 +252,16 @@ def train(model, config, corpus, tokenizer, run):
         {"params": vectors, "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), fused=True)
-    generator = torch.Generator().manual_seed(config.seed)  # draws the batches and nothing else
+    generator = torch.Generator().manual_seed(config.seed)  # for the batches and nothing else
     run.start(tokens, val_tokens, optimizer, generator)
     for step in range(run.first_step, config.steps + 1):
         if step in run.evaluation_steps:
             scores = evaluate(model, val_tokens, config.context_length, corpus, limit=run.val_limit)
             run.log_evaluation(step, scores, generate(model, config, tokenizer, run.device))
             run.save_checkpoint(step)
-        if run.interrupted:  # by Ctrl-C, say
+        if run.interrupted:  # for example by Ctrl-C
             run.save_and_exit(step)
-        if step == config.steps:
+        if step == config.steps:  # one round more than updates: it only evaluates and saves
             break
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, config)
@@ -261,10 +271,11 @@ def train(model, config, corpus, tokenizer, run):
             x, y = run.to_device(*get_batch(tokens, config, generator))
             logits = model(x)  # (B, T, V)
             loss = F.cross_entropy(logits.flatten(0, -2), y.flatten()) / config.grad_accum
-            loss.backward()  # adds to the gradients: in all that of the mean over the micro-batches
+            loss.backward()  # accumulates in .grad: after the loop, the gradient of the mean loss
             step_loss = step_loss + loss.detach()
             del logits, loss  # the largest tensors: free them before the next micro-batch
         run.average_gradients(model)  # over the processes, where there are several
+        # One unlucky batch must not undo many good ones.
         nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
         optimizer.step()
         run.log_step(step_loss, y.numel() * config.grad_accum)
@@ -278,8 +289,9 @@ def main():
     with Run(config, __file__, __doc__) as run:
         corpus = None if config.sample_only else load_corpus(config.data, config.data_dir or None)
         tokenizer = run.load_tokenizer(corpus)
-        torch.manual_seed(config.seed)  # draws the initial parameters
-        model = run.prepare(LanguageModel(config, tokenizer.vocab_size))  # on its device
+        torch.manual_seed(config.seed)  # for the initial parameters
+        # On its device, with --dtype, --compile and data parallelism as the settings say.
+        model = run.prepare(LanguageModel(config, tokenizer.vocab_size))
         if config.sample_only:
             run.print_samples(model, tokenizer, generate)
         else:

@@ -3,16 +3,17 @@
 How far back a token stands matters, not where in the window it stands. ALiBi lowers each attention
 score in proportion to the distance (Press et al. 2022). RoPE, the rotary position embedding,
 rotates queries and keys by angles proportional to their positions, so that their dot product
-depends on the distance alone (Su et al. 2021). Beyond the training context ALiBi works as before,
-since a larger distance only means a larger penalty. RoPE fails there: its slow pairs of channels
-reach angles that training never showed.
+depends on their positions only through the distance (Su et al. 2021). Beyond the training context
+ALiBi works as before, since a larger distance only means a larger penalty. RoPE fails there: its
+slow pairs of channels reach angles that training never showed.
 
 With it comes the KV cache: sampling keeps the keys and values of earlier positions, so that a new
-token costs one position's work. The cache works with every kind of position here, and gives exactly
-what sampling without it gives; it comes with this version because sampling is where a relative
-position is felt, in texts that grow longer than the context.
+token costs one position's work. It works with every kind of position here and gives what sampling
+without it gives. It is no part of relative position; it is here because this is the version that
+one samples most.
 
-Expect stories that hold together. The step to here is `diff v3.py v4.py`.
+Expect stories that stay on their subject; things still change their names now and then.
+The step to here is `diff v3.py v4.py`.
 """
 
 import math
@@ -36,8 +37,8 @@ import torch.nn.functional as F
 class Config(RunConfig):
     split_pattern: str = "gpt4"  # pre-tokenization by whitespace, gpt2, gpt4 or a regex
     end_of_text: bool = True  # put a token <|endoftext|> after each document
-    vocab_size: int = 4096  # tokens in the vocabulary, V
-    context_length: int = 256  # tokens that the model can attend to, T
+    vocab_size: int = 4096  # tokens in the vocabulary at most, V
+    context_length: int = 256  # tokens in a training sequence, T
     batch_size: int = 4  # sequences per micro-batch, B
     grad_accum: int = 1  # micro-batches per step: gradient accumulation
     n_head: int = 4  # attention heads, H
@@ -46,13 +47,13 @@ class Config(RunConfig):
     dropout: float = 0.0  # share of activations set to zero in training
     position: Literal["alibi", "rope", "sinusoidal", "learned", "none"] = "alibi"  # encoding
     rope_base: float = 10000.0  # RoPE: a larger base rotates the slow pairs of channels slower
-    qkv_bias: bool = False  # biases in the query, key and value projections, as in GPT-2
+    qkv_bias: bool = False  # add biases to the query, key and value projections (GPT-2 has them)
     steps: int = 2000  # updates of the parameters
     long_contexts: bool = True  # evaluate at 1, 2, 4 and 8 times the context after training
     learning_rate: float = 0.002  # the optimizer's step size, at its peak
     warmup_steps: int = 100  # steps in which the learning rate rises linearly to the peak
-    cosine_decay: bool = True  # then half a cosine down to a tenth of the peak; else constant
-    weight_decay: float = 0.1  # of the matrices, per unit of learning rate
+    cosine_decay: bool = True  # after it, decay along half a cosine to a tenth of the peak
+    weight_decay: float = 0.1  # AdamW's weight decay, on the matrices only
     clip_norm: float = 1.0  # a gradient with a larger norm is scaled down to this norm
     temperature: float = 0.8  # below 1 sharper and more conservative, above 1 flatter; 0 is greedy
     top_k: int = 0  # sample among the k most likely tokens only; 0 is off
@@ -61,7 +62,7 @@ class Config(RunConfig):
 
 # ---- Batches -------------------------------------------------------------------------------------
 def load_tokens(corpus, split, tokenizer):
-    """Return the tokens of the split, memory-mapped: (N,) uint16, read from disk when indexed."""
+    """Return the tokens of the split, memory-mapped: (N,) integers, read from disk when indexed."""
     return token_file(corpus, split, tokenizer).memmap()
 
 
@@ -79,23 +80,23 @@ def sinusoids(T, C):
     """Sines and cosines of the position, about as large as the token embeddings: (T, C).
 
     Sinusoidal positional encoding (Vaswani et al. 2017, section 3.5), with frequencies from 1
-    radian per position down to 1/100; the paper goes down to 1/10000, which at a context of 256
-    leaves most channels nearly constant.
+    radian per position down to 1/100. With the paper's 1/10000, two fifths of the channels would
+    turn by less than one radian within 256 positions.
     """
     angles = torch.arange(T)[:, None] * 100 ** (-torch.arange(0, C, 2) / C)  # (T, C/2)
     return 0.05 * torch.cat((angles.sin(), angles.cos()), dim=-1)[:, :C]
 
 
 def causal_mask(T, S, device):
-    """What is added to the scores (T, S) of S keys and the last T queries: minus infinity ahead."""
+    """What is added to the scores (T, S) of the last T queries and all S keys: as before."""
     return torch.full((T, S), -math.inf, device=device).triu(1 + S - T)
 
 
 def alibi_mask(T, S, n_head, device):
-    """The causal mask, and in each head -slope * distance before it: (1, H, T, S).
+    """The causal mask, and on earlier keys -slope * distance: (1, H, T, S).
 
-    The slopes are 2^(-8/H), 2^(-16/H), ..., 2^-8 (Press et al. 2022, section 3): some heads look
-    near, some far.
+    The slopes are 2^(-8/H), 2^(-16/H), ..., 2^-8, as in the paper where H is a power of two (Press
+    et al. 2022, section 3): some heads look near, some far.
     """
     slopes = 2 ** (-8 * torch.arange(1, n_head + 1, device=device) / n_head)  # (H,)
     positions = torch.arange(S, device=device)
@@ -106,8 +107,8 @@ def alibi_mask(T, S, n_head, device):
 def rotate(x, base, start):
     """RoPE: rotate each pair of channels of x (B, H, T, D) by its position times its frequency.
 
-    Channel i is paired with channel i + D/2, as GPT-NeoX and Llama's published code do; the paper
-    pairs neighbours, 2i with 2i + 1. Which pairs does not matter as long as queries and keys agree.
+    Channel i is paired with channel i + D/2, as GPT-NeoX does; the paper and Llama pair neighbours,
+    2i with 2i + 1. Which pairs does not matter as long as queries and keys agree.
     """
     T, D = x.shape[-2:]
     frequencies = base ** (-torch.arange(0, D, 2, device=x.device) / D)  # radians per position
@@ -138,10 +139,12 @@ class CausalSelfAttention(nn.Module):
         self.proj = nn.Linear(C, C)  # mixes the heads' results
         self.dropout = nn.Dropout(config.dropout)
 
-    def attend(self, q, k, v, mask):  # (B, H, T, D) each, and (T, T) or (1, H, T, T)
-        # The dot product of two random vectors has a variance of D. Divided by the square root of
-        # D the scores stay near 1, where softmax neither saturates nor loses its gradient.
-        scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-2, -1)  # (B, H, T, T)
+    def attend(self, q, k, v, mask):  # q (B, H, T, D); k, v (B, H, S, D); (T, S) or (1, H, T, S)
+        # The dot product of two vectors of D independent numbers of variance 1 has variance D.
+        # Divided by sqrt(D) the scores have a standard deviation of 1; larger ones would saturate
+        # softmax, and its gradient would vanish. (Where it is quicker and gives the same, run.prepare
+        # puts torch's fused kernel in the place of this method.)
+        scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-2, -1)  # (B, H, T, S)
         weights = F.softmax(scores + mask.to(q.dtype), dim=-1)  # attention weights; a row sums to 1
         return self.dropout(weights) @ v  # (B, H, T, D)
 
@@ -154,8 +157,9 @@ class CausalSelfAttention(nn.Module):
             q, k = rotate(q, self.rope_base, start), rotate(k, self.rope_base, start)
         if cache is not None:  # sampling: x is what is new, earlier keys and values are cached
             if self in cache:
-                k, v = (torch.cat(z, dim=2) for z in zip(cache[self], (k, v), strict=True))
-            cache[self] = k, v  # (B, H, S, D)
+                old_k, old_v = cache[self]
+                k, v = torch.cat((old_k, k), dim=2), torch.cat((old_v, v), dim=2)
+            cache[self] = k, v  # (B, H, S, D): S positions, the cached ones included
         y = self.attend(q, k, v, mask)  # (B, H, T, D)
         return self.proj(y.transpose(1, 2).reshape(B, T, C))  # (B, T, C)
 
@@ -175,9 +179,9 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """A transformer block: attention, then the MLP.
 
-    Both read the residual stream x and add to it. The sum leaves what other layers wrote in place,
-    and carries the gradient back unchanged. LayerNorm in front of each (pre-norm) gives it inputs
-    of one scale, however large the stream has grown.
+    Both read the residual stream x and add to it. The addition keeps what earlier layers wrote, and
+    passes the gradient on undiminished. LayerNorm in front of each (pre-norm, Xiong et al. 2020)
+    gives it inputs of one scale, however large the stream has grown.
     """
 
     def __init__(self, config):
@@ -205,17 +209,20 @@ class LanguageModel(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.norm = nn.LayerNorm(config.n_embd)
-        self.head = nn.Linear(config.n_embd, vocab_size, bias=False)  # the output head
+        self.head = nn.Linear(config.n_embd, vocab_size, bias=False)
         for name, parameter in self.named_parameters():
-            if parameter.dim() == 2:  # small: all tokens nearly equally likely, the loss near ln V
+            # 0.05 and not GPT-2's 0.02: at a width of 128 that is too small to learn copying soon.
+            if parameter.dim() == 2:  # the loss then starts near ln V
                 nn.init.normal_(parameter, std=0.05)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
-            if name.endswith(("proj.weight", "down.weight")):  # 2 * n_layer of them add to the
-                std = 0.05 / math.sqrt(2 * config.n_layer)  # residual stream: keep its scale
-                nn.init.normal_(parameter, std=std)
-        # Between two sinusoids the dot product depends on the distance alone, so attention can use
-        # distances from the first step on. Random embeddings would have to learn them one by one.
+            # 2 * n_layer projections add to the residual stream: scaled down, their sum keeps its
+            # scale (Radford et al. 2019).
+            if name.endswith(("proj.weight", "down.weight")):
+                nn.init.normal_(parameter, std=0.05 / math.sqrt(2 * config.n_layer))
+        # A linear map turns the sinusoids of position t into those of t + k, for every t (Vaswani
+        # et al. 2017): one projection can learn a distance for all positions at once. Random
+        # embeddings would have to be learned position by position.
         if config.position == "learned":
             self.position_embedding.weight.data = sinusoids(config.context_length, config.n_embd)
 
@@ -239,7 +246,7 @@ class LanguageModel(nn.Module):
 
 # ---- Sampling ------------------------------------------------------------------------------------
 def sample_next_token(logits, config, generator):
-    """Draw one token id from the logits (V,), after temperature, top-k and top-p."""
+    """Sample one token id from the logits (V,), after temperature, top-k and top-p."""
     if config.temperature == 0:
         return logits.argmax()  # greedy decoding: the most likely token
     logits = logits / config.temperature
@@ -249,8 +256,8 @@ def sample_next_token(logits, config, generator):
     probs = F.softmax(logits, dim=-1)
     if config.top_p < 1:  # nucleus sampling (Holtzman et al. 2020)
         sorted_probs, order = probs.sort(descending=True)
-        before = sorted_probs.cumsum(0) - sorted_probs  # of the tokens that are more likely
-        probs[order[1:][before[1:] >= config.top_p]] = 0  # the most likely token always stays
+        before = sorted_probs.cumsum(0) - sorted_probs  # the sum over all more likely tokens
+        probs[order[1:][before[1:] >= config.top_p]] = 0  # order[0], the most likely, stays
     return torch.multinomial(probs, 1, generator=generator)[0]
 
 
@@ -278,7 +285,11 @@ def generate(model, config, tokenizer, device):
 
 # ---- Training ------------------------------------------------------------------------------------
 def learning_rate(step, config):
-    """A linear warm-up, then half a cosine from the peak down to a tenth of it."""
+    """A linear warm-up, then half a cosine from the peak down to a tenth of it.
+
+    At first Adam's averages rest on few gradients, so its steps should be small; at the end smaller
+    steps average out the noise of the batches.
+    """
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
     if not config.cosine_decay:
@@ -297,16 +308,16 @@ def train(model, config, corpus, tokenizer, run):
         {"params": vectors, "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), fused=True)
-    generator = torch.Generator().manual_seed(config.seed)  # draws the batches and nothing else
+    generator = torch.Generator().manual_seed(config.seed)  # for the batches and nothing else
     run.start(tokens, val_tokens, optimizer, generator)
     for step in range(run.first_step, config.steps + 1):
         if step in run.evaluation_steps:
             scores = evaluate(model, val_tokens, config.context_length, corpus, limit=run.val_limit)
             run.log_evaluation(step, scores, generate(model, config, tokenizer, run.device))
             run.save_checkpoint(step)
-        if run.interrupted:  # by Ctrl-C, say
+        if run.interrupted:  # for example by Ctrl-C
             run.save_and_exit(step)
-        if step == config.steps:
+        if step == config.steps:  # one round more than updates: it only evaluates and saves
             break
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, config)
@@ -316,10 +327,11 @@ def train(model, config, corpus, tokenizer, run):
             x, y = run.to_device(*get_batch(tokens, config, generator))
             logits = model(x)  # (B, T, V)
             loss = F.cross_entropy(logits.flatten(0, -2), y.flatten()) / config.grad_accum
-            loss.backward()  # adds to the gradients: in all that of the mean over the micro-batches
+            loss.backward()  # accumulates in .grad: after the loop, the gradient of the mean loss
             step_loss = step_loss + loss.detach()
             del logits, loss  # the largest tensors: free them before the next micro-batch
         run.average_gradients(model)  # over the processes, where there are several
+        # One unlucky batch must not undo many good ones.
         nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
         optimizer.step()
         run.log_step(step_loss, y.numel() * config.grad_accum)
@@ -335,8 +347,9 @@ def main():
     with Run(config, __file__, __doc__) as run:
         corpus = None if config.sample_only else load_corpus(config.data, config.data_dir or None)
         tokenizer = run.load_tokenizer(corpus)
-        torch.manual_seed(config.seed)  # draws the initial parameters
-        model = run.prepare(LanguageModel(config, tokenizer.vocab_size))  # on its device
+        torch.manual_seed(config.seed)  # for the initial parameters
+        # On its device, with --dtype, --compile and data parallelism as the settings say.
+        model = run.prepare(LanguageModel(config, tokenizer.vocab_size))
         if config.sample_only:
             run.print_samples(model, tokenizer, generate)
         else:

@@ -14,9 +14,9 @@ class RunConfig:
     """A script's `Config` inherits these. The comment after a field is its help text."""
 
     data: str = "sample"  # a corpus by name, hf:OWNER/NAME, or a path: text, tables, a folder
-    data_dir: str = ""  # a folder in the hub's layout, read instead of the hub [WIKITEXT_DIR]
+    data_dir: str = ""  # a folder with a copy of the Hugging Face dataset [WIKITEXT_DIR]
     tokenizer: str = "bpe"  # bpe, char, word, gpt2, or a saved vocabulary's path
-    seed: int = 1  # of the initial parameters, the batches and the samples
+    seed: int = 1  # random seed of the initial parameters, the batches and the samples
     device: str = "auto"  # auto, cpu, cuda or mps
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # number format of the training steps
     compile: bool = False  # torch.compile the training steps
