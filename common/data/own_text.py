@@ -12,12 +12,12 @@ from typing import Annotated
 
 from common.data import tables
 from common.data.cache import cache_folder, progress_bar, remembered
+from common.data.corpus import SPLITS, Corpus
 from common.data.reading import BLOCK, NotText, decoded, kind_of, opened, size_of
 from common.errors import UserError
 
 import msgspec
 
-SPLITS = ("train", "validation", "test")
 SPLIT_NAMES = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev", "eval", "evaluation"),
@@ -35,16 +35,8 @@ def split_named(name) -> str:
     return found.pop() if len(found) == 1 else ""
 
 
-def find_text(name):
-    """(path, column) of a file or folder, or None. FILE:COLUMN names a table's column."""
-    if os.path.exists(name):
-        return Path(name), ""
-    before, _, column = name.rpartition(":")
-    return (Path(before), column) if before and os.path.exists(before) else None
-
-
-def open_text(path, column="", cache_dir=None) -> dict:
-    """Look at a file or folder and settle its splits: the fields of its Corpus.
+def open_text(path, column="", cache_dir=None) -> Corpus:
+    """Look at a file or folder and settle its splits.
 
     A folder whose files name their split keeps them. Otherwise the last 5 % are for the test,
     the 5 % before for validation; a cut falls between two lines or two documents. A single text
@@ -95,7 +87,7 @@ def open_text(path, column="", cache_dir=None) -> dict:
             yield from reader.read(file, start, end, documents)
 
     about = "; ".join(filter(None, [*notes, cut])).encode("utf-8", "replace").decode()
-    return dict(name=path.resolve().name, documents=documents, read=read, about=about, memo=known)
+    return Corpus(path.resolve().name, documents, read, about=about, memo=known)
 
 
 # ---- folders -------------------------------------------------------------------------------------
