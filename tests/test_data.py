@@ -22,7 +22,7 @@ from common.data import tokens as token_files
 from common.data.readable import detokenize
 from common.data.wikitext import articles
 from common.errors import UserError
-from common.tokenizers import CharTokenizer, WordTokenizer
+from common.tokenizers.classes import CharTokenizer, WordTokenizer
 
 import numpy as np
 import pyarrow
@@ -611,7 +611,7 @@ def test_a_long_split_is_encoded_by_several_processes(tmp_path, monkeypatch):
         return stream(self, chunks, processes, end_of_text)
 
     monkeypatch.setattr(BPETokenizer, "encode_stream", encode_stream)
-    monkeypatch.setattr(token_files, "available_processors", lambda: 2)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
     contents = []
     for name, limit in (("one", 50_000_000), ("two", 1_000_000)):
         monkeypatch.setattr(token_files, "SEVERAL_FROM", limit)

@@ -94,7 +94,7 @@ def _encode(corpus, split, tokenizer, path, progress):
         progress_bar(f"encoding {corpus.name} {split}", corpus.n_bytes[split], progress) as bar,
     ):
         text = corpus.checked_pieces(split, bar.update)
-        n_processes = available_processors() if several else 1
+        n_processes = (os.cpu_count() or 1) if several else 1
         for ids in tokenizer.encode_stream(text, n_processes, end_of_text=corpus.documents):
             data = np.ascontiguousarray(ids, dtype=dtype).tobytes()
             stream.write(data)
@@ -109,13 +109,6 @@ def _encode(corpus, split, tokenizer, path, progress):
     # The description comes last: without it, or where it does not fit, there is no file.
     about = _Description(n_tokens, dtype.str, crc, share)
     write_json(path.with_suffix(".json"), msgspec.to_builtins(about))
-
-
-def available_processors() -> int:
-    """How many processors this process may use, which can be fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _checked(path) -> TokenFile | None:
