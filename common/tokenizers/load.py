@@ -53,13 +53,7 @@ def load_tokenizer(
             with contextlib.suppress(UserError):  # damaged: made again
                 return load_tokenizer_file(path)
         tokenizer = _train(kind, corpus, vocab_size, pattern, special_tokens)
-        try:
-            tokenizer.save(path)
-        except OSError as error:
-            raise UserError(
-                f"can't write {path}: {error.strerror or error}; free some space, or set"
-                " LINEAGE_CACHE to another folder"
-            ) from None
+        tokenizer.save(path)
     return tokenizer
 
 
