@@ -1,8 +1,8 @@
 """The user's own text: files and folders, read a block or a row at a time."""
 
 import bisect
+import contextlib
 import itertools
-import json
 import os
 import re
 from collections import Counter
@@ -15,6 +15,7 @@ from common.data.cache import cache_folder, progress_bar, remembered
 from common.data.corpus import SPLITS, Corpus
 from common.data.reading import BLOCK, NotText, decoded, kind_of, opened, size_of
 from common.errors import UserError
+from common.files import read_json
 
 import msgspec
 
@@ -103,30 +104,34 @@ def _files_of(folder, cache_dir):
     if _is_run(folder):
         raise UserError(f"{folder} is a run's folder: give the text a folder of its own")
 
-    def reason(path):
+    def look(path):
+        """(the kind of a file, why a file or folder is left out)"""
         if path.name.startswith("."):
-            return "hidden"
+            return "", "hidden"
         if path.is_dir():
             run = "a run's folder" if _is_run(path) else ""
-            return "a link" if path.is_symlink() else "the cache" if path == cache else run
+            return "", "a link" if path.is_symlink() else "the cache" if path == cache else run
         if not path.is_file():
-            return "not a regular file"
-        return "" if path.stat().st_size else "empty"
+            return "", "not a regular file"
+        if not path.stat().st_size:
+            return "", "empty"
+        try:
+            return kind_of(path), ""
+        except NotText:
+            return "", "not UTF-8 text"
 
     try:
         for root, folders, names in os.walk(folder.resolve(), onerror=_raise):
+            folders.sort()
             for name in sorted([*folders, *names]):
-                path, kind = Path(root, name), ""
-                why = reason(path)
-                if not why and name in names:
-                    try:
-                        kind = kind_of(path)
-                        found.setdefault(kind, []).append(path)
-                    except NotText:
-                        why = "not UTF-8 text"
+                path = Path(root, name)
+                kind, why = look(path)
+                if kind:
+                    found.setdefault(kind, []).append(path)
                 if why:
                     left.setdefault(why, []).append(path)
-            folders[:] = sorted(name for name in folders if not reason(Path(root, name)))
+                if why and name in folders:  # not entered
+                    folders.remove(name)
     except OSError as error:
         raise UserError(f"cannot read {error.filename}: {error.strerror}") from None
     if not found:
@@ -149,12 +154,9 @@ def _raise(error):
 
 def _is_run(folder):
     """Is it the folder of a run of this project? Its settings name their version."""
-    try:
-        with open(folder / "config.json", "rb") as file:
-            settings = json.loads(file.read(1 << 24))
-        return isinstance(settings, dict) and {"version", "config"} <= settings.keys()
-    except (OSError, ValueError, RecursionError):
-        return False
+    with contextlib.suppress(UserError):
+        return {"version", "config"} <= read_json(folder / "config.json", "settings").keys()
+    return False
 
 
 def _some(paths, folder):
@@ -227,7 +229,6 @@ def _cut(parts, missing, reader, name):
             for (source, start, end), at in zip(parts, starts, strict=False)
             if at < high and at + end - start > low
         ]
-        low = high
     return ranges
 
 

@@ -33,7 +33,10 @@ class _Saved(msgspec.Struct):
 
 
 class Tokenizer:
-    """What the tokenizers of this file share. `vocab` is a list: id -> the string it shows."""
+    """What the tokenizers of this file share. `vocab` is a list: id -> the string it shows.
+
+    A class has `pieces(text)`, which cuts a text into strings that the vocabulary may list.
+    """
 
     kind = ""
     lossless = False  # False: decode(encode(text)) may differ, so bits per byte do not compare
@@ -81,10 +84,6 @@ class Tokenizer:
         """All ids in one array (n_tokens,)."""
         arrays = list(self.encode_stream(text_or_chunks, processes, end_of_text))
         return np.concatenate(arrays) if arrays else np.empty(0, dtype=self.dtype)
-
-    def pieces(self, text) -> list[str]:
-        """Cut a text into what the vocabulary lists."""
-        raise NotImplementedError
 
     def encode(self, text: str) -> list[int]:
         _check_text(text)
