@@ -39,7 +39,8 @@ def hub_corpus(name, data_dir) -> Corpus:
             raise UserError(f"{name} has no split called train, only {', '.join(splits)}")
         found = {"train": next(iter(splits))}
     data = {split: splits[key] for split, key in found.items()}
-    sample = data["train"].with_format("arrow")[: tables.SAMPLE].to_pylist()
+    n_rows = min(tables.SAMPLE, len(data["train"]))
+    sample = list(_rows(data["train"], 0, n_rows, name))
     column, note = tables.choose_column(sample, column, name)
     if any(column not in table.column_names for table in data.values()):
         raise UserError(f"{name}: not every split has the column {column!r}")
@@ -57,14 +58,18 @@ def hub_corpus(name, data_dir) -> Corpus:
 
 def texts_of(table, column, start, end, name):
     """The texts in a column of a dataset, rows start to end; None for a row without text."""
-    table = table.select_columns([column]).with_format("arrow")
+    for row in _rows(table.select_columns([column]), start, end, name):
+        yield tables.text_of(row, column, name)
+
+
+def _rows(table, start, end, name):
+    table = table.with_format("arrow")
     for first in range(start, end, tables.ROWS):
         try:
-            rows = table[first : min(first + tables.ROWS, end)].to_pylist()
+            yield from table[first : min(first + tables.ROWS, end)].to_pylist()
         except ValueError:
-            raise UserError(f"{name}: a text in column {column!r} is not UTF-8") from None
-        for row in rows:
-            yield tables.text_of(row, column, name)
+            columns = ", ".join(table.column_names)
+            raise UserError(f"{name}: a text in column {columns} is not UTF-8") from None
 
 
 def load_dataset(repository, config, data_dir):

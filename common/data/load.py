@@ -48,11 +48,11 @@ def _open(name, data_dir, cache_dir):
         from common.data.wikitext import wikitext
 
         return wikitext(name, data_dir)
-    found = None if name in NAMES else _find_text(name)
-    if name.startswith("hf:") and not found:
+    if name.startswith("hf:"):
         from common.data.hub import hub_corpus
 
         return hub_corpus(name, data_dir)
+    found = None if name in NAMES else _find_text(name)
     if data_dir is not None and (name in NAMES or found):
         raise UserError(
             f"--data-dir is read for WikiText and hf:OWNER/NAME only, not for {name}: leave it out,"
