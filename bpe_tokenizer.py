@@ -178,8 +178,8 @@ class BPETokenizer:
             raise TokenizerError(f"vocab_size has to be {right}, not {vocab_size!r:.40}")
         if fast:
             splitter = fast.PreTokenizer(pattern, pattern in PATTERNS.values())
-            counts = fast.count_chunks(documents(text), splitter, progress)
-            merges = fast.train_merges(counts, vocab_size - smallest, progress)
+            counts = fast.train.count_chunks(documents(text), splitter, progress)
+            merges = fast.train.train_merges(counts, vocab_size - smallest, progress)
         else:
             counts = Counter(chunk for part in documents(text) for chunk in split(part, pattern))
             merges = train_plainly(counts, vocab_size - smallest)

@@ -17,8 +17,9 @@ from bpe_tokenizer import (
     TokenizerError,
 )
 from common.errors import UserError
-from common.tokenizers import CharTokenizer, WordTokenizer, load_tokenizer_file
+from common.tokenizers import load_tokenizer_file
 from common.tokenizers.bpe_cli import main
+from common.tokenizers.classes import CharTokenizer, WordTokenizer
 
 import numpy as np
 import pytest

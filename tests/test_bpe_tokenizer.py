@@ -425,7 +425,7 @@ def test_processes_give_the_same_ids(tokenizer, small_blocks, monkeypatch):
 
 def test_no_more_processes_than_this_program_may_use(tokenizer, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3}, raising=False)
-    monkeypatch.setattr(encode.Encoder, "_stream_by_processes", None)
+    monkeypatch.setattr("common.bpe.processes.encode_blocks", None)
     assert tokenizer.encode_corpus("the", processes=2).tolist() == tokenizer.encode("the")
 
 

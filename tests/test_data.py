@@ -16,20 +16,13 @@ import tracemalloc
 from pathlib import Path
 
 from bpe_tokenizer import PATTERNS, BPETokenizer
-from common.data import (
-    SPLITS,
-    articles,
-    cache,
-    detokenize,
-    load_corpus,
-    own_text,
-    reading,
-    token_file,
-)
+from common.data import SPLITS, bundled, cache, load_corpus, own_text, reading, token_file
 from common.data import corpus as corpora
 from common.data import tokens as token_files
+from common.data.readable import detokenize
+from common.data.wikitext import articles
 from common.errors import UserError
-from common.tokenizers import CharTokenizer, WordTokenizer
+from common.tokenizers.classes import CharTokenizer, WordTokenizer
 
 import numpy as np
 import pyarrow
@@ -130,7 +123,7 @@ def test_a_changed_sample_is_refused(tmp_path, name, damage, wanted):
         write(tmp_path / file, (REPOSITORY / "data" / file).read_bytes())
     (tmp_path / name).unlink() if damage is None else write(tmp_path / name, damage)
     with pytest.raises(UserError, match=f"{wanted}.*python data/world.py"):
-        corpora._sample("sample", None, tmp_path)
+        bundled.sample(tmp_path)
 
 
 def test_copying_task_and_its_entropy():
@@ -188,7 +181,6 @@ def test_wikitext_from_a_folder_without_a_readme(tmp_path, monkeypatch, by_envir
     corpus = load_corpus("wikitext-103", data_dir=None if by_environment else tmp_path)
     assert text_of(corpus)["test"] == "".join(row or " \n" for row in WIKI)
     assert corpus.words("test") == sum(len(row.split()) + 1 for row in WIKI)
-    assert corpus.readable(" a , b ") == "a, b"
 
 
 def test_an_incomplete_copy_of_wikitext_is_refused(tmp_path):
@@ -254,7 +246,7 @@ def test_text_file_is_split_90_5_5_at_line_ends(tmp_path):
     shares = [corpus.n_bytes[split] / sum(corpus.n_bytes.values()) for split in SPLITS]
     assert shares == pytest.approx([0.90, 0.05, 0.05], abs=0.002)
     assert not corpus.documents and "5 % each, between lines" in corpus.note
-    assert corpus.name == "my.txt" and corpus.readable(" a , b ") == " a , b "
+    assert corpus.name == "my.txt"
     with pytest.raises(UserError, match="train, validation, test"):
         corpus.pieces("valid")
 
@@ -619,7 +611,7 @@ def test_a_long_split_is_encoded_by_several_processes(tmp_path, monkeypatch):
         return stream(self, chunks, processes, end_of_text)
 
     monkeypatch.setattr(BPETokenizer, "encode_stream", encode_stream)
-    monkeypatch.setattr(token_files, "available_processors", lambda: 2)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
     contents = []
     for name, limit in (("one", 50_000_000), ("two", 1_000_000)):
         monkeypatch.setattr(token_files, "SEVERAL_FROM", limit)

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from common.errors import UserError
-from common.tokenizers import CharTokenizer
+from common.tokenizers.classes import CharTokenizer
 from results import attention, drawing, embeddings, plots, predictions
 from results.store import ROOT, entropy
 

@@ -7,7 +7,7 @@ import math
 import re
 
 from common.errors import UserError
-from common.tokenizers import CharTokenizer, WordTokenizer
+from common.tokenizers.classes import CharTokenizer, WordTokenizer
 from data import world
 from data.reader import Reader
 from results import probes

@@ -6,16 +6,12 @@ import os
 import sys
 
 from bpe_tokenizer import BPETokenizer
+from common.bpe import files
 from common.data import Corpus, load_corpus, token_file
 from common.errors import UserError
-from common.tokenizers import (
-    CharTokenizer,
-    GPT2Tokenizer,
-    WordTokenizer,
-    load_tokenizer,
-    load_tokenizer_file,
-)
 from common.tokenizers import load as tokenizers
+from common.tokenizers import load_tokenizer, load_tokenizer_file
+from common.tokenizers.classes import CharTokenizer, GPT2Tokenizer, WordTokenizer
 
 import numpy as np
 import pytest
@@ -341,6 +337,6 @@ def test_unreadable_and_huge_files(tmp_path, monkeypatch):
     path.write_bytes(b"\xff\xfe{}")
     with pytest.raises(UserError, match="v.json"):
         load_tokenizer_file(path)
-    monkeypatch.setattr(tokenizers, "LARGEST_FILE", 1)
-    with pytest.raises(UserError, match="too large"):
+    monkeypatch.setattr(files, "MAX_FILE_BYTES", 1)
+    with pytest.raises(UserError, match="too many"):
         load_tokenizer_file(path)

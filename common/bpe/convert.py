@@ -1,25 +1,11 @@
-"""Vocabulary files, read through a schema, and other libraries' tokenizers with the same ids."""
+"""Other libraries' tokenizers with the same ids."""
 
-import os
 from typing import Literal
 
 from common.bpe.checks import TokenizerError
+from common.bpe.files import read_as
 
 import msgspec
-
-MAX_FILE_BYTES = 2**27
-
-
-class Vocabulary(msgspec.Struct, forbid_unknown_fields=True):
-    """What BPETokenizer.save writes; a merge as [first id, second id, the string it makes]."""
-
-    format: Literal["bpe_tokenizer vocabulary"]
-    version: Literal[1]
-    sha256: str
-    vocab_size: int
-    pattern: str
-    special_tokens: dict[str, int]
-    merges: list[tuple[int, int, str]]
 
 
 class Step(msgspec.Struct):
@@ -59,29 +45,6 @@ class TokenizerFile(msgspec.Struct):
     normalizer: dict | None = None
     pre_tokenizer: Step | None = None
     added_tokens: list[AddedToken] | None = None
-
-
-def _read(path, schema):
-    if not os.path.isfile(path):
-        raise TokenizerError("there is no such file")
-    size = os.path.getsize(path)
-    if size > MAX_FILE_BYTES:
-        raise TokenizerError(f"{size:,} bytes are too many for a vocabulary")
-    try:
-        with open(path, "rb") as file:
-            data = file.read(size)  # a limit in its place would be reserved in memory
-        return msgspec.json.decode(data, type=schema)
-    except OSError as error:
-        raise TokenizerError(f"it can't be read: {error.strerror or error}") from None
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise TokenizerError(f"it is no such JSON file: {error}") from None
-
-
-def read_vocabulary(path):
-    """The content of a file that BPETokenizer.save wrote, a dict. The fields have their types; that
-    they belong together is for the caller to see."""
-    saved = msgspec.structs.asdict(_read(path, Vocabulary))
-    return {**saved, "merges": list(map(list, saved["merges"]))}
 
 
 def to_tiktoken(tokenizer, name):
@@ -146,7 +109,7 @@ def from_huggingface(path, make, byte_level_pattern):
     `byte_level_pattern`: the split pattern that the library's ByteLevel has.
     """
     try:
-        saved = _read(path, TokenizerFile)
+        saved = read_as(TokenizerFile, path)
         if saved.normalizer is not None:
             raise TokenizerError("it has a normalizer, which would change the text; not supported")
         for option in (

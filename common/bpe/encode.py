@@ -2,11 +2,9 @@
 
 import heapq
 import os
-from collections import deque
 from functools import partial
 from itertools import chain
 
-from common.bpe.checks import TokenizerError
 from common.bpe.merge import WALL, Tokens, group
 
 import numpy as np
@@ -122,47 +120,10 @@ class Encoder:
         if processes == 1:
             blocks = self.pre_tokenizer.blocks(documents)
             return (self.encode_block(block, ends) for block in blocks)
+        from common.bpe.processes import encode_blocks
+
         blocks = self.pre_tokenizer.blocks(documents, share=2)  # smaller: all end together
-        return self._stream_by_processes(blocks, processes, ends)
-
-    def _stream_by_processes(self, blocks, processes, ends):
-        from concurrent.futures import ProcessPoolExecutor
-        from concurrent.futures.process import BrokenProcessPool
-        from multiprocessing import get_context
-
-        # An executor's own map would take the whole iterable at once: keep a few blocks in flight.
-        # "spawn" is the one way to start a process that is safe with threads, on any system.
-        with ProcessPoolExecutor(
-            processes, get_context("spawn"), initializer=_start_worker, initargs=(self, ends)
-        ) as pool:
-            in_flight = deque()
-            try:
-                for block in blocks:
-                    in_flight.append(pool.submit(_encode_in_worker, block))
-                    if len(in_flight) > 2 * processes:
-                        yield in_flight.popleft().result()
-                while in_flight:
-                    yield in_flight.popleft().result()
-            except BrokenProcessPool:
-                raise TokenizerError(
-                    "a process that shared the work has died: too little memory, or the script that"
-                    ' asks for processes lacks `if __name__ == "__main__":`'
-                ) from None
-            finally:
-                for future in in_flight:
-                    future.cancel()
-
-
-_encode_in_this_worker = None  # in a worker process: a function of a block
-
-
-def _start_worker(encoder, ends):
-    global _encode_in_this_worker
-    _encode_in_this_worker = partial(encoder.encode_block, ends=ends)
-
-
-def _encode_in_worker(block):
-    return _encode_in_this_worker(block)
+        return encode_blocks(self, blocks, processes, ends)
 
 
 def available_processors():

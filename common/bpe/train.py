@@ -6,12 +6,11 @@ from collections import Counter
 from common.bpe.merge import Tokens, group
 
 import numpy as np
+from tqdm import tqdm
 
 
 def progress_bar(total, unit, wanted):
     """A tqdm bar on standard error: silent if not wanted, and where that is no terminal."""
-    from tqdm import tqdm
-
     disable = None if wanted else True
     return tqdm(total=total, unit=f" {unit}", unit_scale=True, leave=False, disable=disable)
 

@@ -60,11 +60,6 @@ def locked(path, progress=True):
         lock.release()
 
 
-class _Remembered(msgspec.Struct):
-    key: str
-    value: object
-
-
 def remembered(key, kind, make, cache_dir=None):
     """The value of make(), which is kept in the cache under its key; without a key it is not kept.
 
@@ -73,10 +68,8 @@ def remembered(key, kind, make, cache_dir=None):
     if not key:
         return make()
     path = _remembered_path(key, cache_dir)
-    with contextlib.suppress(UserError, msgspec.ValidationError):
-        saved = msgspec.convert(read_json(path, "a value of the cache"), _Remembered)
-        if saved.key == key:
-            return msgspec.convert(saved.value, kind)
+    with contextlib.suppress(UserError, KeyError, msgspec.ValidationError):
+        return msgspec.convert(read_json(path, "a value of the cache")["value"], kind)
     value = make()
     with locked(path):
         write_json(path, {"key": key, "value": msgspec.to_builtins(value)})

@@ -1,4 +1,4 @@
-"""The Hugging Face hub, by its `datasets` library: quiet, and its failures in one line.
+"""Datasets of the Hugging Face hub, by its `datasets` library: quiet, failures in one line.
 
 The library keeps whole files in its cache, so trying again fetches only what is missing.
 """
@@ -8,13 +8,68 @@ import os
 import re
 from pathlib import Path
 
-from common.data.own_text import SPLITS
+from common.data import tables
+from common.data.corpus import SPLITS, Corpus
+from common.data.own_text import SPLIT_NAMES, Rows, all_splits
 from common.errors import UserError
 
 TIMEOUT = 10  # seconds to wait for one answer; the client asks six times before it gives up
 PATIENCE = 60  # seconds that the hub may make the client wait where there are too many requests
 # Files come by plain HTTP, where these limits hold: the newer protocol's client has none.
 os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
+
+
+def hub_corpus(name, data_dir) -> Corpus:
+    """hf:OWNER/NAME[:CONFIG][:COLUMN], any dataset on the hub that has a column of text."""
+    repository, *rest = name[len("hf:") :].split(":")
+    parts = [*repository.split("/"), *rest]  # a path upwards would leave the hub's or data_dir
+    escapes = any(part in (".", "..") or re.search(r"[/\\]", part) for part in parts)
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository) or len(rest) > 2 or escapes:
+        raise UserError(
+            f"{name!r} is not hf:OWNER/NAME[:CONFIG][:COLUMN], for instance"
+            " hf:roneneldan/TinyStories"
+        )
+    config, column = (rest + ["", ""])[:2]
+    if config and not column and not has_config(repository, config, data_dir):
+        config, column = "", config  # one word after the name may be either
+    splits = load_dataset(repository, config or None, data_dir)
+    found = {split: key for split in SPLITS for key in splits if key.lower() in SPLIT_NAMES[split]}
+    if "train" not in found:
+        if len(splits) > 1:
+            raise UserError(f"{name} has no split called train, only {', '.join(splits)}")
+        found = {"train": next(iter(splits))}
+    data = {split: splits[key] for split, key in found.items()}
+    n_rows = min(tables.SAMPLE, len(data["train"]))
+    sample = list(_rows(data["train"], 0, n_rows, name))
+    column, note = tables.choose_column(sample, column, name)
+    if any(column not in table.column_names for table in data.values()):
+        raise UserError(f"{name}: not every split has the column {column!r}")
+    parts = {split: [(split, 0, len(table))] for split, table in data.items()}
+    ranges, cut = all_splits(parts, Rows(), name)
+
+    def read(split):
+        for source, start, end in ranges[split]:
+            yield from texts_of(data[source], column, start, end, name)
+
+    prints = " ".join(data[split]._fingerprint for split in sorted(data))
+    about, memo = "; ".join(filter(None, [note, cut])), f"hub {prints} {column} {ranges}"
+    return Corpus(name, documents=True, read=read, about=about, memo=memo)
+
+
+def texts_of(table, column, start, end, name):
+    """The texts in a column of a dataset, rows start to end; None for a row without text."""
+    for row in _rows(table.select_columns([column]), start, end, name):
+        yield tables.text_of(row, column, name)
+
+
+def _rows(table, start, end, name):
+    table = table.with_format("arrow")
+    for first in range(start, end, tables.ROWS):
+        try:
+            yield from table[first : min(first + tables.ROWS, end)].to_pylist()
+        except ValueError:
+            columns = ", ".join(table.column_names)
+            raise UserError(f"{name}: a text in column {columns} is not UTF-8") from None
 
 
 def load_dataset(repository, config, data_dir):

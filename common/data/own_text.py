@@ -1,8 +1,8 @@
 """The user's own text: files and folders, read a block or a row at a time."""
 
 import bisect
+import contextlib
 import itertools
-import json
 import os
 import re
 from collections import Counter
@@ -12,12 +12,13 @@ from typing import Annotated
 
 from common.data import tables
 from common.data.cache import cache_folder, progress_bar, remembered
+from common.data.corpus import SPLITS, Corpus
 from common.data.reading import BLOCK, NotText, decoded, kind_of, opened, size_of
 from common.errors import UserError
+from common.files import read_json
 
 import msgspec
 
-SPLITS = ("train", "validation", "test")
 SPLIT_NAMES = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev", "eval", "evaluation"),
@@ -35,16 +36,8 @@ def split_named(name) -> str:
     return found.pop() if len(found) == 1 else ""
 
 
-def find_text(name):
-    """(path, column) of a file or folder, or None. FILE:COLUMN names a table's column."""
-    if os.path.exists(name):
-        return Path(name), ""
-    before, _, column = name.rpartition(":")
-    return (Path(before), column) if before and os.path.exists(before) else None
-
-
-def open_text(path, column="", cache_dir=None) -> dict:
-    """Look at a file or folder and settle its splits: the fields of its Corpus.
+def open_text(path, column="", cache_dir=None) -> Corpus:
+    """Look at a file or folder and settle its splits.
 
     A folder whose files name their split keeps them. Otherwise the last 5 % are for the test,
     the 5 % before for validation; a cut falls between two lines or two documents. A single text
@@ -95,7 +88,7 @@ def open_text(path, column="", cache_dir=None) -> dict:
             yield from reader.read(file, start, end, documents)
 
     about = "; ".join(filter(None, [*notes, cut])).encode("utf-8", "replace").decode()
-    return dict(name=path.resolve().name, documents=documents, read=read, about=about, memo=known)
+    return Corpus(path.resolve().name, documents, read, about=about, memo=known)
 
 
 # ---- folders -------------------------------------------------------------------------------------
@@ -111,30 +104,34 @@ def _files_of(folder, cache_dir):
     if _is_run(folder):
         raise UserError(f"{folder} is a run's folder: give the text a folder of its own")
 
-    def reason(path):
+    def look(path):
+        """(the kind of a file, why a file or folder is left out)"""
         if path.name.startswith("."):
-            return "hidden"
+            return "", "hidden"
         if path.is_dir():
             run = "a run's folder" if _is_run(path) else ""
-            return "a link" if path.is_symlink() else "the cache" if path == cache else run
+            return "", "a link" if path.is_symlink() else "the cache" if path == cache else run
         if not path.is_file():
-            return "not a regular file"
-        return "" if path.stat().st_size else "empty"
+            return "", "not a regular file"
+        if not path.stat().st_size:
+            return "", "empty"
+        try:
+            return kind_of(path), ""
+        except NotText:
+            return "", "not UTF-8 text"
 
     try:
         for root, folders, names in os.walk(folder.resolve(), onerror=_raise):
+            folders.sort()
             for name in sorted([*folders, *names]):
-                path, kind = Path(root, name), ""
-                why = reason(path)
-                if not why and name in names:
-                    try:
-                        kind = kind_of(path)
-                        found.setdefault(kind, []).append(path)
-                    except NotText:
-                        why = "not UTF-8 text"
+                path = Path(root, name)
+                kind, why = look(path)
+                if kind:
+                    found.setdefault(kind, []).append(path)
                 if why:
                     left.setdefault(why, []).append(path)
-            folders[:] = sorted(name for name in folders if not reason(Path(root, name)))
+                if why and name in folders:  # not entered
+                    folders.remove(name)
     except OSError as error:
         raise UserError(f"cannot read {error.filename}: {error.strerror}") from None
     if not found:
@@ -157,12 +154,9 @@ def _raise(error):
 
 def _is_run(folder):
     """Is it the folder of a run of this project? Its settings name their version."""
-    try:
-        with open(folder / "config.json", "rb") as file:
-            settings = json.loads(file.read(1 << 24))
-        return isinstance(settings, dict) and {"version", "config"} <= settings.keys()
-    except (OSError, ValueError, RecursionError):
-        return False
+    with contextlib.suppress(UserError):
+        return {"version", "config"} <= read_json(folder / "config.json", "settings").keys()
+    return False
 
 
 def _some(paths, folder):
@@ -235,7 +229,6 @@ def _cut(parts, missing, reader, name):
             for (source, start, end), at in zip(parts, starts, strict=False)
             if at < high and at + end - start > low
         ]
-        low = high
     return ranges
 
 

@@ -60,12 +60,7 @@ def token_file(corpus, split, tokenizer, cache_dir=None, progress=True) -> Token
     key = hashlib.sha256(f"2 {corpus.key(split)} {tokenizer.sha256}".encode()).hexdigest()[:24]
     path = folder / f"{slug(corpus.name)}-{split}-{tokenizer.kind}-{key}.bin"
     with locked(path, progress):
-        found = _checked(path)
-        if found is None:
-            _encode(corpus, split, tokenizer, path, progress)
-            found = _checked(path)
-            if found is None:
-                raise UserError(f"{path} was not written as intended: check the disk")
+        found = _checked(path) or _encode(corpus, split, tokenizer, path, progress)
     if found.n_tokens < 2:
         raise UserError(
             f"{corpus.name}: {found.n_tokens} token in the {split} split is too few, since one is"
@@ -80,7 +75,7 @@ def token_file(corpus, split, tokenizer, cache_dir=None, progress=True) -> Token
     return found
 
 
-def _encode(corpus, split, tokenizer, path, progress):
+def _encode(corpus, split, tokenizer, path, progress) -> TokenFile:
     dtype = np.dtype(tokenizer.dtype).newbyteorder("<")
     crc = n_tokens = n_known = 0
     several = corpus.n_bytes[split] > SEVERAL_FROM
@@ -94,35 +89,24 @@ def _encode(corpus, split, tokenizer, path, progress):
         progress_bar(f"encoding {corpus.name} {split}", corpus.n_bytes[split], progress) as bar,
     ):
         text = corpus.checked_pieces(split, bar.update)
-        n_processes = available_processors() if several else 1
+        n_processes = (os.cpu_count() or 1) if several else 1
         for ids in tokenizer.encode_stream(text, n_processes, end_of_text=corpus.documents):
             data = np.ascontiguousarray(ids, dtype=dtype).tobytes()
             stream.write(data)
             crc = zlib.crc32(data, crc)
             n_tokens += len(data) // dtype.itemsize
             n_known += 0 if lengths is None else int(lengths[ids].sum())
-        share = (
-            0.0
-            if lengths is None
-            else 1 - n_known / max(corpus.facts.splits[split].n_characters, 1)
-        )
+    n_characters = max(corpus.facts.splits[split].n_characters, 1)
+    share = 0.0 if lengths is None else 1 - n_known / n_characters
     # The description comes last: without it, or where it does not fit, there is no file.
-    about = _Description(n_tokens, dtype.str, crc, share)
-    write_json(path.with_suffix(".json"), msgspec.to_builtins(about))
-
-
-def available_processors() -> int:
-    """How many processors this process may use, which can be fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    write_json(path.with_suffix(".json"), _Description(n_tokens, dtype.str, crc, share))
+    return TokenFile(path, dtype, n_tokens, share)
 
 
 def _checked(path) -> TokenFile | None:
     """The token file, if it and its description are there, whole and unchanged."""
     try:
-        about = read_json(path.with_suffix(".json"), "a description of tokens")
-        about = msgspec.convert(about, _Description)
+        about = read_json(path.with_suffix(".json"), "a description of tokens", _Description)
         found = TokenFile(path, np.dtype(about.dtype), about.n_tokens, about.unknown_share)
         if os.path.getsize(path) != found.n_tokens * found.dtype.itemsize:
             return None
@@ -131,5 +115,5 @@ def _checked(path) -> TokenFile | None:
             while data := stream.read(1 << 22):
                 crc = zlib.crc32(data, crc)
         return found if crc == about.crc32 else None
-    except (OSError, UserError, msgspec.ValidationError):
+    except (OSError, UserError):
         return None

@@ -8,18 +8,35 @@ import collections
 import hashlib
 import json
 import re
+from typing import Literal
 
+from bpe_tokenizer import END_OF_TEXT
 from common.errors import UserError
 from common.files import atomic_write
 
+import msgspec
 import numpy as np
 
-END_OF_TEXT, UNKNOWN = "<|endoftext|>", "<|unk|>"
+UNKNOWN = "<|unk|>"
 FORMAT = "lineage tokenizer"
 
 
+class _Saved(msgspec.Struct):
+    """A saved vocabulary of characters, of words or of GPT-2, which lists nothing."""
+
+    format: Literal["lineage tokenizer"]
+    version: Literal[1]
+    kind: Literal["char", "word", "gpt2"]
+    sha256: str
+    special_tokens: list[str] = []
+    vocab: list[str] = []
+
+
 class Tokenizer:
-    """What the tokenizers of this file share. `vocab` is a list: id -> the string it shows."""
+    """What the tokenizers of this file share. `vocab` is a list: id -> the string it shows.
+
+    A class has `pieces(text)`, which cuts a text into strings that the vocabulary may list.
+    """
 
     kind = ""
     lossless = False  # False: decode(encode(text)) may differ, so bits per byte do not compare
@@ -67,10 +84,6 @@ class Tokenizer:
         """All ids in one array (n_tokens,)."""
         arrays = list(self.encode_stream(text_or_chunks, processes, end_of_text))
         return np.concatenate(arrays) if arrays else np.empty(0, dtype=self.dtype)
-
-    def pieces(self, text) -> list[str]:
-        """Cut a text into what the vocabulary lists."""
-        raise NotImplementedError
 
     def encode(self, text: str) -> list[int]:
         _check_text(text)
@@ -188,6 +201,28 @@ class GPT2Tokenizer(Tokenizer):
 
     def decode(self, ids):
         return self.encoding.decode(self._valid(ids))
+
+
+def from_content(content, path):
+    """The tokenizer of a saved file's content. Raises UserError where its lists make none, or where
+    its checksum does not fit.
+    """
+    try:
+        saved = msgspec.convert(content, _Saved)
+    except msgspec.ValidationError as error:
+        raise UserError(f"{path} is damaged, or of a later version: {error}") from None
+    names = saved.special_tokens
+    if saved.kind == "gpt2":
+        tokenizer = GPT2Tokenizer()
+    else:
+        if len({*saved.vocab, *names}) < len(saved.vocab) + len(names) or UNKNOWN not in names:
+            raise UserError(f"{path} is damaged: a token twice, or none for unknown text")
+        if saved.kind == "char" and any(len(one) != 1 for one in saved.vocab):
+            raise UserError(f"{path} is damaged: a character vocabulary lists characters")
+        tokenizer = {"char": CharTokenizer, "word": WordTokenizer}[saved.kind](saved.vocab, names)
+    if tokenizer.sha256 != saved.sha256:
+        raise UserError(f"{path} was changed after it was saved: its checksum does not fit")
+    return tokenizer
 
 
 def _check_text(text):

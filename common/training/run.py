@@ -9,7 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
-from common.data import detokenize
+from common.data.load import NAMES, readable
 from common.errors import NotFinite, UserError
 from common.training import log as logging
 from common.training.checkpoint import is_finite
@@ -30,9 +30,6 @@ from common.training.summary import finish_run, how_to_go_on, is_finished
 from common.training.vocabulary import new_tokenizer, note_last_space, saved_tokenizer
 
 import torch
-
-WIKITEXT = [f"wikitext-{size}{kind}" for size in (2, 103) for kind in ("", "-raw")]
-BUNDLED = ["sample", "copy", *WIKITEXT]  # a path may begin with any of these words
 
 
 class Run:
@@ -62,8 +59,7 @@ class Run:
         self.folder = RunFolder(config.out_dir)
         self.first_step, self.evaluation_steps, self.step = 0, set(), 0
         self.extra, self.notes = {}, []
-        # WikiText spaces its punctuation: people get to see it as it is usually written.
-        self.readable = detokenize if config.data in WIKITEXT else str
+        self.readable = readable(config.data)
         self.writes = rank() == 0 and not config.sample_only  # of several processes, the first
         self.log = logging.Log(self.folder, self.writes)
         self.signals, self.interrupted = StopSignals(self.log.start_clock), False
@@ -157,7 +153,7 @@ class Run:
         self.evaluation_steps = {step for step in steps if step > last_evaluated}
         self.val_limit = logging.evaluation_limit(self.config, len(val_tokens))
         # The last evaluation is of the whole split, but of a user's text no longer than training.
-        bundled = self.config.data in BUNDLED
+        bundled = self.config.data in NAMES
         read = self.config.steps * logging.tokens_per_step(self.config)
         self.final_limit = len(val_tokens) if bundled else min(len(val_tokens), max(read, T + 1))
         if self.val_limit < len(val_tokens):

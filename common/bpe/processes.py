@@ -1,0 +1,45 @@
+"""Encoding by several processes."""
+
+from collections import deque
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from multiprocessing import get_context
+
+from common.bpe.checks import TokenizerError
+
+_encode_in_this_worker = None  # in a worker process: a function of a block
+
+
+def _start_worker(encoder, ends):
+    global _encode_in_this_worker
+    _encode_in_this_worker = partial(encoder.encode_block, ends=ends)
+
+
+def _encode_in_worker(block):
+    return _encode_in_this_worker(block)
+
+
+def encode_blocks(encoder, blocks, processes, ends):
+    """An iterator of arrays: what encoder.encode_block(block, ends) gives for each block."""
+    # An executor's own map would take the whole iterable at once: keep a few blocks in flight.
+    # "spawn" is the one way to start a process that is safe with threads, on any system.
+    with ProcessPoolExecutor(
+        processes, get_context("spawn"), initializer=_start_worker, initargs=(encoder, ends)
+    ) as pool:
+        in_flight = deque()
+        try:
+            for block in blocks:
+                in_flight.append(pool.submit(_encode_in_worker, block))
+                if len(in_flight) > 2 * processes:
+                    yield in_flight.popleft().result()
+            while in_flight:
+                yield in_flight.popleft().result()
+        except BrokenProcessPool:
+            raise TokenizerError(
+                "a process that shared the work has died: too little memory, or the script that"
+                ' asks for processes lacks `if __name__ == "__main__":`'
+            ) from None
+        finally:
+            for future in in_flight:
+                future.cancel()

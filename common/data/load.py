@@ -1,0 +1,92 @@
+"""Corpora by name or by path. Each kind has a module of its own, loaded when it is needed."""
+
+import difflib
+import os
+import re
+from pathlib import Path
+
+from common.data.corpus import Corpus
+from common.errors import UserError
+
+WIKITEXT = ("wikitext-2", "wikitext-2-raw", "wikitext-103", "wikitext-103-raw")
+NAMES = ("sample", *WIKITEXT, "copy")
+
+
+def load_corpus(name, data_dir=None, cache_dir=None) -> Corpus:
+    """A corpus by its name, or by the path of a text file, a table of texts or a folder of them.
+
+    data_dir: a folder in the hub's own layout, read instead of the hub. For WikiText its
+    default is the environment variable WIKITEXT_DIR, where that is set.
+    cache_dir: where token files and trained vocabularies are kept (see `cache_folder`).
+    Raises UserError for whatever cannot be found, reached or read.
+    """
+    corpus = _open(str(name), data_dir, cache_dir)
+    corpus.cache_dir = cache_dir
+    for split, n_bytes in corpus.n_bytes.items():
+        if not n_bytes:
+            raise UserError(
+                f"{corpus.name}: there is no text in the {split} split; three splits are needed, so"
+                " use a longer text"
+            )
+    return corpus
+
+
+def readable(name):
+    """A function for samples from a corpus: text -> the text as people usually write it.
+
+    WikiText spaces its punctuation; training and evaluation use it so, readers need not.
+    """
+    if name not in WIKITEXT:
+        return str
+    from common.data.readable import detokenize
+
+    return detokenize
+
+
+def _open(name, data_dir, cache_dir):
+    if name in WIKITEXT:
+        from common.data.wikitext import wikitext
+
+        return wikitext(name, data_dir)
+    if name.startswith("hf:"):
+        from common.data.hub import hub_corpus
+
+        return hub_corpus(name, data_dir)
+    found = None if name in NAMES else _find_text(name)
+    if data_dir is not None and (name in NAMES or found):
+        raise UserError(
+            f"--data-dir is read for WikiText and hf:OWNER/NAME only, not for {name}: leave it out,"
+            " or give the folder itself as --data"
+        )
+    if name in NAMES:
+        from common.data import bundled
+
+        return bundled.sample() if name == "sample" else bundled.copying_task()
+    if found:
+        from common.data.own_text import open_text
+
+        return open_text(*found, cache_dir)
+    raise UserError(_not_found(name))
+
+
+def _find_text(name):
+    """(path, column) of a file or folder, or None. FILE:COLUMN names a table's column."""
+    if os.path.exists(name):
+        return Path(name), ""
+    before, _, column = name.rpartition(":")
+    return (Path(before), column) if before and os.path.exists(before) else None
+
+
+def _not_found(name):
+    if page := re.match(r"https?://huggingface\.co/datasets/([\w.-]+/[\w.-]+)", name):
+        return f"--data {name}: a dataset of the hub is called hf:{page[1]} here"
+    if re.match(r"\w+://", name):
+        return f"--data {name}: download it first, `curl -O {name}`, and give the file's name"
+    if name == "-":
+        return "--data -: no text is read from a pipe: write it to a file first, and give that"
+    if re.search(r"[/\\]|\.\w{1,8}$", name):
+        return f"no such file or folder: {name}"
+    near = difflib.get_close_matches(name, NAMES, n=1)
+    guess = f"did you mean {near[0]}? Known are" if near else "known are"
+    listed = ", ".join(NAMES)
+    return f"unknown corpus {name!r}: {guess} {listed}, hf:OWNER/NAME, and paths of text files"
