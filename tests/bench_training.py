@@ -1,130 +1,125 @@
-"""How fast v3 and v4 train, beside transformers' GPT-2 of the same size, as ratios of one run.
+"""How fast v3 and v4 train, compared with a minimal GPT and with transformers' GPT-2 of their size.
 
-    python tests/bench_training.py [--rounds 5] [--compile] [--size small|large]
+    python tests/bench_training.py [--rounds 5] [--compile] [--size small|large] [--write]
     python tests/bench_training.py --device cuda [--size gpt2] [--compile] [--dtype bfloat16]
 
 Same tokens, batch, context, number format and optimizer (fused AdamW, clipped gradients). Each
 model has a process of its own. In each round every one of them trains a few steps in turn, so that
 what slows the machine down slows all of them; ratios are taken within a round. v3 and v4 train as
-their scripts do, with `keep_freed_memory()`; GPT-2 as it comes, and on CPUs once with that. "share"
-is the rate of the step's matrix products, counted from the sizes, in the machine's own rate for the
-same format, measured in the same round. On a GPU the batches are larger and GPT-2's own size comes
-first; beside each model stand its rate, the kernel its attention runs in, and the most memory that
-its tensors took, with the scripts' own estimate. With --compile all of them warm up there at once,
-so its memory has to hold them together.
+their scripts do, with `keep_freed_memory()`; the others as they come, and on CPUs also with that.
+"share" is the rate of the step's matrix products, counted from the sizes, divided by the machine's
+own rate for the same format, measured in the same round. On a GPU the batches are larger and
+GPT-2's own size comes first; after each model stand its rate, the kernel that its attention runs
+in, and the most memory that its tensors took, with the scripts' own estimate. All models compile
+there at the same time, so its memory has to hold them together.
 """
 
-import argparse
 import gc
-import math
 import multiprocessing
-import os
 import re
 import statistics
 import sys
 import time
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Literal
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from common.errors import UserError
+from common.training.machine import prepare, to_device
+from common.training.memory import estimate_memory, keep_freed_memory
 
 import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from bench import Table, command, spread
+from lineage import load, machine
+from minimal_gpt import MinimalGPT, optimizer_of
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from lineage import load, machine  # noqa: E402
-
-from common.training.distributed import to_device  # noqa: E402
-from common.training.memory import estimate_memory, keep_freed_memory  # noqa: E402
-
-torch.set_num_threads(os.cpu_count())  # the tests make do with one
 SIZES = {  # layers, width, heads, context, vocabulary
     "small": (4, 128, 4, 128, 4096),
     "large": (6, 384, 6, 256, 8192),
-    "gpt2": (12, 768, 12, 1024, 50304),  # a GPU's alone
+    "gpt2": (12, 768, 12, 1024, 50304),  # for GPUs only
 }
-B = 8
-BATCH = {"cpu": dict.fromkeys(SIZES, B), "cuda": {"small": 256, "large": 128, "gpt2": 8}}
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+BATCH = {"cpu": dict.fromkeys(SIZES, 8), "cuda": {"small": 256, "large": 128, "gpt2": 8}}
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--compile", action="store_true", help="compiled models in place of eager")
-    parser.add_argument("--size", choices=SIZES, help="one of the sizes alone")
-    parser.add_argument("--dtype", choices=DTYPES, help="one of the number formats alone")
-    parser.add_argument("--device", choices=BATCH, default="cpu")
-    options = parser.parse_args()
-    if options.device == "cuda" and not torch.cuda.is_available():
-        parser.error("torch sees no CUDA GPU here")
-    on_gpu = options.device == "cuda"
-    print(machine(options.device))
-    print("compiled" if options.compile else "eager", end="\n\n", flush=True)
-    lasting = start(options.device) if on_gpu else None  # to begin with a GPU takes seconds
+def main(
+    rounds: int = 5,
+    compile: bool = False,
+    size: Literal["all", "small", "large", "gpt2"] = "all",
+    dtype: Literal["both", "float32", "bfloat16"] = "both",
+    device: Literal["cpu", "cuda"] = "cpu",
+    write: bool = False,
+):
+    on_gpu = device == "cuda"
+    if on_gpu and not torch.cuda.is_available():
+        raise UserError("torch sees no CUDA GPU here")
+    table = Table("gpu-" * on_gpu + "training" + "-compiled" * compile, write)
+    table.say(f"{machine(device)}\n{'compiled' if compile else 'eager'}\n")
+    pipes = start(device)
     sizes = list(SIZES)[::-1] if on_gpu else list(SIZES)[:2]
-    for size in [options.size] if options.size else sizes:
-        for dtype in [options.dtype] if options.dtype else DTYPES:
-            compare(size, dtype, options, lasting or start(options.device))
-    for pipe in (lasting or {}).values():
+    for one in sizes if size == "all" else [size]:
+        for number_format in ("float32", "bfloat16") if dtype == "both" else [dtype]:
+            compare(table, pipes, one, number_format, compile, device, rounds)
+    for pipe in pipes.values():
         pipe.send(None)
 
 
 def start(device):
     """A process for each model: {name: its pipe}."""
     spawn, pipes = multiprocessing.get_context("spawn"), {}
-    for name, (_, _, there) in MODELS.items():
-        if device in there:
+    for name, (_, _, devices) in MODELS.items():
+        if device in devices:
             pipes[name], end = spawn.Pipe()
-            spawn.Process(target=serve, args=(name, device, end), daemon=True).start()
+            spawn.Process(target=serve, args=(name, end), daemon=True).start()
             end.close()
     return pipes
 
 
-def compare(size, dtype, options, pipes):
-    (L, C, _, T, V), B, on_gpu = SIZES[size], BATCH[options.device][size], options.device == "cuda"
-    print(f"{size}: {L} layers x {C} wide, context {T}, vocabulary {V:,}, batch {B}, {dtype}")
-    notes, at_once = {}, on_gpu and options.compile  # a GPU's machine has processors to compile on
+def compare(table, pipes, size, dtype, compiled, device, rounds):
+    (L, C, _, T, V), B, on_gpu = SIZES[size], BATCH[device][size], device == "cuda"
+    table.say(f"{size}: {L} layers x {C} wide, context {T}, vocabulary {V:,}, batch {B}, {dtype}")
+    notes, seconds, rates = {}, {}, []
     for name, pipe in pipes.items():
-        pipe.send((size, dtype, options.compile))
-        notes[name] = None if at_once else pipe.recv()
-    if at_once:
-        notes = {name: pipe.recv() for name, pipe in pipes.items()}
+        pipe.send((size, dtype, compiled, device))
+        notes[name] = None if on_gpu else pipe.recv()  # a GPU's machine has processors for all
+    for name, pipe in pipes.items() if on_gpu else ():
+        notes[name] = pipe.recv()
     able = {name: pipe for name, pipe in pipes.items() if not notes[name].startswith("failed")}
-    seconds, rates = {name: [] for name in able}, []
-    for _ in range(options.rounds):
-        rates.append(matmul_rate(DTYPES[dtype], options.device))
+    for _ in range(rounds):
+        rates.append(matmul_rate(getattr(torch, dtype), device))
         for name, pipe in able.items():
             pipe.send("step")
-            seconds[name].append(pipe.recv())
-    for pipe in pipes.values() if not on_gpu else ():
-        pipe.send(None)
+            seconds.setdefault(name, []).append(pipe.recv())
     # A product of (n, a) and (a, b) is 2nab operations; backward does it twice more. Attention
     # needs its two products for the half of the pairs that lie in the past.
     operations = B * T * (6 * (12 * L * C * C + V * C) + 6 * L * T * C)
-    theirs = seconds.get("GPT-2, transformers", [math.nan] * options.rounds)
+    table.say(f"  {'':26} {'tokens/s':>9}   of the minimal GPT's     of GPT-2's")
     for name, note in notes.items():
         if name not in able:
-            print(f"  {name:26} {note}")
+            table.say(f"  {name:26} {note}")
             continue
         own = seconds[name]
-        speed = statistics.median(B * T / s for s in own)
-        ratio = spread([b / a for a, b in zip(own, theirs, strict=True)])
-        share = spread([operations / s / r for s, r in zip(own, rates, strict=True)])
+        ratios = [
+            "x " + spread(seconds[other], own) if other in seconds else f"{'':22}"
+            for other in ("minimal GPT", "GPT-2, transformers")
+        ]
+        share = spread([operations / s for s in own], rates)
         if on_gpu:
             note = f"   {operations / statistics.median(own) / 1e12:.0f} TFLOP/s, {note}"
-        print(f"  {name:26} {speed:9,.0f} tokens/s   x {ratio}   share {share}{note}")
-    print(f"  matrix products alone: {statistics.median(rates) / 1e9:,.0f} GFLOP/s\n", flush=True)
+        speed = f"{B * T / statistics.median(own):9,.0f}"
+        table.say(f"  {name:26} {speed}   {'   '.join(ratios)}   share {share}{note}")
+    table.say(f"  matrix products alone: {statistics.median(rates) / 1e9:,.0f} GFLOP/s\n")
 
 
-def serve(name, device, pipe):
-    """In a process of its own: for a model's description what is to note of it, for each "step"
-    the seconds that one took."""
-    make, kept, _ = MODELS[name]
-    if kept:
+def serve(name, pipe):
+    """In a process of its own: for a model's description reply what is to note of it, and for each
+    "step" the seconds that one took."""
+    make, keeps, _ = MODELS[name]
+    if keeps:
         keep_freed_memory()
     step, n = None, 0
     while job := pipe.recv():
@@ -135,8 +130,8 @@ def serve(name, device, pipe):
         torch._dynamo.reset()  # whose sizes would make the next one's shapes dynamic, too
         gc.collect()
         torch.cuda.empty_cache()
+        size, dtype, compiled, device = job
         try:
-            size, dtype, compiled = job
             step = Step(make, size, dtype, compiled, device)
             note, n = "", 3 if size == "large" else 20
             if device == "cuda":
@@ -148,35 +143,61 @@ def serve(name, device, pipe):
         torch.cuda.empty_cache()
 
 
-def ours(version, size, **changes):
+def ours(version, size, device="cpu", **changes):
+    """A version's module, and its model of that size, prepared as its script does, and config."""
     L, C, H, T, V = size
     module = load(version)
     torch.manual_seed(1)
-    config = module.Config(context_length=T, n_layer=L, n_embd=C, n_head=H, **changes)
-    return module.LanguageModel(config, V)
+    sizes = {"context_length": T, "n_layer": L, "n_embd": C, "n_head": H} | changes
+    fields = module.Config.__dataclass_fields__
+    config = module.Config(**{name: sizes[name] for name in sizes if name in fields})
+    return module, prepare(module.LanguageModel(config, V), config, torch.device(device)), config
+
+
+def our_loss(version, size, batch_size, dtype, compiled, device, **changes):
+    settings = {"batch_size": batch_size, "dtype": dtype, "compile": compiled, **changes}
+    _, model, config = ours(version, size, device, **settings)
+    return model, lambda x, y: F.cross_entropy(model(x).flatten(0, 1), y.flatten()), config
 
 
 def gpt2(size):
+    """transformers' GPT-2 without dropout."""
     from transformers import GPT2Config, GPT2LMHeadModel
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     L, C, H, T, V = size
-    config = GPT2Config(
-        vocab_size=V, n_positions=T, n_embd=C, n_layer=L, n_head=H, use_cache=False,
-        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0,
-    )
-    model = GPT2LMHeadModel(config)
-    model.train()
-    return model
+    sizes = {"vocab_size": V, "n_positions": T, "n_embd": C, "n_layer": L, "n_head": H}
+    dropout = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
+    tokens = {"bos_token_id": 0, "eos_token_id": None, "pad_token_id": 0}
+    return GPT2LMHeadModel(GPT2Config(**sizes, **dropout, **tokens, use_cache=False)).train()
 
 
-MODELS = {  # how it is made, whether its process keeps what is freed, and where it is asked
-    "v3": (partial(ours, "v3"), True, "cpu cuda"),
-    "v4, ALiBi": (partial(ours, "v4", position="alibi"), True, "cpu cuda"),
-    "v4, RoPE": (partial(ours, "v4", position="rope"), True, "cpu cuda"),
-    "GPT-2, transformers": (gpt2, False, "cpu cuda"),
-    "GPT-2, keeps freed memory": (gpt2, True, "cpu"),
+def their_loss(make, size, batch_size, dtype, compiled, device):
+    model = make(size).to(device)
+
+    def loss(x, y):
+        logits = model(x)
+        logits = getattr(logits, "logits", logits)  # transformers wraps them
+        return F.cross_entropy(logits.flatten(0, 1), y.flatten())
+
+    fast = torch.compile(loss) if compiled else loss
+
+    def cast(x, y):
+        with torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16"):
+            return fast(x, y)
+
+    return model, cast, None
+
+
+MODELS = {  # how it is made, whether its process keeps what is freed, and on which devices it runs
+    "v3": (partial(our_loss, "v3"), True, "cpu cuda"),
+    "v4, ALiBi": (partial(our_loss, "v4", position="alibi"), True, "cpu cuda"),
+    "v4, RoPE": (partial(our_loss, "v4", position="rope"), True, "cpu cuda"),
+    "minimal GPT": (partial(their_loss, MinimalGPT), False, "cpu cuda"),
+    "  keeps freed memory": (partial(their_loss, MinimalGPT), True, "cpu"),
+    "GPT-2, transformers": (partial(their_loss, gpt2), False, "cpu cuda"),
+    "  keeps its freed memory": (partial(their_loss, gpt2), True, "cpu"),
 }
 
 
@@ -184,35 +205,26 @@ class Step:
     """One training step, on batches drawn from random tokens as the scripts draw them."""
 
     def __init__(self, make, size, dtype, compiled, device):
-        _, _, _, T, V = SIZES[size]
-        self.device = torch.device(device)
-        self.config = SimpleNamespace(batch_size=BATCH[device][size], context_length=T, dtype=dtype)
+        _, _, _, self.T, V = SIZES[size]
+        self.B, self.device = BATCH[device][size], torch.device(device)
         self.tokens = np.random.default_rng(1).integers(V, size=2**20, dtype=np.uint16)
-        self.generator = torch.Generator().manual_seed(1)
-        self.get_batch = load("v3").get_batch
-        self.model = make(SIZES[size]).to(self.device)
-        if compiled:
-            self.model.compile()
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3, fused=True)
-        self.autocast = torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16")
+        self.model, self.loss, self.config = make(SIZES[size], self.B, dtype, compiled, device)
+        self.optimizer = optimizer_of(self.model, 1e-3)
+        self.get_batch = windows(self.tokens, self.B, self.T)
         for _ in range(5):
             self()
 
     def __call__(self):
         self.optimizer.zero_grad()
-        x, y = to_device(*self.get_batch(self.tokens, self.config, self.generator), self.device)
-        with self.autocast:
-            logits = self.model(x)
-            logits = getattr(logits, "logits", logits)  # transformers wraps them
-            loss = F.cross_entropy(logits.flatten(0, -2), y.flatten())
-        loss.backward()
+        self.loss(*to_device(*self.get_batch(), self.device)).backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
 
     def seconds(self, n):
         """What one of n steps takes. On a GPU what they need is given back for the others' turn."""
-        finish = torch.cuda.synchronize if self.device.type == "cuda" else lambda: None
-        for _ in range(2 if self.device.type == "cuda" else 0):  # takes the memory again
+        on_gpu = self.device.type == "cuda"
+        finish = torch.cuda.synchronize if on_gpu else lambda: None
+        for _ in range(2 if on_gpu else 0):  # takes the memory again
             self()
         finish()
         before = time.perf_counter()
@@ -220,8 +232,7 @@ class Step:
             self()
         finish()
         took = (time.perf_counter() - before) / n
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        torch.cuda.empty_cache()
         return took
 
     def note(self):
@@ -233,14 +244,27 @@ class Step:
         peak = f"{torch.cuda.max_memory_allocated() / 1e6:,.0f} MB"
         names = " ".join(event.key for event in profile.key_averages())
         kinds = re.findall(r"::_scaled_dot_product_(?:attention_)?([a-z]+)", names)
-        if type(self.model).__name__ == "LanguageModel":
+        if self.config is not None:  # one of ours
             estimate = sum(estimate_memory(self.model, self.config, self.device).values())
             peak += f" (estimate {estimate:,.0f})"
         return f"{' and '.join(sorted(set(kinds)))}, {peak}"
 
 
+def windows(tokens, B, T, seed=1):
+    """A function that draws a batch of random windows of the tokens: inputs and targets, (B, T)."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def get_batch():
+        starts = torch.randint(len(tokens) - T, (B,), generator=generator)
+        rows = np.stack([tokens[i : i + T + 1] for i in starts]).astype(np.int64)
+        rows = torch.from_numpy(rows)
+        return rows[:, :-1], rows[:, 1:]
+
+    return get_batch
+
+
 def matmul_rate(dtype, device):
-    """Operations a second of large matrix products: the best of three sizes.
+    """Operations per second of large matrix products: the best of three sizes.
 
     On a GPU one size fills it: the median of ten.
     """
@@ -266,10 +290,5 @@ def matmul_rate(dtype, device):
     return max(rates)
 
 
-def spread(values):
-    low, middle, high = min(values), statistics.median(values), max(values)
-    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
-
-
 if __name__ == "__main__":
-    main()
+    command(main, __doc__)
