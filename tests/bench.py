@@ -1,11 +1,19 @@
-"""What the benchmarks share: a table that is printed and kept, turns, ratios within a round."""
+"""What the benchmarks share: a table that is printed and kept, runs in turn, ratios per round."""
 
 import os
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.cli import run_command, run_main
+from common.errors import UserError
+from common.files import read_json
 
 import torch
 from lineage import ROOT
@@ -53,5 +61,19 @@ def seconds(run):
 def spread(a, b):
     """The ratios a / b of each round: their median, the lowest and the highest."""
     ratios = [x / y for x, y in zip(a, b, strict=True)]
-    low, middle, high = min(ratios), statistics.median(ratios), max(ratios)
-    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
+def result_of(version, args, launch=(sys.executable,), **env):
+    """The result.json of a run of a version in a folder of its own, which goes afterwards.
+
+    launch: what starts the script; env: more variables. Raises UserError where the run fails.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        command = [*launch, str(ROOT / f"{version}.py"), *map(str, args), "--out-dir", folder]
+        env = {**os.environ, **env}
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", env=env)
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
+            raise UserError(f"{version}.py failed: {reason}")
+        return read_json(Path(folder, "result.json"), "a run's result")

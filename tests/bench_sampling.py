@@ -9,12 +9,8 @@ Every round runs each of them once, in turn; a ratio is taken within its round.
 """
 
 import statistics
-import sys
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 from bench import Table, command, in_turn, seconds, spread

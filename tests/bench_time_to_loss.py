@@ -9,10 +9,7 @@ validation split, each with windows of its own context. Seconds are of training 
 evaluating and starting do not count, for either.
 """
 
-import json
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -23,7 +20,7 @@ from common.files import read_json
 from common.tokenizers import END_OF_TEXT, load_tokenizer
 
 import torch
-from bench import Table, command
+from bench import Table, command, result_of
 from bench_training import SIZES, windows
 from lineage import ROOT, machine
 from minimal_gpt import MinimalGPT, train
@@ -50,20 +47,12 @@ def main(seconds: float = 240, write: bool = False):
     goals["minimal GPT"] = evaluate(model, validation, T, corpus)["bits_per_byte"]
     table.say(f"minimal GPT: {goals['minimal GPT']:.3f} after {seconds:.0f} s, {steps:,} steps")
     for name, (settings, limit) in GOALS.items():
-        result = run(settings)
+        args = f"--data wikitext-2 --no-long-contexts --eval-every 100000 {settings}".split()
+        result = result_of("v4", args)
         bits, took = result["val_bits_per_byte"], result["seconds"]
         reached = "reached" if bits <= goals[name] else "not reached"
         table.say(f"\n{name}, {goals[name]:.3f}: {reached} by v4 {settings}")
         table.say(f"  {bits:.3f} after {took:.0f} s of training (goal: {limit} s)")
-
-
-def run(settings):
-    """The result.json of v4 on WikiText-2."""
-    with tempfile.TemporaryDirectory() as folder:
-        args = f"--data wikitext-2 --no-long-contexts --eval-every 100000 {settings}".split()
-        command = [sys.executable, str(ROOT / "v4.py"), *args, "--out-dir", folder]
-        subprocess.run(command, check=True, capture_output=True)
-        return json.loads(Path(folder, "result.json").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -55,50 +55,46 @@ class MinimalGPT(nn.Module):
             x = block(x)
         return self.head(self.norm(x[:, -1:] if last_only else x))
 
-    def loss(self, x, y):
-        """The mean cross entropy of targets y (B, T) after inputs x (B, T), in nats per token."""
-        return F.cross_entropy(self(x).flatten(0, 1), y.flatten())
-
     @torch.no_grad()
     def generate(self, idx, n, temperature=1.0, top_k=None):
         """Continue idx (1, T) by n tokens: the whole context goes through the model for each."""
         for _ in range(n):
             logits = self(idx[:, -self.context_length :], last_only=True)[:, -1] / temperature
-            if top_k is not None:
-                kth = logits.topk(top_k).values[:, -1:]
-                logits = logits.masked_fill(logits < kth, -torch.inf)
-            token = torch.multinomial(F.softmax(logits, dim=-1), 1)
-            idx = torch.cat((idx, token), dim=1)
+            if top_k:
+                logits[logits < logits.topk(top_k).values[:, -1:]] = -torch.inf
+            idx = torch.cat((idx, torch.multinomial(F.softmax(logits, dim=-1), 1)), dim=1)
         return idx
 
 
 def optimizer_of(model, rate):
     """Fused AdamW with weight decay on the matrices alone."""
-    groups = [
-        {"params": [p for p in model.parameters() if p.dim() >= 2], "weight_decay": 0.1},
-        {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0},
-    ]
+    matrices = [p for p in model.parameters() if p.dim() >= 2]
+    vectors = {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0}
+    groups = [{"params": matrices, "weight_decay": 0.1}, vectors]
     return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), fused=True)
 
 
 def train(model, get_batch, seconds, peak=2e-3):
     """Train for so many seconds, compiling not counted; returns the number of steps.
 
-    get_batch() gives x and y, (B, T) each. The rate rises for 100 steps, then falls along a cosine
-    over the seconds, to a tenth.
+    get_batch() gives x and y, (B, T) each. After 100 steps of warm-up the learning rate falls along
+    a cosine over the seconds, to a tenth.
     """
-    optimizer, loss_of, steps = optimizer_of(model, peak), torch.compile(model.loss), 0
-    with torch.autocast("cpu", torch.bfloat16):
-        loss_of(*get_batch()).backward()
+    optimizer, steps = optimizer_of(model, peak), 0
+
+    @torch.compile
+    def loss_of(x, y):
+        with torch.autocast("cpu", torch.bfloat16):
+            return F.cross_entropy(model(x).flatten(0, 1), y.flatten())
+
+    loss_of(*get_batch()).backward()  # compiles
     began = time.perf_counter()
     while (share := (time.perf_counter() - began) / seconds) < 1:
+        decay = 0.55 + 0.45 * math.cos(math.pi * share)
         for group in optimizer.param_groups:
-            rate = min(1, (steps + 1) / 100) * (0.55 + 0.45 * math.cos(math.pi * share))
-            group["lr"] = peak * rate
+            group["lr"] = peak * min(1, (steps + 1) / 100) * decay
         optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = loss_of(*get_batch())
-        loss.backward()
+        loss_of(*get_batch()).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         steps += 1
