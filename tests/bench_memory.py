@@ -31,10 +31,8 @@ WATCHED = """
 import ctypes, platform, runpy, sys
 sys.path.insert(0, sys.argv[1])
 from common.training import run, summary
-save, before, peaks = run.Run.save_checkpoint, [], []
+save, log, before, peaks = run.Run.save_checkpoint, run.Run.log_step, [], []
 def saved(self, step):
-    if before:  # the last step has been taken
-        peaks.append(run.peak_rss_mb() - before[0])
     save(self, step)
     if not before:  # the first step comes next
         if platform.libc_ver()[0] == "glibc":
@@ -42,7 +40,10 @@ def saved(self, step):
         with open("/proc/self/clear_refs", "w") as file:
             file.write("5")  # the peak is reset
         before.append(run.peak_rss_mb())
-run.Run.save_checkpoint = saved
+def logged(self, *args):
+    log(self, *args)
+    peaks[:] = [run.peak_rss_mb() - before[0]]  # after the last step, before it is evaluated
+run.Run.save_checkpoint, run.Run.log_step = saved, logged
 summary.peak_rss_mb = lambda: peaks[0]
 sys.argv = sys.argv[2:]
 runpy.run_path(sys.argv[0], run_name="__main__")
