@@ -105,8 +105,8 @@ class CausalSelfAttention(nn.Module):
     def attend(self, q, k, v, mask):  # (B, H, T, D) each, and (T, T)
         # The dot product of two vectors of D independent numbers of variance 1 has variance D.
         # Divided by sqrt(D) the scores have a standard deviation of 1; larger ones would saturate
-        # softmax, and its gradient would vanish. (Where it is quicker and gives the same, run.prepare
-        # puts torch's fused kernel in the place of this method.)
+        # softmax, and its gradient would vanish. (Where torch's fused kernel is quicker and gives
+        # the same, run.prepare puts it in the place of this method.)
         scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-2, -1)  # (B, H, T, T)
         weights = F.softmax(scores + mask.to(q.dtype), dim=-1)  # attention weights; a row sums to 1
         return self.dropout(weights) @ v  # (B, H, T, D)

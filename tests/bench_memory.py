@@ -1,141 +1,113 @@
-"""The peak of each version's resident memory against its own estimate, and with a longer corpus.
+"""Each version's peak memory compared with its own estimate, with a longer corpus, and what kept
+memory is worth.
 
-    python tests/bench_memory.py [--data sample]
+    python tests/bench_memory.py [--rounds 3] [--write]
 
-Each version trains a few steps (on Linux: it says what a process holds). What that adds at most to
-what the process held before, with the parameters, less what it adds for a model of next to nothing
-(threads, libraries), is set against what its run said that a step needs: parameters, gradients,
-optimizer, activations. Of the vocabulary's ids those are counted that the text needs (fewer, where
-each of its words is one token by then).
-Each is measured in three ways: where memory is plentiful; there, but started without the C
-library's caches of small blocks ("tuned"); and where memory is short, when every block above 1 MB
-goes back to the system at once (`common/memory.py` has the reasons). In the first table each figure
-is the median of three runs, beside the ratio the lowest and the highest.
+The first table needs Linux, which says what a process holds. Each version trains a few steps; what
+that adds at most to what the process held before, with the parameters, less what it adds for a
+model of next to nothing (threads, libraries), is compared with what the run said that a step needs:
+parameters, gradients, optimizer, activations. The last table is v3's step with logits of 128 MiB:
+with the memory that it frees kept for the next step, as every run has it, and without.
 """
 
-import argparse
-import json
-import os
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
-import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from lineage import ORDER, ROOT, UNCACHED, load, machine  # noqa: E402
+from bench import VERSIONS, Table, command, in_turn, result_of, spread
+from lineage import ROOT, load, machine
 
 LARGE = {"vocab_size": 8192, "context_length": 256, "batch_size": 16, "n_embd": 256, "n_layer": 4}
 LARGE |= {"grad_accum": 2}  # micro-batches one after the other: memory for one of them
 NOTHING = {"vocab_size": 300, "context_length": 8, "batch_size": 1, "n_embd": 8, "n_layer": 1}
 NOTHING |= {"grad_accum": 1}
-WAYS = {"plentiful": {}, "tuned": {"GLIBC_TUNABLES": UNCACHED}, "short": {}}  # what each sets
+STEP = {"vocab_size": 8192, "context_length": 256, "batch_size": 16, "grad_accum": 1}
 
-# Runs a script so that its "peak" is what training added at most to what the process held before:
-# neither the text nor what judging and drawing take; "short" as where no memory is free.
-WATCHED = f"""
+# Runs a script so that its "peak" is what training adds at most to what the process held before.
+WATCHED = """
 import ctypes, platform, runpy, sys
-sys.path.insert(0, {str(ROOT)!r})
-from common.evaluation import evaluate as judge
-from common.training import memory, run
-judge.beyond_the_context = lambda *args: None  # long, and after the training
-done, due, before = run.Run.done, run.Run.due, []
-def trained(self, step):
-    if before and step == self.config.steps:
-        self.note_peak()
-        self.peak -= before[0]
-        run.Run.note_peak = lambda self: None
-    return due(self, step)
-def watched(self, *args):
-    ended = done(self, *args)
+sys.path.insert(0, sys.argv[1])
+from common.training import run, summary
+save, log, before, peaks = run.Run.save_checkpoint, run.Run.log_step, [], []
+def saved(self, step):
+    save(self, step)
     if not before:  # the first step comes next
         if platform.libc_ver()[0] == "glibc":
             ctypes.CDLL(None).malloc_trim(0)  # what is free by now is no part of it
         with open("/proc/self/clear_refs", "w") as file:
-            file.write("5")  # the peak begins anew
+            file.write("5")  # the peak is reset
         before.append(run.peak_rss_mb())
-    return ended
-run.Run.done, run.Run.due = watched, trained
-if sys.argv.pop(1) == "short":
-    memory.free_memory = lambda: 0.0
-sys.argv.pop(0)
+def logged(self, *args):
+    log(self, *args)
+    peaks[:] = [run.peak_rss_mb() - before[0]]  # after the last step, before it is evaluated
+run.Run.save_checkpoint, run.Run.log_step = saved, logged
+summary.peak_rss_mb = lambda: peaks[0]
+sys.argv = sys.argv[2:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", default="sample")
-    options = parser.parse_args()
-    torch.set_num_threads(os.cpu_count())  # the tests make do with one
-    sizes = ", ".join(f"{name} {value:,}" for name, value in LARGE.items())
-    print(f"{machine()}, {' '.join(platform.libc_ver())}, MB (10^6 bytes)")
-    print(f"{options.data}: {sizes}\n")
-    for version in ORDER:
-        config, nothing = (make_config(load(version), chosen) for chosen in (LARGE, NOTHING))
-        lines = []
-        with tempfile.TemporaryDirectory() as folder:
-            for each in (config, nothing):  # which makes vocabulary and token files, too
-                peak_of(version, each, options.data, folder)
-            for way in WAYS:
-                bases, peaks = [], []
-                for _ in range(3):
-                    bases.append(peak_of(version, nothing, options.data, folder, way)[0])
-                    peak, estimate = peak_of(version, config, options.data, folder, way)
-                    peaks.append(peak + estimate["parameters"])  # there before training
-                took = sorted(peak - statistics.median(bases) for peak in peaks)
-                low, ratio, high = (each / sum(estimate.values()) for each in took)
-                ratio = f"x {ratio:.2f} ({low:.2f} to {high:.2f})"
-                lines.append(f"  {way:14} {took[1]:5.0f}   {ratio}")
-        parts = " + ".join(f"{name} {value:.0f}" for name, value in estimate.items())
-        print(f"{version + ', estimate':16} {sum(estimate.values()):5.0f}   {parts}")
-        print(*lines, sep="\n", flush=True)
-    longer_corpus()
-
-
-def longer_corpus():
-    """v1_1, and v1 beside it, with the sample's text once and 20 times over."""
-    print("\nversion   peak with the sample's text once   20 times   ratio")
+def main(rounds: int = 3, write: bool = False):
+    table = Table("memory", write)
+    table.say(f"{machine()}, {' '.join(platform.libc_ver())}, MB (10^6 bytes)")
+    table.say(f"the sample: {', '.join(f'{name} {value:,}' for name, value in LARGE.items())}\n")
+    table.say(f"{'':8} estimate    peak   ratio")
+    for version in VERSIONS:
+        table.say(estimate_and_peak(version, rounds))
+    table.say("\nversion   peak with the sample's text once   20 times   ratio")
     text = (ROOT / "data" / "input.txt").read_bytes()
     for version in ("v1", "v1_1"):
-        config, peaks = make_config(load(version), {}), []
-        for times in (1, 20):
-            with tempfile.TemporaryDirectory() as folder:
-                data = Path(folder, "text.txt")
-                data.write_bytes(text * times)
-                peaks.append(peak_of(version, config, str(data), str(Path(folder, "run")))[0])
-        print(f"{version:8} {peaks[0]:34.0f} {peaks[1]:10.0f} {peaks[1] / peaks[0]:7.2f}")
+        once, often = (longer_corpus(version, text * times) for times in (1, 20))
+        table.say(f"{version:8} {once:34.0f} {often:10.0f} {often / once:7.2f}")
+    ways = {"kept": None, "not kept": str(2**25)}  # the latter is glibc's own largest limit
+    made = in_turn({way: partial(result, "v3", STEP, limit=ways[way]) for way in ways}, rounds)
+    speed = {way: [one["tokens_per_second"] for one in made[way]] for way in ways}
+    peak = {way: [one["peak_rss_mb"] for one in made[way]] for way in ways}
+    table.say(f"\nv3, {', '.join(f'{name} {value:,}' for name, value in STEP.items())}")
+    for way in ways:
+        ratios = (spread(of[way], of["not kept"]) for of in (speed, peak))
+        table.say(f"freed memory {way:10} speed x {next(ratios)}, memory x {next(ratios)}")
 
 
-def make_config(module, sizes):
-    fields = module.Config.__dataclass_fields__
-    fixed = {"batch_size"} if module.__name__ == "v0" else set()  # one sequence a step, always
-    return module.Config(**{k: v for k, v in sizes.items() if k in fields and k not in fixed})
+def estimate_and_peak(version, rounds):
+    """A line of the first table."""
+    bases, peaks = [], []
+    for _ in range(rounds + 1):  # the first makes vocabulary and token files, too
+        bases.append(result(version, NOTHING, watched=True)["peak_rss_mb"])
+        made = result(version, LARGE, watched=True)
+        estimate = made["memory_estimate_mb"]
+        peaks.append(made["peak_rss_mb"] + estimate["parameters"])  # there before training
+    base, total = statistics.median(bases[1:]), sum(estimate.values())
+    took = [peak - base for peak in peaks[1:]]
+    parts = " + ".join(f"{name} {value:.0f}" for name, value in estimate.items())
+    ratio = spread(took, [total] * rounds)
+    return f"{version:8} {total:8.0f} {statistics.median(took):7.0f}   x {ratio}   {parts}"
 
 
-def peak_of(version, config, data, folder, way=None):
-    """Of a run of four steps: the peak of its resident memory, in one of the WAYS what its training
-    adds; and its own estimate.
+def longer_corpus(version, text):
+    """The peak of a run on a text."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "text.txt")
+        path.write_bytes(text)
+        return result(version, {"data": path})["peak_rss_mb"]
+
+
+def result(version, settings, watched=False, limit=None):
+    """What a run of four steps leaves in result.json; `watched`: its peak is what training adds.
+
+    limit: bytes of a block from which on the C library gives memory back when it is freed.
     """
-    command = [sys.executable, *(["-c", WATCHED, way] if way else [])]
-    command += [str(ROOT / f"{version}.py"), "--data", data, "--out-dir", folder]
-    command += "--steps 4 --eval-every 4 --max-new-tokens 1".split()
-    for name in LARGE:
-        if hasattr(config, name):
-            command += ["--" + name.replace("_", "-"), str(getattr(config, name))]
-    unset = ("MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
-    env = {name: value for name, value in os.environ.items() if name not in unset}
-    env |= WAYS.get(way, {})
-    done = subprocess.run(command, check=True, capture_output=True, encoding="utf-8", env=env)
-    assert ("memory is short" in done.stdout + done.stderr) == (way == "short")
-    result = json.loads(Path(folder, "result.json").read_text(encoding="utf-8"))
-    return result["peak_rss_mb"], result["memory_estimate_mb"]
+    settings = {**settings, "steps": 4, "eval_every": 4, "max_new_tokens": 1}
+    fields, args = load(version).Config.__dataclass_fields__, []
+    for name in settings.keys() & fields.keys():
+        args += ["--" + name.replace("_", "-"), settings[name]]
+    args += ["--no-long-contexts"] if "long_contexts" in fields else []
+    launch = (sys.executable, "-c", WATCHED, ROOT) if watched else (sys.executable,)
+    return result_of(version, args, launch, **({"MALLOC_MMAP_THRESHOLD_": limit} if limit else {}))
 
 
 if __name__ == "__main__":
-    main()
+    command(main, __doc__)

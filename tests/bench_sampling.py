@@ -1,103 +1,62 @@
-"""How fast v2 to v4 continue a prompt, beside transformers' `generate`, as ratios of one run.
+"""How fast v2 to v4 continue a prompt, compared with a minimal GPT and with transformers' GPT-2.
 
-    python tests/bench_sampling.py [--rounds 5] [--tokens 200]
+    python tests/bench_sampling.py [--rounds 5] [--tokens 250] [--write]
 
-One text at a time, from models of each version's own default size with fresh weights; GPT-2 of the
-same width, depth and context, with its cache of keys and values and without. Greedy: nothing is
-drawn. Every round runs each of them once, in turn; a ratio is taken within its round.
+One text at a time, at temperature 0.8 without top-k, from fresh weights: 128 channels, 4 heads, a
+vocabulary of 4,096. v3, v4, the minimal GPT and GPT-2 have 4 layers, v2 has its one. The minimal
+GPT passes its whole context through the model for each token; transformers does so without a cache.
+Every round runs each of them once, in turn; a ratio is taken within its round.
 """
 
-import argparse
-import os
 import statistics
-import sys
-import time
-from pathlib import Path
+from functools import partial
 from types import SimpleNamespace
 
 import torch
+from bench import Table, command, in_turn, seconds, spread
+from bench_training import gpt2, ours
+from lineage import machine
+from minimal_gpt import MinimalGPT
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from bench_training import spread  # noqa: E402
-from lineage import load, machine  # noqa: E402
-
-torch.set_num_threads(os.cpu_count())  # the tests make do with one
-V = 2048
+L, C, H, T, V = 4, 128, 4, 256, 4096  # layers, width, heads, context, vocabulary
 PROMPT = list(range(10))
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--tokens", type=int, default=200)
-    options = parser.parse_args()
-    n = options.tokens
-    print(f"{machine()}, {n} tokens\n")
-    for version in ("v2", "v3", "v4"):
-        runs = {version: ours(version, n), **gpt2(version, n)}
-        for run in runs.values():
-            run()
-        seconds = {name: [] for name in runs}
-        for _ in range(options.rounds):
-            for name, run in runs.items():
-                before = time.perf_counter()
-                run()
-                seconds[name].append(time.perf_counter() - before)
-        for name, own in seconds.items():
-            ratio = spread([a / b for a, b in zip(seconds[version], own, strict=True)])
-            print(f"{name:24} {n / statistics.median(own):7,.0f} tokens/s   x {ratio}")
-        print(flush=True)
+def main(rounds: int = 5, tokens: int = 250, write: bool = False):
+    table, idx = Table("sampling", write), torch.tensor([PROMPT])
+    table.say(f"{machine()}, {tokens} tokens, context {T}\n")
+    minimal = MinimalGPT((L, C, H, T, V)).eval()
+    theirs = gpt2((L, C, H, len(PROMPT) + tokens, V)).eval()  # its longest text
+    settings = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": True}
+    settings |= {"temperature": 0.8, "top_k": 0, "attention_mask": torch.ones_like(idx)}
+    runs = {
+        "minimal GPT": lambda: minimal.generate(idx, tokens, temperature=0.8).shape[1],
+        "v2": sampler("v2", tokens),
+        "v3": sampler("v3", tokens),
+        "v4, ALiBi": sampler("v4", tokens),
+        "v4, RoPE": sampler("v4", tokens, position="rope"),
+        "transformers, cache": lambda: theirs.generate(idx, use_cache=True, **settings).shape[1],
+        "transformers, no cache": lambda: theirs.generate(idx, use_cache=False, **settings).shape[
+            1
+        ],
+    }
+    for name, run in runs.items():
+        if run() != len(PROMPT) + tokens:
+            raise AssertionError(f"{name} made another number of tokens")
+    took = in_turn({name: partial(seconds, run) for name, run in runs.items()}, rounds)
+    for name, own in took.items():
+        ratio = spread(took["minimal GPT"], own)
+        table.say(f"{name:24} {tokens / statistics.median(own):7,.0f} tokens/s   x {ratio}")
 
 
-def ours(version, n):
-    module = load(version)
-    torch.manual_seed(1)
-    config = module.Config(temperature=0.0, max_new_tokens=n)
-    model = module.LanguageModel(config, V)
-    tokenizer = SimpleNamespace(encode=lambda text: PROMPT, decode=len, end_of_text=None)
-
-    def run():
-        made = module.generate(model, config, tokenizer, torch.device("cpu"))
-        assert made == len(PROMPT) + n
-
-    return run
-
-
-def gpt2(version, n):
-    from transformers import GPT2Config, GPT2LMHeadModel
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    config = load(version).Config()
-    model = GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=V,
-            n_positions=config.context_length,
-            n_embd=config.n_embd,
-            n_layer=getattr(config, "n_layer", 1),
-            n_head=config.n_head,
-            bos_token_id=0,
-            eos_token_id=None,
-            pad_token_id=0,
-        )
-    ).eval()
-    idx = torch.tensor([PROMPT])
-
-    def run(use_cache):
-        made = model.generate(
-            idx,
-            attention_mask=torch.ones_like(idx),
-            max_new_tokens=n,
-            min_new_tokens=n,
-            do_sample=False,
-            use_cache=use_cache,
-        )
-        assert made.shape[1] == len(PROMPT) + n
-
-    return {"transformers, cache": lambda: run(True), "transformers, no cache": lambda: run(False)}
+def sampler(version, tokens, **changes):
+    """A function that has a version continue the prompt; it returns the text's length in tokens."""
+    module, model, config = ours(
+        version, (L, C, H, T, V), temperature=0.8, max_new_tokens=tokens, dtype="float32", **changes
+    )
+    tokenizer = SimpleNamespace(encode=lambda text: PROMPT.copy(), decode=len, end_of_text=None)
+    return lambda: module.generate(model, config, tokenizer, torch.device("cpu"))
 
 
 if __name__ == "__main__":
-    main()
+    command(main, __doc__)

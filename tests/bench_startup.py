@@ -1,89 +1,73 @@
-"""How long each version takes to its --help and to its first step, beside `import torch` alone.
+"""How long each version takes to its --help and to its first step, compared with `import torch`.
 
-    python tests/bench_startup.py [--rounds 5]
+    python tests/bench_startup.py [--rounds 5] [--write]
 
 Vocabulary and token files are there already, as from the second run on. Before the first step a
-version judges its fresh model on the whole validation split, samples from it and saves a
-checkpoint; "without" is the time less those, and less the first pass. Every round takes each of
-them once, in turn; ratios are taken within a round.
+version evaluates its fresh model, samples from it and saves a checkpoint; "to the loop" is the time
+until then, and the rest is those and the first step. Every round takes each of them once, in turn;
+ratios are taken within a round.
 """
 
-import argparse
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+from bench import VERSIONS, Table, command, in_turn, spread
+from lineage import ROOT, machine
 
-from bench_training import spread  # noqa: E402
-from lineage import ORDER, ROOT, machine  # noqa: E402
-
-# Runs a script up to its first update and says how long that took from its first evaluation on.
+# Runs a script until its first step is logged and prints how long that took from Run.start on.
 TO_THE_FIRST_STEP = """
 import os, runpy, sys, time
-import torch
-script = sys.argv[1]
 sys.argv = sys.argv[1:]
-sys.path.insert(0, os.path.dirname(script))
-from common.training.run import Run
-due, took = Run.due, []
-def noted(self, step):
-    took.append(time.perf_counter())
-    return due(self, step)
-def stop(self, *args, **more):
-    print(time.perf_counter() - took[0], flush=True)
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
+from common.training import Run
+start = Run.start
+def started(self, *args):
+    start(self, *args)
+    Run.began = time.perf_counter()
+def stop(self, *args):
+    print(time.perf_counter() - Run.began, flush=True)
     os._exit(0)
-Run.due = noted
-torch.optim.AdamW.step = stop
-runpy.run_path(script, run_name="__main__")
+Run.start, Run.log_step = started, stop
+runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
-    print(f"{machine()}, the sample\n")
-    whole = {"import torch": [], **{f"{v} --help": [] for v in ORDER}, **{v: [] for v in ORDER}}
-    without = {version: [] for version in ORDER}
+def main(rounds: int = 5, write: bool = False):
+    table, names = Table("startup", write), ["import torch", *(f"{v} --help" for v in VERSIONS)]
+    table.say(f"{machine()}, the sample\n")
     with tempfile.TemporaryDirectory() as folder:
-        for counted in [False, *[True] * options.rounds]:  # the first round fills the caches
-            for name, times in whole.items():
-                before = time.perf_counter()
-                judged = run(name, folder)
-                if counted:
-                    times.append(time.perf_counter() - before)
-                    if name in without:
-                        without[name].append(times[-1] - judged)
-    print(f"{'':14}   seconds   in those of import torch")
-    for name, times in whole.items():
-        row(name if name not in ORDER else f"{name}, 1st step", times, whole["import torch"])
-        if name in ORDER:
-            row("     without", without[name], whole["import torch"])
-
-
-def row(name, times, torch_alone):
-    ratio = spread([a / b for a, b in zip(times, torch_alone, strict=True)])
-    print(f"{name:14} {statistics.median(times):9.2f}   x {ratio}")
+        runs = {name: partial(run, name, folder) for name in [*names, *VERSIONS]}
+        in_turn(runs, 1)  # fills the caches
+        times = in_turn(runs, rounds)
+    rows = {name: [whole for whole, _ in times[name]] for name in names}
+    for version in VERSIONS:
+        rows[f"{version}, to the loop"] = [whole - loop for whole, loop in times[version]]
+        rows[f"{version}, 1st step"] = [whole for whole, _ in times[version]]
+    table.say(f"{'':17}   seconds   in those of import torch")
+    for name, own in rows.items():
+        ratio = spread(own, rows["import torch"])
+        table.say(f"{name:17} {statistics.median(own):9.2f}   x {ratio}")
 
 
 def run(name, folder):
-    """Run one of them; the seconds that a version's first evaluation took, else 0."""
+    """Run one of them: the seconds it took, and those of a version from Run.start on, else 0."""
     version, _, option = name.partition(" ")
-    if version == "import":
-        command = ["-c", name]
-    elif option:
-        command = [str(ROOT / f"{version}.py"), option]
-    else:
-        script = str(ROOT / f"{version}.py")
-        command = ["-c", TO_THE_FIRST_STEP, script, "--out-dir", str(Path(folder, version))]
-    command = [sys.executable, *command]
-    said = subprocess.run(command, check=True, capture_output=True, encoding="utf-8")
-    return float(said.stdout.split()[-1]) if version in ORDER and not option else 0.0
+    script = str(ROOT / f"{version}.py")
+    args = ["-c", TO_THE_FIRST_STEP, script, "--out-dir", str(Path(folder, version))]
+    if option:
+        args = ["-c", name] if version == "import" else [script, option]
+    before = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, *args], check=True, capture_output=True, encoding="utf-8"
+    )
+    whole = time.perf_counter() - before
+    return whole, 0.0 if option else float(done.stdout.split()[-1])
 
 
 if __name__ == "__main__":
-    main()
+    command(main, __doc__)

@@ -1,116 +1,59 @@
-"""How long v4 takes to the loss at which transformers' GPT-2 ends, on WikiText-2, in one run.
+"""How long v4 trains until it predicts WikiText-2 as well as a minimal GPT, and as counted 5-grams.
 
-    python tests/bench_time_to_loss.py [--seconds 240] [--steps 700]
+    python tests/bench_time_to_loss.py [--seconds 240] [--write]
 
-The reference: 4 layers x 128 wide, 4 heads, context 128, batch 8, AdamW at 2e-3 (betas 0.9 and
-0.95, weight decay 0.1 on matrices) with warm-up and cosine decay, clipped, bfloat16, for so many
-seconds of training. Then v4 as the README runs it on WikiText-2, but for --steps; its time is the
-whole process', from the start of Python to the last line. Both are judged by the same judge, on
-the whole validation split, each with windows of its own context.
+The minimal GPT has 4 layers x 128 channels, a context of 128 and batches of 8, and trains for so
+many seconds: AdamW at 2e-3, warm-up and cosine decay, bfloat16, compiled. v4 differs in settings
+alone. Both have the same vocabulary of 4,096 tokens, and the same evaluation on the whole
+validation split, each with windows of its own context. Seconds are of training alone: compiling,
+evaluating and starting do not count, for either.
 """
 
-import argparse
-import json
-import math
-import os
-import subprocess
 import sys
-import tempfile
-import time
 from pathlib import Path
 
-import numpy as np
-import torch
-import torch.nn as nn
-import torch.nn.functional as F
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from common.data import load_corpus, token_file  # noqa: E402
-from common.evaluation.evaluate import judge  # noqa: E402
-from common.tokenizers import END_OF_TEXT, load_tokenizer  # noqa: E402
-from results.plan import planned
+from common.data import load_corpus, token_file
+from common.evaluation import evaluate
+from common.files import read_json
+from common.tokenizers import END_OF_TEXT, load_tokenizer
 
-from bench_training import SIZES, B, gpt2  # noqa: E402
-from lineage import ROOT, machine  # noqa: E402
+import torch
+from bench import Table, command, result_of
+from bench_training import SIZES, windows
+from lineage import ROOT, machine
+from minimal_gpt import MinimalGPT, train
 
-torch.set_num_threads(os.cpu_count())  # the tests make do with one
+GOALS = {  # what v4 is to reach: its settings, and the seconds in which it should
+    "minimal GPT": ("--n-layer 2 --batch-size 2 --learning-rate 0.003 --steps 1500", 35),
+    "5-grams, counted": ("--n-layer 4 --batch-size 4 --learning-rate 0.003 --steps 2500", 140),
+}
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=240, help="the reference's training")
-    parser.add_argument("--steps", type=int, default=700, help="v4's")
-    options = parser.parse_args()
-    corpus = load_corpus("wikitext-2", os.environ.get("WIKITEXT_DIR"))
-    tokenizer = load_tokenizer("bpe", corpus, SIZES["small"][-1], "gpt4", (END_OF_TEXT,))
+def main(seconds: float = 240, write: bool = False):
+    table, (*_, T, V) = Table("time-to-loss", write), SIZES["small"]
+    corpus = load_corpus("wikitext-2")
+    tokenizer = load_tokenizer("bpe", corpus, V, "gpt4", (END_OF_TEXT,))
     tokens, validation = (
         token_file(corpus, split, tokenizer).memmap() for split in ("train", "validation")
     )
-    print(machine(), flush=True)
-    model, steps = reference(tokens, options.seconds)
-    scores = judge(Logits(model), validation, SIZES["small"][3], corpus)
-    goal = scores["bits_per_byte"]
-    print(f"transformers' GPT-2: {goal:.3f} after {options.seconds:.0f} s, {steps} steps")
-    bits, seconds = ours(options.steps)
-    print(f"v4: {bits:.3f} after {seconds:.0f} s, {seconds / options.seconds:.2f} of that time")
-    print("reached" if bits <= goal else "not reached")
-
-
-def reference(tokens, seconds):
-    """The trained model and its number of steps; the schedule follows the clock."""
-    _, _, _, T, _ = SIZES["small"]
+    table.say(f"{machine()}, WikiText-2, bits per byte of the validation split\n")
     torch.manual_seed(1)
-    model = gpt2(SIZES["small"])
-    groups = [
-        {"params": [p for p in model.parameters() if p.dim() == 2], "weight_decay": 0.1},
-        {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=2e-3, betas=(0.9, 0.95), fused=True)
-    generator = torch.Generator().manual_seed(1)
-    steps, began = 0, time.perf_counter()
-    while (share := (time.perf_counter() - began) / seconds) < 1:
-        rate = min(1, (steps + 1) / 100) * (0.55 + 0.45 * math.cos(math.pi * share))
-        for group in optimizer.param_groups:
-            group["lr"] = 2e-3 * rate
-        starts = torch.randint(len(tokens) - T, (B,), generator=generator)
-        rows = torch.from_numpy(np.stack([tokens[i : i + T + 1] for i in starts]).astype(np.int64))
-        optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = model(rows[:, :-1]).logits
-            loss = F.cross_entropy(logits.flatten(0, -2), rows[:, 1:].flatten())
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        steps += 1
-    return model, steps
-
-
-class Logits(nn.Module):
-    """transformers' model as the judge calls ours: ids in, logits out."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, idx):
-        return self.model(idx).logits
-
-
-def ours(steps):
-    """v4's bits per byte, and the seconds of its whole process."""
-    args = planned("v4-wikitext-2").arguments()
-    args[args.index("--steps") + 1] = str(steps)
-    args += ["--eval-every", str(steps)]
-    with tempfile.TemporaryDirectory() as folder:
-        before = time.perf_counter()
-        command = [sys.executable, str(ROOT / "v4.py"), *args, "--out-dir", folder]
-        subprocess.run(command, check=True, capture_output=True)
-        seconds = time.perf_counter() - before
-        result = json.loads(Path(folder, "result.json").read_text(encoding="utf-8"))
-    return result["val_bits_per_byte"], seconds
+    model = MinimalGPT(SIZES["small"])
+    steps = train(model, windows(tokens, 8, T), seconds)
+    counted = read_json(ROOT / "results" / "reference-wikitext-2.json", "reference rows")["rows"]
+    goals = {row["name"]: row["val_bits_per_byte"] for row in counted}
+    goals["minimal GPT"] = evaluate(model, validation, T, corpus)["bits_per_byte"]
+    table.say(f"minimal GPT: {goals['minimal GPT']:.3f} after {seconds:.0f} s, {steps:,} steps")
+    for name, (settings, limit) in GOALS.items():
+        args = f"--data wikitext-2 --no-long-contexts --eval-every 100000 {settings}".split()
+        result = result_of("v4", args)
+        bits, took = result["val_bits_per_byte"], result["seconds"]
+        reached = "reached" if bits <= goals[name] else "not reached"
+        table.say(f"\n{name}, {goals[name]:.3f}: {reached} by v4 {settings}")
+        table.say(f"  {bits:.3f} after {took:.0f} s of training (goal: {limit} s)")
 
 
 if __name__ == "__main__":
-    main()
+    command(main, __doc__)

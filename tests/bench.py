@@ -1,0 +1,79 @@
+"""What the benchmarks share: a table that is printed and kept, runs in turn, ratios per round."""
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from common.cli import run_command, run_main
+from common.errors import UserError
+from common.files import read_json
+
+import torch
+from lineage import ROOT
+
+torch.set_num_threads(os.cpu_count())  # the tests make do with one
+VERSIONS = sorted(path.stem for path in ROOT.glob("v[0-9]*.py"))
+
+
+def command(main, description):
+    """Run a benchmark with the arguments of the command line."""
+    run_main(partial(run_command, main, description))
+
+
+class Table:
+    """Lines that are printed as they come and, with `write`, kept in results/bench-NAME.txt."""
+
+    def __init__(self, name, write):
+        self.path = ROOT / "results" / f"bench-{name}.txt" if write else None
+        if write:
+            self.path.write_text("", encoding="utf-8")
+
+    def say(self, text=""):
+        print(text, flush=True)
+        if self.path:
+            with open(self.path, "a", encoding="utf-8", newline="\n") as file:
+                file.write(text + "\n")
+
+
+def in_turn(runs, rounds):
+    """{name: its results, one per round}: every round calls each of `runs` once, in turn."""
+    results = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            results[name].append(run())
+    return results
+
+
+def seconds(run):
+    """What a call takes."""
+    before = time.perf_counter()
+    run()
+    return time.perf_counter() - before
+
+
+def spread(a, b):
+    """The ratios a / b of each round: their median, the lowest and the highest."""
+    ratios = [x / y for x, y in zip(a, b, strict=True)]
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
+def result_of(version, args, launch=(sys.executable,), **env):
+    """The result.json of a run of a version in a folder of its own, which goes afterwards.
+
+    launch: what starts the script; env: more variables. Raises UserError where the run fails.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        command = [*launch, str(ROOT / f"{version}.py"), *map(str, args), "--out-dir", folder]
+        env = {**os.environ, **env}
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", env=env)
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
+            raise UserError(f"{version}.py failed: {reason}")
+        return read_json(Path(folder, "result.json"), "a run's result")
