@@ -11,7 +11,8 @@ import statistics
 import time
 from typing import Literal
 
-from results.tables import PUBLISHED, load_results
+from results.plan import planned
+from results.store import load_results
 
 import torch
 from bench import VERSIONS, Table, UserError, command, result_of
@@ -36,7 +37,7 @@ def main(
     )
     for name in NAMES:
         if only in name:
-            args = [*PUBLISHED[name][0], "--device", device]
+            args = [*planned(name).arguments(), "--device", device]
             table.say(row(name, args + ["--steps", str(steps)] * (steps is not None), seeds))
 
 
@@ -55,7 +56,7 @@ def row(name, args, seeds):
         return statistics.fmean(result[key] or 0 for result in made)
 
     found = load_results(name).items()
-    published = [r["val_bits_per_byte"] for seed, r in found if seed <= seeds]
+    published = [r.val_bits_per_byte for seed, r in found if seed <= seeds]
     on_cpu = f"{statistics.fmean(published):8.3f}" if published else f"{'':8}"
     return (
         f"{name.replace('-wikitext-2', ''):22} {mean('val_bits_per_byte'):13.3f}  {on_cpu}"
