@@ -47,13 +47,11 @@ def main():
         args = ["local", *args]
     name = args[0] if args[0] in COMMANDS else None
     called = load(name) if name else None
-    if isinstance(called, dict):
+    if called:
         description = sys.modules[COMMANDS[name][0].partition(":")[0]].__doc__
         run_command(called, description, args[1:], prog=f"python -m results {name}")
         return
     commands = {each: stub(summary) for each, (_, summary) in COMMANDS.items()}
-    if name:
-        commands[name] = called
     run_command(commands, __doc__, args, prog="python -m results")
 
 
