@@ -92,7 +92,7 @@ def vocabulary(size):
     return Planned(f"{base}-vocab-{size}", flags, f"{size:,}", base, "vocabulary")
 
 
-TABLE, BLOCK = "--steps 1000", "--steps 4000"  # on WikiText-2: 4.1 million tokens each
+TABLE, BLOCK = "--steps 1000", "--batch-size 8"  # on WikiText-2: 4.1 million tokens each
 V0_TOKENIZER = "--vocab-size 512 --split-pattern whitespace --no-end-of-text"
 V2_BATCHES = "--batch-size 4 --grad-accum 1 --steps 2000"
 LONGER = "v4, trained for longer on more stories"
@@ -108,7 +108,11 @@ PLAN = (
     *version("v3", BLOCK),
     *version("v4", BLOCK),
     Planned(
-        *("v4-wikitext-2-long", "--n-layer 4 --steps 7200", "four blocks, trained for longer"),
+        *(
+            "v4-wikitext-2-long",
+            "--batch-size 8 --n-layer 4 --steps 3600",
+            "four blocks, trained for longer",
+        ),
         base="v4-wikitext-2",
         seeds=(1,),
         measured=BOTH_SPLITS,

@@ -2,8 +2,8 @@
 
     python tests/bench_busy.py [--rounds 3] [--busy 4] [--write]
 
-`passive`, which the scripts set where the environment says nothing, lets a waiting thread sleep;
-with `active` it spins. Each script runs alone and next to so many processes that compute without
+`brief` is what the scripts set where the environment says nothing: a waiting thread spins for a
+moment, then sleeps. With `passive` it sleeps at once, with `active` it spins. Each script runs alone and next to so many processes that compute without
 end; every round takes each case once, in turn, and ratios are taken within a round.
 """
 
@@ -15,6 +15,11 @@ from functools import partial
 from bench import Table, command, in_turn, result_of, spread
 from lineage import machine
 
+WAITS = {
+    "brief": {},
+    "passive": {"OMP_WAIT_POLICY": "passive"},
+    "active": {"OMP_WAIT_POLICY": "active"},
+}
 STEPS = {"v0": 1500, "v2": 100}
 
 
@@ -22,7 +27,7 @@ def main(rounds: int = 3, busy: int = 4, write: bool = False):
     table = Table("busy", write)
     table.say(f"{machine()}, {busy} other processes\n")
     for version, steps in STEPS.items():
-        cases = [(n, policy) for n in (0, busy) for policy in ("passive", "active")]
+        cases = [(n, policy) for n in (0, busy) for policy in WAITS]
         speeds = in_turn({case: partial(speed, version, steps, *case) for case in cases}, rounds)
         for n, policy in cases:
             own = speeds[n, policy]
@@ -30,7 +35,9 @@ def main(rounds: int = 3, busy: int = 4, write: bool = False):
                 f"{version}, {'busy' if n else 'alone':5} {policy:8}"
                 f" {statistics.median(own):9,.0f} tokens/s   x {spread(own, speeds[n, 'active'])}"
             )
-    table.say("\nx: compared with active waiting in the same load; alone, it is passive's cost")
+    table.say(
+        "\nx: compared with active waiting in the same load; alone, it is what the waiting costs"
+    )
 
 
 def speed(version, steps, busy, policy):
@@ -38,7 +45,7 @@ def speed(version, steps, busy, policy):
     others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(busy)]
     args = ["--steps", steps, "--eval-every", steps, "--max-new-tokens", 1]
     try:
-        return result_of(version, args, OMP_WAIT_POLICY=policy)["tokens_per_second"]
+        return result_of(version, args, **WAITS[policy])["tokens_per_second"]
     finally:
         for process in others:
             process.kill()

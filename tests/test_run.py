@@ -266,27 +266,29 @@ import os, runpy, sys
 class Watch:
     def find_spec(name, path=None, target=None):
         if name == "torch":
-            raise SystemExit(os.environ.get("OMP_WAIT_POLICY"))
+            raise SystemExit(os.environ.get("GOMP_SPINCOUNT"))
 
 sys.meta_path.insert(0, Watch)
 for script in sys.argv[1:]:
-    wanted = os.environ.get("OMP_WAIT_POLICY")
+    wanted = os.environ.get("GOMP_SPINCOUNT")
     try:
         runpy.run_path(script, run_name="a script")
     except SystemExit as found:
         print(found)
     for name in [name for name in sys.modules if name.partition(".")[0] == "common"]:
         del sys.modules[name]
-    os.environ.pop("OMP_WAIT_POLICY", None)
-    os.environ.update({"OMP_WAIT_POLICY": wanted} if wanted else {})
+    os.environ.pop("GOMP_SPINCOUNT", None)
+    os.environ.update({"GOMP_SPINCOUNT": wanted} if wanted else {})
 """
 
 
-@pytest.mark.parametrize("own", [None, "active"])
-def test_threads_wait_passively_before_torch_is_imported(own):
-    """In every version, and not where the user has decided otherwise."""
-    env = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
-    env |= {"OMP_WAIT_POLICY": own} if own else {}
+@pytest.mark.parametrize(
+    ("own", "wanted"),
+    [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
+)
+def test_threads_spin_briefly_before_torch_is_imported(own, wanted):
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    env = {k: v for k, v in os.environ.items() if k not in names} | own
     command = [sys.executable, "-c", WATCH_TORCH, *[f"{version}.py" for version in VERSIONS]]
     found = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, encoding="utf-8")
-    assert found.stdout.split() == [own or "passive"] * len(VERSIONS), found.stderr
+    assert found.stdout.split() == [wanted] * len(VERSIONS), found.stderr
