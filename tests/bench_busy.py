@@ -3,8 +3,9 @@
     python tests/bench_busy.py [--rounds 3] [--busy 4] [--write]
 
 `brief` is what the scripts set where the environment says nothing: a waiting thread spins for a
-moment, then sleeps. With `passive` it sleeps at once, with `active` it spins. Each script runs alone and next to so many processes that compute without
-end; every round takes each case once, in turn, and ratios are taken within a round.
+moment, then sleeps. With `passive` it sleeps at once, with `active` it spins. Each script runs
+alone and next to so many processes that compute without end; every round takes each case once, in
+turn, and ratios are taken within a round.
 """
 
 import statistics
