@@ -7,7 +7,7 @@ with a shorter memory of squared gradients (beta2 = 0.95). Dropout is off by def
 and with this much text nothing overfits.
 
 Expect stories that keep to their things for longer. Two controls in `results/plan.py` tell the
-depth from the recipe: v3 with one block, and v3 without the recipe.
+depth from the recipe: v3 with one block, and v3 without schedule, clipping and weight decay.
 The step to here is `diff v2.py v3.py`.
 """
 

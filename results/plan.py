@@ -68,7 +68,7 @@ def version(name, wikitext_flags=""):
 def depth_and_recipe(corpus, flags=""):
     """v2 -> v3 changes two things, the depth and the recipe that trains it: a control for each."""
     plain = f"{flags} --warmup-steps 0 --clip-norm 1e9 --weight-decay 0 --no-cosine-decay"
-    depth = "control: v3's depth, trained without its recipe"
+    depth = "control: v3's depth without schedule, clipping and weight decay"
     recipe = "control: v3's recipe with one block"
     return (
         Planned(f"v3-{corpus}-depth", plain, depth, f"v2-{corpus}"),
