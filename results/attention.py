@@ -118,7 +118,7 @@ def attention(
     """The attention weights of each head of a run for a prompt.
 
     Args:
-        run: a run's folder
+        run: a run's folder, or a version, as v4: its published run
         prompt: the text that is read
         layer: this layer alone, from 1; 0 is all
         head: this head alone, from 1; 0 is all
@@ -215,7 +215,7 @@ def induction(
     the previous token; that score is shown too.
 
     Args:
-        run: a run's folder
+        run: a run's folder, or a version, as v4: its published run
         length: tokens in a sequence before it is repeated
         out: the picture, .png or .svg
         slide: large type

@@ -179,7 +179,7 @@ def embeddings(
     mostly still the noise that they began as. The plane is that of their two principal components.
 
     Args:
-        run: a run's folder
+        run: a run's folder, or a version, as v4: its published run
         words: how many are shown
         labels: how many of them are named, if there is room: those of a known kind first
         neighbours: words whose neighbours are printed; without, frequent ones of each kind

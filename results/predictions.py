@@ -105,7 +105,7 @@ def predictions(
     """The most likely next tokens at each position of a prompt; printed too.
 
     Args:
-        run: a run's folder
+        run: a run's folder, or a version, as v4: its published run
         prompt: the text that is read
         top: how many guesses
         out: the picture, .png or .svg

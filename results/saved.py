@@ -1,12 +1,14 @@
 """A finished run, opened again: its settings, its vocabulary and its best weights.
 
 from results import load_run
-run = load_run("runs/v4")
+run = load_run("runs/v4")  # or load_run("v4"): the published run
 print(run.module.generate(run.model, run.config, run.tokenizer, run.device))
 """
 
 import contextlib
 import importlib.util
+import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,20 +16,22 @@ from types import ModuleType
 from typing import Any
 
 from common.cli import config_from, read_config
+from common.config import LATER
 from common.errors import UserError
 from common.tokenizers import load_tokenizer_file
 from common.training.checkpoint import read_checkpoint
 from common.training.machine import pick_device
 from common.training.result import Result
-from results.store import read_result, script_of, versions
+from results.store import ROOT, read_result, result_path, script_of, versions
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 
 @dataclass
 class SavedRun:
-    folder: Path
-    label: str  # the folder's name
+    folder: Path  # of a published run it does not exist
+    label: str  # the folder's name, or the version
     version: str
     module: ModuleType  # the version's script: its Config, LanguageModel, generate
     config: Any  # the script's Config
@@ -60,42 +64,64 @@ def read_settings(folder):
     return version, settings
 
 
-def load_run(folder, device="auto"):
-    """The finished run in `folder` as a SavedRun; the model is built by the version's own script.
+def read_weights(path):
+    """A published file of weights, as `read_checkpoint` returns a checkpoint. Raises UserError."""
+    try:
+        with safe_open(path, "pt") as file:
+            about = file.metadata() or {}
+            weights = {name: file.get_tensor(name).float() for name in file.offset_keys()}
+        settings = LATER | json.loads(about["config"])
+        return {**about, "config": settings, "state": {"model": weights}}
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise UserError(f"{path} can't be read as published weights: {error}") from None
 
-    device: auto, cpu, cuda or mps. The weights are those of the best evaluation. config.json is
-    checked as --resume checks it. Raises UserError where there is no run, one that is not
-    finished, or files that are damaged or don't belong together.
+
+def load_run(run, device="auto"):
+    """A finished run as a SavedRun; the model is built by the version's own script.
+
+    run: a run's folder, of which the weights are those of the best evaluation; or a version, as
+    "v4": its published run on the sample with seed 1, whose weights are in results/models.
+    device: auto, cpu, cuda or mps. The settings are checked as --resume checks them. Raises
+    UserError where there is no run, one that is not finished, or files that are damaged or don't
+    belong together.
     """
-    folder = Path(folder)
-    version, settings = read_settings(folder)
-    if not (folder / "result.json").exists():
-        raise UserError(
-            f"the run in {folder} is not finished; go on with it:"
-            f" python {version}.py --resume --out-dir {folder}"
-        )
-    result = read_result(folder / "result.json")
+    folder = Path(run)
+    if str(run) in versions() and not os.path.exists(run):
+        folder = ROOT / "results" / "models" / run
+        weights, vocabulary = Path(f"{folder}.safetensors"), Path(f"{folder}-tokenizer.json")
+        path = result_path(f"{run}-sample", 1)
+        version, checkpoint = str(run), read_weights(weights)
+        settings = checkpoint["config"]
+    else:
+        version, settings = read_settings(folder)
+        weights, vocabulary = folder / "best.pt", folder / "tokenizer.json"
+        path = folder / "result.json"
+        if not path.exists():
+            raise UserError(
+                f"the run in {folder} is not finished; go on with it:"
+                f" python {version}.py --resume --out-dir {folder}"
+            )
+        checkpoint = read_checkpoint(weights)
+    result, tokenizer = read_result(path), load_tokenizer_file(vocabulary)
     module = load_script(script_of(version))
     config = config_from(module.Config, settings, folder / "config.json")
-    tokenizer = load_tokenizer_file(folder / "tokenizer.json")
-    checkpoint = read_checkpoint(folder / "best.pt")
-    for name, found, wanted in (
-        ("best.pt", checkpoint["version"], version),
-        ("best.pt", checkpoint["tokenizer"], tokenizer.sha256),
-        ("best.pt", checkpoint["config"].get("seed"), config.seed),
-        ("result.json", result.version, version),
-        ("result.json", result.seed, config.seed),
-        ("result.json", result.tokenizer.sha256, tokenizer.sha256),
+    for file, found, wanted in (
+        (weights, checkpoint.get("version"), version),
+        (weights, checkpoint.get("tokenizer"), tokenizer.sha256),
+        (weights, checkpoint["config"].get("seed"), config.seed),
+        (path, result.version, version),
+        (path, result.seed, config.seed),
+        (path, result.tokenizer.sha256, tokenizer.sha256),
     ):
         if found != wanted:
-            raise UserError(f"{folder / name} is of another run than the folder's other files")
+            raise UserError(f"{file} is of another run than the files that belong to it")
     device = pick_device(device)
     model = module.LanguageModel(config, tokenizer.vocab_size)
     try:
         model.load_state_dict(checkpoint["state"]["model"])
     except (RuntimeError, KeyError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[-1].strip()
-        raise UserError(f"{folder / 'best.pt'} doesn't fit {version}.py: {reason}") from None
+        raise UserError(f"{weights} doesn't fit {version}.py: {reason}") from None
     model, label = model.to(device).eval(), folder.resolve().name
     return SavedRun(folder, label, version, module, config, result, tokenizer, model, device)
 
