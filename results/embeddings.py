@@ -190,23 +190,28 @@ def embeddings(
     """
     picture_kind(out)
     run = load_run(run, device)
-    corpus = load_corpus(run.config.data, data_dir or run.config.data_dir or None)
-    tokens = token_file(corpus, "train", run.tokenizer).memmap()
-    found = list(whole_words(run.tokenizer, tokens).items())[: max(words, 3)]
-    if len(found) < 3:
-        raise UserError(f"the vocabulary of {run.label} has no whole words to show")
-    ids, names = map(list, zip(*found, strict=True))
+    names, vectors = frequent_words(run, words, data_dir)
     unknown = [word for word in neighbours if word not in names]
     if unknown:
         many = f"the {len(names)} most frequent words that are one token each"
         raise UserError(f"{unknown[0]!r} is not among {many}: give more --words, or another word")
-    vectors = embedding_of(run.model)[ids]
     kinds = kinds_of_words(names, vectors, run.config.data)
     table = neighbours_table(names, kinds, vectors, neighbours)
     print(markdown(*table, aligned=True))
     title = f"{run.label}: token embeddings"
     draw(out, slide, embeddings_figure, *on_a_plane(vectors), names, kinds, labels, title)
     return table
+
+
+def frequent_words(run, n, data_dir=""):
+    """The n most frequent whole words of a SavedRun's corpus, and their vectors (n, C)."""
+    corpus = load_corpus(run.config.data, data_dir or run.config.data_dir or None)
+    tokens = token_file(corpus, "train", run.tokenizer).memmap()
+    found = list(whole_words(run.tokenizer, tokens).items())[: max(n, 3)]
+    if len(found) < 3:
+        raise UserError(f"the vocabulary of {run.label} has no whole words to show")
+    ids, names = map(list, zip(*found, strict=True))
+    return names, embedding_of(run.model)[ids]
 
 
 def neighbours_table(names, kinds, vectors, requested=()):

@@ -4,7 +4,7 @@
     python -m results plot curves v2-sample v3-sample    those of the published runs, all seeds
     python -m results plot context                       loss against the length of the context
     python -m results plot vocabulary                    bits per byte against vocabulary size
-    python -m results plot published                     these three for the README, in results/
+    python -m results plot published                     those of the README, in results/
     python -m results plot attention runs/v2             the attention weights of each head
     python -m results plot induction runs/v3             which heads are induction heads
     python -m results plot predictions runs/v2           the most likely next tokens in a prompt
@@ -13,6 +13,7 @@
 --out FILE.png or FILE.svg says where the picture goes, --slide draws it in large type.
 """
 
+import hashlib
 import re
 from pathlib import Path
 from typing import Literal
@@ -20,7 +21,7 @@ from typing import Literal
 from common.errors import UserError
 from common.files import read_json_lines
 from common.training.result import Point
-from results.attention import attention, induction
+from results.attention import PROMPT, attention, attention_of, induction
 from results.drawing import (
     colour,
     draw,
@@ -32,10 +33,16 @@ from results.drawing import (
     new_figure,
     picture_kind,
 )
-from results.embeddings import embeddings
+from results.embeddings import (
+    embeddings,
+    embeddings_figure,
+    frequent_words,
+    kinds_of_words,
+    on_a_plane,
+)
 from results.plan import PLAN, variants
-from results.predictions import predictions
-from results.saved import read_settings
+from results.predictions import predictions, predictions_figure, predictions_of
+from results.saved import load_run, read_settings
 from results.store import ROOT, entropy, load_results, read_result, versions
 
 AXES = {
@@ -228,6 +235,8 @@ def vocabulary_rows():
 
 # ---- The README's pictures -----------------------------------------------------------------------
 
+PICTURED = "v4"  # whose published weights are shown
+
 
 def published_pictures():
     """{file in results/: (what makes its figure, the data that it shows)}, without empty ones."""
@@ -238,11 +247,45 @@ def published_pictures():
         "context.svg": (context_figure, context_rows()),
         "vocabulary.svg": (vocabulary_figure, vocabulary_rows()),
     }
-    return {name: picture for name, picture in pictures.items() if picture[1]}
+    return {name: picture for name, picture in pictures.items() if picture[1]} | model_pictures()
+
+
+def model_pictures():
+    """The README's pictures of one published model; the data is the version, the prompt and the
+    hash of the weights.
+    """
+    weights = ROOT / "results" / "models" / f"{PICTURED}.safetensors"
+    if not weights.exists():
+        return {}
+    data = PICTURED, PROMPT, hashlib.sha256(weights.read_bytes()).hexdigest()
+    makers = {"attention": attention_picture, "predictions": predictions_picture}
+    makers |= {"embeddings": embeddings_picture}
+    return {f"{name}.svg": (make, *data) for name, make in makers.items()}
+
+
+def attention_picture(version, prompt, weights):
+    """The head of v4 that finds what came after an earlier "old"."""
+    return attention_of(load_run(version, "cpu"), prompt, layer=2, head=3)
+
+
+def predictions_picture(version, prompt, weights):
+    rows = predictions_of(load_run(version, "cpu"), prompt, 3)
+    return predictions_figure(rows, f"{version}: what comes next?")
+
+
+def embeddings_picture(version, prompt, weights):
+    """Named are the prompt's words first."""
+    run = load_run(version, "cpu")
+    names, vectors = frequent_words(run, 300)
+    order = sorted(range(len(names)), key=lambda i: names[i] not in prompt)
+    names, vectors = [names[i] for i in order], vectors[order]
+    kinds = kinds_of_words(names, vectors, run.config.data)
+    title = f"{version}: token embeddings"
+    return embeddings_figure(*on_a_plane(vectors), names, kinds, 50, title)
 
 
 def published():
-    """Draw the README's pictures again: curves.svg, context.svg and vocabulary.svg in results/."""
+    """Draw the README's pictures again, in results/."""
     for name, picture in published_pictures().items():
         draw(ROOT / "results" / name, False, *picture)
 

@@ -116,8 +116,7 @@ def predictions(
     if not 1 <= top <= 20:
         raise UserError(f"--top {top}: it has to be between 1 and 20")
     run = load_run(run, device)
-    idx = prompt_ids(run, prompt)
-    rows = predictions_table(next_probabilities(run.model, idx), idx[0], run.tokenizer, top)
+    rows = predictions_of(run, prompt, top)
     lines = []
     for token, guesses, truth in rows:
         cells = [f"{'*' * true}{word}{'*' * true} {percent(p)}" for word, p, true in guesses]
@@ -126,3 +125,9 @@ def predictions(
     heads = [f"guess {i + 1}" for i in range(len(rows[0][1]))]
     print(markdown(["after", *heads, "true, rank"], lines))
     draw(out, slide, predictions_figure, rows, f"{run.label}: what comes next?")
+
+
+def predictions_of(run, prompt, top):
+    """`predictions_table` of a SavedRun that reads a prompt. Raises UserError."""
+    idx = prompt_ids(run, prompt)
+    return predictions_table(next_probabilities(run.model, idx), idx[0], run.tokenizer, top)
