@@ -118,10 +118,12 @@ def embeddings_figure(xy, shares, words, kinds, n_labels, title):
     for kind in order:  # a cluster's name next to its words, or else among them
         points = xy[[i for i, each in enumerate(kinds) if each == kind]]
         (x, y), (left, low), (right, high) = points.median(0).values, points.amin(0), points.amax(0)
-        sides = [(x, high), (right, y), (x, low), (left, y)]
+        sides = list(zip(SIDES, [(x, high), (right, y), (x, low), (left, y)], strict=True))
+        places = [((n * dx, n * dy, *a), point) for n in (1, 4, 8) for (dx, dy, *a), point in sides]
         looks = {"color": darker(colours[kind]), "weight": "bold", "fontsize": "large"}
-        if not place(axes, kind, zip(SIDES, sides, strict=True), taken, **looks):
-            place(axes, kind, [(SIDES[0], (x, y))], [], **looks)
+        if not place(axes, kind, places, taken, **looks):
+            place(axes, kind, [(SIDES[0], (x, y))], crowded := [], **looks)
+            taken += crowded
     named = 0
     for i in sorted(range(len(words)), key=lambda i: kinds[i] == OTHER):  # words of a kind first
         looks = {"color": darker(colours[kinds[i]]), "fontsize": "small"}
@@ -154,7 +156,7 @@ def place(axes, text, places, taken, **looks):
             path_effects=halo,
             **looks,
         )
-        box = label.get_window_extent()
+        box = label.get_window_extent().padded(2)
         free = not any(box.overlaps(other) for other in taken)
         if free and inside.x0 <= box.x0 and box.x1 <= inside.x1:
             taken.append(box)

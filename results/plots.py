@@ -274,14 +274,15 @@ def predictions_picture(version, prompt, weights):
 
 
 def embeddings_picture(version, prompt, weights):
-    """Named are the prompt's words first."""
+    """Named are the kinds of words, the prompt's words, and as many others as leave it legible."""
     run = load_run(version, "cpu")
     names, vectors = frequent_words(run, 300)
-    order = sorted(range(len(names)), key=lambda i: names[i] not in prompt)
+    said = re.findall(r"\w+", prompt)
+    order = sorted(range(len(names)), key=lambda i: names[i] not in said)
     names, vectors = [names[i] for i in order], vectors[order]
     kinds = kinds_of_words(names, vectors, run.config.data)
     title = f"{version}: token embeddings"
-    return embeddings_figure(*on_a_plane(vectors), names, kinds, 50, title)
+    return embeddings_figure(*on_a_plane(vectors), names, kinds, 24, title)
 
 
 def published():
