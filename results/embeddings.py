@@ -12,6 +12,7 @@ from results.store import markdown
 import numpy as np
 import torch
 from matplotlib import patheffects
+from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from scipy.cluster.vq import kmeans2
 
@@ -91,10 +92,11 @@ def nearest(vectors, row, n=5):
     return list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
 
 
-def embeddings_figure(xy, shares, words, kinds, n_labels, title):
+def embeddings_figure(xy, shares, words, kinds, n_labels, title, asked=()):
     """A mark for each word, by its kind; the kinds and the first n_labels words are named.
 
-    xy (N, 2); words: the most frequent first; kinds: that of each word.
+    xy (N, 2); words: the most frequent first; kinds: that of each word; asked: words that are
+    named before all others, even where it is crowded.
     """
     both = with_fonts([*words, *kinds])
     words, kinds = both[: len(words)], both[len(words) :]
@@ -118,50 +120,58 @@ def embeddings_figure(xy, shares, words, kinds, n_labels, title):
     for kind in order:  # a cluster's name next to its words, or else among them
         points = xy[[i for i, each in enumerate(kinds) if each == kind]]
         (x, y), (left, low), (right, high) = points.median(0).values, points.amin(0), points.amax(0)
-        sides = list(zip(SIDES, [(x, high), (right, y), (x, low), (left, y)], strict=True))
-        places = [((n * dx, n * dy, *a), point) for n in (1, 4, 8) for (dx, dy, *a), point in sides]
+        sides = [(x, high), (right, y), (x, low), (left, y)]
         looks = {"color": darker(colours[kind]), "weight": "bold", "fontsize": "large"}
-        if not place(axes, kind, places, taken, **looks):
-            place(axes, kind, [(SIDES[0], (x, y))], crowded := [], **looks)
+        if not place(axes, kind, sides, taken, far=(1, 4, 8), **looks):
+            place(axes, kind, [(x, y)] * 4, crowded := [], **looks)
             taken += crowded
     named = 0
-    for i in sorted(range(len(words)), key=lambda i: kinds[i] == OTHER):  # words of a kind first
+    first = sorted(range(len(words)), key=lambda i: (words[i] not in asked, kinds[i] == OTHER))
+    for i in first:
         looks = {"color": darker(colours[kinds[i]]), "fontsize": "small"}
+        if words[i] in asked:
+            looks |= {"far": (1, 4, 8), "fontsize": "medium"}
         if named < n_labels:
-            named += place(axes, words[i], [(side, xy[i]) for side in SIDES], taken, **looks)
+            named += place(axes, words[i], [xy[i]] * 4, taken, **looks)
     return figure
 
 
-# Where a label goes from its point, and how it is aligned.
+# Where a label goes from its point, and how it is aligned: above, right, below, left.
 SIDES = [(0, 1, "center", "bottom"), (1, 0, "left", "center"), (0, -1, "center", "top")]
 SIDES += [(-1, 0, "right", "center")]
 
 
-def place(axes, text, places, taken, **looks):
-    """Write a text at the first of the places, [(side, point), ...], where nothing is yet.
+def place(axes, text, points, taken, far=(1,), **looks):
+    """Write a text at the first of its places where nothing is yet: near one of the points, or
+    further away, by these factors, with a line to it.
 
-    taken: the boxes on the figure that are occupied, in pixels; the text's box joins them.
-    Returns False, having written nothing, where all places are occupied.
+    points: those for each of the four SIDES. taken: the boxes on the figure that are occupied, in
+    pixels; the text's box joins them. Returns False, having written nothing, where all places are
+    occupied.
     """
-    halo, step = [patheffects.withStroke(linewidth=3, foreground="white")], 36 * em()
-    inside = axes.get_window_extent()
-    for (dx, dy, ha, va), point in places:
-        label = axes.annotate(
-            text,
-            [float(z) for z in point],
-            (step * dx, step * dy),
-            textcoords="offset points",
-            ha=ha,
-            va=va,
-            path_effects=halo,
-            **looks,
-        )
-        box = label.get_window_extent().padded(2)
-        free = not any(box.overlaps(other) for other in taken)
-        if free and inside.x0 <= box.x0 and box.x1 <= inside.x1:
-            taken.append(box)
-            return True
-        label.remove()
+    halo, inside = [patheffects.withStroke(linewidth=3, foreground="white")], axes.bbox
+    for factor in far:
+        step = 36 * em() * factor
+        line = {"arrowstyle": "-", "color": "0.5", "linewidth": 0.7} if factor > 1 else None
+        for (dx, dy, ha, va), point in zip(SIDES, points, strict=True):
+            label = axes.annotate(
+                text,
+                [float(z) for z in point],
+                (step * dx, step * dy),
+                textcoords="offset points",
+                ha=ha,
+                va=va,
+                path_effects=halo,
+                arrowprops=line,
+                **looks,
+            )
+            label.get_window_extent()  # only now does the label know where it is
+            box = Text.get_window_extent(label).padded(2)  # without the line
+            free = not any(box.overlaps(other) for other in taken)
+            if free and inside.x0 <= box.x0 and box.x1 <= inside.x1 and box.y1 <= inside.y1:
+                taken.append(box)
+                return True
+            label.remove()
     return False
 
 
@@ -201,7 +211,9 @@ def embeddings(
     table = neighbours_table(names, kinds, vectors, neighbours)
     print(markdown(*table, aligned=True))
     title = f"{run.label}: token embeddings"
-    draw(out, slide, embeddings_figure, *on_a_plane(vectors), names, kinds, labels, title)
+    draw(
+        out, slide, embeddings_figure, *on_a_plane(vectors), names, kinds, labels, title, neighbours
+    )
     return table
 
 

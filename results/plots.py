@@ -34,6 +34,7 @@ from results.drawing import (
     picture_kind,
 )
 from results.embeddings import (
+    OTHER,
     embeddings,
     embeddings_figure,
     frequent_words,
@@ -277,12 +278,11 @@ def embeddings_picture(version, prompt, weights):
     """Named are the kinds of words, the prompt's words, and as many others as leave it legible."""
     run = load_run(version, "cpu")
     names, vectors = frequent_words(run, 300)
-    said = re.findall(r"\w+", prompt)
-    order = sorted(range(len(names)), key=lambda i: names[i] not in said)
-    names, vectors = [names[i] for i in order], vectors[order]
     kinds = kinds_of_words(names, vectors, run.config.data)
+    known = {name for name, kind in zip(names, kinds, strict=True) if kind != OTHER}
+    said = known & set(re.findall(r"\w+", prompt))
     title = f"{version}: token embeddings"
-    return embeddings_figure(*on_a_plane(vectors), names, kinds, 24, title)
+    return embeddings_figure(*on_a_plane(vectors), names, kinds, 24, title, said)
 
 
 def published():
