@@ -13,7 +13,6 @@
 --out FILE.png or FILE.svg says where the picture goes, --slide draws it in large type.
 """
 
-import hashlib
 import re
 from pathlib import Path
 from typing import Literal
@@ -21,7 +20,7 @@ from typing import Literal
 from common.errors import UserError
 from common.files import read_json_lines
 from common.training.result import Point
-from results.attention import PROMPT, attention, attention_of, induction
+from results.attention import attention, induction
 from results.drawing import (
     colour,
     draw,
@@ -33,17 +32,11 @@ from results.drawing import (
     new_figure,
     picture_kind,
 )
-from results.embeddings import (
-    OTHER,
-    embeddings,
-    embeddings_figure,
-    frequent_words,
-    kinds_of_words,
-    on_a_plane,
-)
+from results.embeddings import embeddings
+from results.pictures import model_pictures
 from results.plan import PLAN, variants
-from results.predictions import predictions, predictions_figure, predictions_of
-from results.saved import load_run, read_settings
+from results.predictions import predictions
+from results.saved import read_settings
 from results.store import ROOT, entropy, load_results, read_result, versions
 
 AXES = {
@@ -236,8 +229,6 @@ def vocabulary_rows():
 
 # ---- The README's pictures -----------------------------------------------------------------------
 
-PICTURED = "v4"  # whose published weights are shown
-
 
 def published_pictures():
     """{file in results/: (what makes its figure, the data that it shows)}, without empty ones."""
@@ -249,40 +240,6 @@ def published_pictures():
         "vocabulary.svg": (vocabulary_figure, vocabulary_rows()),
     }
     return {name: picture for name, picture in pictures.items() if picture[1]} | model_pictures()
-
-
-def model_pictures():
-    """The README's pictures of one published model; the data is the version, the prompt and the
-    hash of the weights.
-    """
-    weights = ROOT / "results" / "models" / f"{PICTURED}.safetensors"
-    if not weights.exists():
-        return {}
-    data = PICTURED, PROMPT, hashlib.sha256(weights.read_bytes()).hexdigest()
-    makers = {"attention": attention_picture, "predictions": predictions_picture}
-    makers |= {"embeddings": embeddings_picture}
-    return {f"{name}.svg": (make, *data) for name, make in makers.items()}
-
-
-def attention_picture(version, prompt, weights):
-    """The head of v4 that finds what came after an earlier "old"."""
-    return attention_of(load_run(version, "cpu"), prompt, layer=2, head=3)
-
-
-def predictions_picture(version, prompt, weights):
-    rows = predictions_of(load_run(version, "cpu"), prompt, 3)
-    return predictions_figure(rows, f"{version}: what comes next?")
-
-
-def embeddings_picture(version, prompt, weights):
-    """Named are the kinds of words, the prompt's words, and as many others as leave it legible."""
-    run = load_run(version, "cpu")
-    names, vectors = frequent_words(run, 300)
-    kinds = kinds_of_words(names, vectors, run.config.data)
-    known = {name for name, kind in zip(names, kinds, strict=True) if kind != OTHER}
-    said = known & set(re.findall(r"\w+", prompt))
-    title = f"{version}: token embeddings"
-    return embeddings_figure(*on_a_plane(vectors), names, kinds, 24, title, said)
 
 
 def published():

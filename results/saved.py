@@ -7,7 +7,6 @@ print(run.module.generate(run.model, run.config, run.tokenizer, run.device))
 
 import contextlib
 import importlib.util
-import json
 import os
 import sys
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from types import ModuleType
 from typing import Any
 
 from common.cli import config_from, read_config
-from common.config import LATER
 from common.errors import UserError
 from common.tokenizers import load_tokenizer_file
 from common.training.checkpoint import read_checkpoint
@@ -64,64 +62,70 @@ def read_settings(folder):
     return version, settings
 
 
-def read_weights(path):
-    """A published file of weights, as `read_checkpoint` returns a checkpoint. Raises UserError."""
-    try:
-        with safe_open(path, "pt") as file:
-            about = file.metadata() or {}
-            weights = {name: file.get_tensor(name).float() for name in file.offset_keys()}
-        settings = LATER | json.loads(about["config"])
-        return {**about, "config": settings, "state": {"model": weights}}
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise UserError(f"{path} can't be read as published weights: {error}") from None
+def load_run(folder, device="auto"):
+    """The finished run in `folder` as a SavedRun; the model is built by the version's own script.
 
-
-def load_run(run, device="auto"):
-    """A finished run as a SavedRun; the model is built by the version's own script.
-
-    run: a run's folder, of which the weights are those of the best evaluation; or a version, as
-    "v4": its published run on the sample with seed 1, whose weights are in results/models.
-    device: auto, cpu, cuda or mps. The settings are checked as --resume checks them. Raises
-    UserError where there is no run, one that is not finished, or files that are damaged or don't
-    belong together.
+    folder: a version's name, as v4, where no folder is called so, is its `published_run`. device:
+    auto, cpu, cuda or mps. The weights are those of the best evaluation. config.json is
+    checked as --resume checks it. Raises UserError where there is no run, one that is not
+    finished, or files that are damaged or don't belong together.
     """
-    folder = Path(run)
-    if str(run) in versions() and not os.path.exists(run):
-        folder = ROOT / "results" / "models" / run
-        weights, vocabulary = Path(f"{folder}.safetensors"), Path(f"{folder}-tokenizer.json")
-        path = result_path(f"{run}-sample", 1)
-        version, checkpoint = str(run), read_weights(weights)
-        settings = checkpoint["config"]
-    else:
-        version, settings = read_settings(folder)
-        weights, vocabulary = folder / "best.pt", folder / "tokenizer.json"
-        path = folder / "result.json"
-        if not path.exists():
-            raise UserError(
-                f"the run in {folder} is not finished; go on with it:"
-                f" python {version}.py --resume --out-dir {folder}"
-            )
-        checkpoint = read_checkpoint(weights)
-    result, tokenizer = read_result(path), load_tokenizer_file(vocabulary)
+    if str(folder) in versions() and not os.path.exists(folder):
+        return published_run(str(folder), device)
+    folder = Path(folder)
+    version, settings = read_settings(folder)
+    if not (folder / "result.json").exists():
+        raise UserError(
+            f"the run in {folder} is not finished; go on with it:"
+            f" python {version}.py --resume --out-dir {folder}"
+        )
+    result = read_result(folder / "result.json")
     module = load_script(script_of(version))
     config = config_from(module.Config, settings, folder / "config.json")
-    for file, found, wanted in (
-        (weights, checkpoint.get("version"), version),
-        (weights, checkpoint.get("tokenizer"), tokenizer.sha256),
-        (weights, checkpoint["config"].get("seed"), config.seed),
-        (path, result.version, version),
-        (path, result.seed, config.seed),
-        (path, result.tokenizer.sha256, tokenizer.sha256),
+    tokenizer = load_tokenizer_file(folder / "tokenizer.json")
+    checkpoint = read_checkpoint(folder / "best.pt")
+    for name, found, wanted in (
+        ("best.pt", checkpoint["version"], version),
+        ("best.pt", checkpoint["tokenizer"], tokenizer.sha256),
+        ("best.pt", checkpoint["config"].get("seed"), config.seed),
+        ("result.json", result.version, version),
+        ("result.json", result.seed, config.seed),
+        ("result.json", result.tokenizer.sha256, tokenizer.sha256),
     ):
         if found != wanted:
-            raise UserError(f"{file} is of another run than the files that belong to it")
+            raise UserError(f"{folder / name} is of another run than the folder's other files")
+    state = checkpoint["state"]["model"]
+    return _saved_run(folder, version, module, config, result, tokenizer, state, device, "best.pt")
+
+
+def published_run(version, device="auto"):
+    """A version's published run on the sample with seed 1, with the weights in results/models."""
+    folder, path = ROOT / "results" / "models" / version, result_path(f"{version}-sample", 1)
+    weights = f"{version}.safetensors"
+    try:
+        with safe_open(folder.with_name(weights), "pt") as file:
+            about = file.metadata() or {}
+            state = {name: file.get_tensor(name).float() for name in file.offset_keys()}
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{folder.with_name(weights)} can't be read as weights: {error}") from None
+    result, module = read_result(path), load_script(script_of(version))
+    config = config_from(module.Config, read_config(path)[1], path)
+    tokenizer = load_tokenizer_file(folder.with_name(f"{version}-tokenizer.json"))
+    hashes = {about.get("tokenizer"), tokenizer.sha256, result.tokenizer.sha256}
+    if len(hashes) > 1 or about.get("version") != version:
+        raise UserError(f"{path} and the files of {version} in {folder.parent} are of several runs")
+    return _saved_run(folder, version, module, config, result, tokenizer, state, device, weights)
+
+
+def _saved_run(folder, version, module, config, result, tokenizer, state, device, weights):
+    """The SavedRun of these parts; state: the weights, which lie in the file called `weights`."""
     device = pick_device(device)
     model = module.LanguageModel(config, tokenizer.vocab_size)
     try:
-        model.load_state_dict(checkpoint["state"]["model"])
+        model.load_state_dict(state)
     except (RuntimeError, KeyError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[-1].strip()
-        raise UserError(f"{weights} doesn't fit {version}.py: {reason}") from None
+        raise UserError(f"{folder / weights} doesn't fit {version}.py: {reason}") from None
     model, label = model.to(device).eval(), folder.resolve().name
     return SavedRun(folder, label, version, module, config, result, tokenizer, model, device)
 

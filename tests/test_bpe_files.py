@@ -436,17 +436,6 @@ def test_command_show(files, tokenizer, capsys, monkeypatch):
     main(["show", "", "--vocab", "vocab.json"])
 
 
-def test_command_show_compares_two_vocabularies_word_by_word(files, capsys):
-    BPETokenizer().save("bytes.json")
-    BPETokenizer([(ord("t"), ord("h")), (256, ord("e"))]).save("the.json")
-    main("show --vocab bytes.json --compare the.json".split() + ["the sea"])
-    first, second, *counts = capsys.readouterr().out.splitlines()
-    assert first == "[t][h][e]     [the]"
-    assert second == "[ ][s][e][a]  [ ][s][e][a]"
-    assert counts[0].startswith("bytes.json, 257 ids: 7 tokens for 7 bytes")
-    assert counts[1].startswith("the.json, 259 ids: 5 tokens for 7 bytes")
-
-
 BAD_COMMANDS = [
     "paint",
     "train --data text.txt --vocab-size many",
@@ -480,7 +469,6 @@ BAD_COMMANDS = [
     "show",
     "show --file latin1.txt",
     "show text --vocab .",
-    "show text --vocab vocab.json --compare missing.json",
 ]
 
 

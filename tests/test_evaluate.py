@@ -101,7 +101,7 @@ def test_published_weights_that_are_missing_or_damaged_are_named(tmp_path, monke
     for content in (None, b"", b"no weights"):
         if content is not None:
             path.write_bytes(content)
-        with pytest.raises(UserError, match="v0.safetensors can't be read as published weights"):
+        with pytest.raises(UserError, match="v0.safetensors can't be read as weights"):
             load_run("v0")
 
 

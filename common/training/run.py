@@ -25,7 +25,7 @@ from common.training.processes import (
     rank,
     world_size,
 )
-from common.training.samples import interact, print_samples
+from common.training.samples import print_samples
 from common.training.signals import StopSignals
 from common.training.summary import finish_run, how_to_go_on, is_finished
 from common.training.vocabulary import new_tokenizer, note_last_space, saved_tokenizer
@@ -277,8 +277,4 @@ class Run:
 
     def print_samples(self, model, tokenizer, generate):
         """Print continuations of the prompt; with --interactive, of each prompt that is typed."""
-        config = self.config
-        if config.interactive:
-            interact(self, model, tokenizer, generate)
-        else:
-            print_samples(self, model, tokenizer, generate, config.prompt, config.seed)
+        print_samples(self, model, tokenizer, generate)

@@ -55,7 +55,15 @@ class PrintingTokenizer:
         return self.ids
 
 
-def print_samples(run, model, tokenizer, generate, prompt, seed):
+def print_samples(run, model, tokenizer, generate):
+    """Print continuations of the prompt; with --interactive, of each prompt that is typed."""
+    if run.config.interactive:
+        interact(run, model, tokenizer, generate)
+    else:
+        continue_prompt(run, model, tokenizer, generate, run.config.prompt, run.config.seed)
+
+
+def continue_prompt(run, model, tokenizer, generate, prompt, seed):
     """Print run.config.n_samples continuations of the prompt, of the seeds from `seed` on."""
     for number in range(run.config.n_samples):
         config = dataclasses.replace(run.config, prompt=prompt, seed=seed + number)
@@ -83,7 +91,7 @@ def interact(run, model, tokenizer, generate):
         try:
             check_field("prompt", prompt)
             note_last_space(prompt, tokenizer)
-            print_samples(run, model, tokenizer, generate, prompt, seed)
+            continue_prompt(run, model, tokenizer, generate, prompt, seed)
         except UserError as error:
             print(error, file=sys.stderr)
         except KeyboardInterrupt:
