@@ -98,9 +98,7 @@ def lineage_rows(corpus):
                 spread(results),
                 change(base, results),
                 *((test_bits(results), above_entropy(results)) if sample else (words(results),)),
-                f"{median(results, 'tokens_per_second'):,.0f}",
-                f"{median(results, 'peak_rss_mb'):.0f}",
-                f"{median(results, 'seconds'):.0f}",
+                *costs(run, results),
             ]
         )
     head = ["version", "the one idea", "diff", "parameters", "tokens", "bits per byte (seeds)"]
@@ -112,12 +110,25 @@ def lineage_rows(corpus):
     return [*head, "tokens/s", "peak MB", "seconds"], rows
 
 
+def costs(run, results):
+    """Tokens per second, memory and seconds of training; nothing of a control, which may have been
+    made with other programs running."""
+    if run.label.startswith("control"):
+        return ["", "", ""]
+    return [
+        f"{median(results, 'tokens_per_second'):,.0f}",
+        f"{median(results, 'peak_rss_mb'):.0f}",
+        f"{median(results, 'seconds'):.0f}",
+    ]
+
+
 WORDS = "word perplexity, validation / test"
 
 
 def lineage_table(corpus):
     """`lineage_rows` in Markdown, and what the numbers are."""
-    found = [result for _, results, _ in lineage(corpus) for result in results.values()]
+    runs = [(run, results) for run, results, _ in lineage(corpus) if any(costs(run, results))]
+    found = [result for _, results in runs for result in results.values()]
     if not found:
         return "No run is published yet."
     torch, dtypes = (

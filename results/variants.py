@@ -13,19 +13,22 @@ from results.tables import change, mean_of
 import msgspec
 
 
-def variants_table(table, corpus="sample", also=""):
+def variants_table(table, corpus="sample", also="", costs=False):
     """Bits per byte of the plan's variants of one kind, each compared with their base, which is
-    the first row, and with one more published run, the version `also`.
+    the first row, and with one more published run, the version `also`; `costs` adds parameters
+    and seconds of training.
     """
     lines, base = [], None
     for label, name in plan.variants(table, corpus):
         results = load_results(name)
         if results:
             line = [label, spread(results), change(base, results)]
-            lines.append(line + [change(f"{also}-{corpus}", results)] * bool(also))
+            line += [change(f"{also}-{corpus}", results)] * bool(also)
+            cost = f"{median(results, 'params'):,.0f}", f"{median(results, 'seconds'):.0f}"
+            lines.append(line + [*cost] * costs)
         base = base or name
     head = ["", "bits per byte (seeds)", *["Δ [95 %]"] * (1 + bool(also))]
-    return markdown(head, lines)
+    return markdown(head + ["parameters", "seconds"] * costs, lines)
 
 
 def context_table():

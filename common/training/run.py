@@ -130,8 +130,11 @@ class Run:
             )
         for note in self.notes:
             self.log.say(note)
-        self.optimizer = optimizer
-        self.state = {"model": self.model, "optimizer": optimizer, "batches": generator}
+        several = isinstance(optimizer, list)
+        self.optimizer = optimizer[0] if several else optimizer
+        self.state = {"model": self.model, "optimizer": self.optimizer, "batches": generator}
+        if several:
+            self.state |= {f"optimizer {i}": each for i, each in enumerate(optimizer[1:], 2)}
         last_evaluated = -1
         if self.config.resume:
             saved, self.saved = self.saved, None
