@@ -92,16 +92,16 @@ def nearest(vectors, row, n=5):
     return list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
 
 
-def embeddings_figure(xy, shares, words, kinds, n_labels, title, asked=()):
+def embeddings_figure(xy, shares, words, kinds, n_labels, title, asked=(), size=(11, 6.5)):
     """A mark for each word, by its kind; the kinds and the first n_labels words are named.
 
     xy (N, 2); words: the most frequent first; kinds: that of each word; asked: words that are
-    named before all others, even where it is crowded.
+    named before all others, with a line to it where it is crowded; size: in inches.
     """
     both = with_fonts([*words, *kinds])
     words, kinds = both[: len(words)], both[len(words) :]
     order = list(dict.fromkeys(kind for kind in kinds if kind != OTHER))
-    figure = new_figure(11, 6.5)
+    figure = new_figure(*size)
     axes = figure.subplots()
     colours = {kind: TONES[i % len(TONES)] for i, kind in enumerate(order)}
     colours[OTHER] = "#aaaaaa"
@@ -116,43 +116,45 @@ def embeddings_figure(xy, shares, words, kinds, n_labels, title, asked=()):
     axes.margins(0.08)
     figure.draw_without_rendering()  # only now does the axes know its limits
     marks = [point for point, kind in zip(xy.tolist(), kinds, strict=True) if kind != OTHER]
-    taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in axes.transData.transform(marks or xy)]
+    marks = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in axes.transData.transform(marks or xy)]
+    texts = []  # the boxes of what is written
     for kind in order:  # a cluster's name next to its words, or else among them
         points = xy[[i for i, each in enumerate(kinds) if each == kind]]
         (x, y), (left, low), (right, high) = points.median(0).values, points.amin(0), points.amax(0)
         sides = [(x, high), (right, y), (x, low), (left, y)]
         looks = {"color": darker(colours[kind]), "weight": "bold", "fontsize": "large"}
-        if not place(axes, kind, sides, taken, far=(1, 4, 8), **looks):
-            place(axes, kind, [(x, y)] * 4, crowded := [], **looks)
-            taken += crowded
-    named = 0
-    first = sorted(range(len(words)), key=lambda i: (words[i] not in asked, kinds[i] == OTHER))
-    for i in first:
+        if not place(axes, kind, sides, marks, texts, far=FAR, **looks):
+            place(axes, kind, [(x, y)] * 4, [], crowded := [], **looks)
+            texts += crowded
+    for i in [i for i, word in enumerate(words) if word in asked]:
+        looks = {"color": darker(colours[kinds[i]]), "far": FAR}
+        place(axes, words[i], [xy[i]] * 4, marks, texts, **looks)
+    named = len(asked)
+    for i in sorted(range(len(words)), key=lambda i: kinds[i] == OTHER):  # words of a kind first
         looks = {"color": darker(colours[kinds[i]]), "fontsize": "small"}
-        if words[i] in asked:
-            looks |= {"far": (1, 4, 8), "fontsize": "medium"}
-        if named < n_labels:
-            named += place(axes, words[i], [xy[i]] * 4, taken, **looks)
+        if named < n_labels and words[i] not in asked:
+            named += place(axes, words[i], [xy[i]] * 4, marks, texts, **looks)
     return figure
 
 
 # Where a label goes from its point, and how it is aligned: above, right, below, left.
 SIDES = [(0, 1, "center", "bottom"), (1, 0, "left", "center"), (0, -1, "center", "top")]
 SIDES += [(-1, 0, "right", "center")]
+FAR = range(1, 10)  # how many steps away it may be, where it has to be written
 
 
-def place(axes, text, points, taken, far=(1,), **looks):
+def place(axes, text, points, marks, texts, far=(1,), **looks):
     """Write a text at the first of its places where nothing is yet: near one of the points, or
-    further away, by these factors, with a line to it.
+    further away, by so many steps, with a line to it.
 
-    points: those for each of the four SIDES. taken: the boxes on the figure that are occupied, in
-    pixels; the text's box joins them. Returns False, having written nothing, where all places are
-    occupied.
+    points: those for each of the four SIDES. marks, texts: the boxes on the figure that are
+    occupied, in pixels; the text's box joins the texts. Returns False, having written nothing,
+    where all places are occupied.
     """
     halo, inside = [patheffects.withStroke(linewidth=3, foreground="white")], axes.bbox
-    for factor in far:
-        step = 36 * em() * factor
-        line = {"arrowstyle": "-", "color": "0.5", "linewidth": 0.7} if factor > 1 else None
+    for n in far:
+        step = 36 * em() * n
+        line = {"arrowstyle": "-", "color": "0.5", "linewidth": 0.7} if n > 1 else None
         for (dx, dy, ha, va), point in zip(SIDES, points, strict=True):
             label = axes.annotate(
                 text,
@@ -165,11 +167,12 @@ def place(axes, text, points, taken, far=(1,), **looks):
                 arrowprops=line,
                 **looks,
             )
-            label.get_window_extent()  # only now does the label know where it is
-            box = Text.get_window_extent(label).padded(2)  # without the line
-            free = not any(box.overlaps(other) for other in taken)
+            whole = label.get_window_extent()  # with the line; now the label knows where it is
+            box = Text.get_window_extent(label).padded(2)
+            free = not any(box.overlaps(other) for other in [*marks, *texts])
+            free = free and not any(whole.overlaps(other) for other in texts)
             if free and inside.x0 <= box.x0 and box.x1 <= inside.x1 and box.y1 <= inside.y1:
-                taken.append(box)
+                texts.append(box)
                 return True
             label.remove()
     return False

@@ -49,4 +49,4 @@ def embeddings(version, prompt, weights):
     known = {name for name, kind in zip(names, kinds, strict=True) if kind != OTHER}
     said = known & set(re.findall(r"\w+", prompt))
     title = f"{version}: token embeddings"
-    return embeddings_figure(*on_a_plane(vectors), names, kinds, 24, title, said)
+    return embeddings_figure(*on_a_plane(vectors), names, kinds, 16, title, said, (7, 6))
