@@ -7,7 +7,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.tokenizers.classes import CharTokenizer
-from results import attention, drawing, embeddings, pictures, plots, predictions
+from results import attention, drawing, embeddings, plots, predictions
 from results.store import ROOT, entropy
 
 import pytest
@@ -380,30 +380,6 @@ def test_embeddings_are_marked_by_kind_and_names_do_not_overlap():
     assert "50%" in axes.get_xlabel() and "25%" in axes.get_ylabel()
     assert set(kinds) - {"other words"} < set(written(axes))  # every cluster has its name
     assert not overlap(axes)
-
-
-def test_words_that_are_asked_for_are_named_even_among_others():
-    names = [f"word{i}" for i in range(12)]
-    xy = torch.tensor([[0.0, 0.0], [9.0, 9.0]] + [[4 + 0.01 * i, 4.0] for i in range(10)])
-    kinds = ["one"] * 6 + ["two"] * 6
-    rest = torch.tensor([0.5, 0.25]), names, kinds, 4, "v2"
-    (axes,) = embeddings.embeddings_figure(xy, *rest).axes
-    assert "word5" not in written(axes)
-    (axes,) = embeddings.embeddings_figure(xy, *rest, asked=["word5"]).axes
-    assert "word5" in written(axes) and not overlap(axes)
-
-
-def test_the_readmes_pictures_of_a_model_are_made_from_its_published_weights(project, monkeypatch):
-    assert pictures.model_pictures() == {}  # no weights
-    monkeypatch.setattr(pictures, "PICTURED", "v0")
-    path = project / "results" / "models" / "v0.safetensors"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(b"weights")
-    before = pictures.model_pictures()
-    assert list(before) == ["attention.svg", "predictions.svg", "embeddings.svg"]
-    path.write_bytes(b"other weights")
-    for name, picture in pictures.model_pictures().items():
-        assert drawing.fingerprint(picture[1:]) != drawing.fingerprint(before[name][1:])
 
 
 def test_clusters_of_an_unknown_text_have_the_names_of_their_words():
