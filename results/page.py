@@ -92,7 +92,10 @@ def exercises():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     pattern = r"<details><summary>(v[\d_]+): (.*?)</summary>\s*(.*?)\s*</details>"
     found = re.findall(pattern, text, re.DOTALL)
-    return {version: (inline(question), blocks(answer)) for version, question, answer in found}
+    return {
+        version: (inline(question[0].upper() + question[1:]), blocks(answer))
+        for version, question, answer in found
+    }
 
 
 def chapters():
@@ -113,7 +116,8 @@ def chapters():
             if runs := load_results(f"{version}-{corpus}"):
                 earlier = load_results(f"{before}-{corpus}") if before else {}
                 gained = gain(earlier, runs, before)
-                step["corpora"][where] = {"bits": spread(runs), "gain": gained}
+                bits = re.sub(r"\((\d+)\)", r"(\1 seeds)", spread(runs))
+                step["corpora"][where] = {"bits": bits, "gain": gained}
                 if corpus == "sample":
                     step["mean"] = mean_and_deviation(list(bits_by_seed(runs).values()))[0]
         if before:
@@ -133,10 +137,10 @@ def gain(before, after, name):
     found = difference(bits_by_seed(before), bits_by_seed(after))
     if found is None:
         return ""
-    mean, low, high = (f"{value:+.3f}".replace("-", "−") for value in found)
     if found[1] <= 0 <= found[2]:
-        unclear = f"no difference to {name} that the seeds can show"
-        return f"{unclear}: {mean}, 95 % interval {low} to {high}"
+        digits = 3 if max(map(abs, found)) >= 0.001 else 5
+        low, high = (f"{end:+.{digits}f}".replace("-", "−") for end in found[1:])
+        return f"no difference to {name} that the seeds can show: 95 % interval {low} to {high}"
     less, more = sorted(map(abs, found[1:]))
     kind = "fewer" if found[0] < 0 else "more"
     return f"{abs(found[0]):.3f} {kind} than {name}, 95 % interval {less:.3f} to {more:.3f}"

@@ -8,6 +8,7 @@ from results.intervals import bits_by_seed
 from results.store import entropy, load_results, versions
 
 LEFT, RIGHT, TOP, BOTTOM, WIDTH, HEIGHT = 52, 620, 12, 372, 720, 420  # of the plot, of the picture
+FINE = (1, 1.5, 2, 3, 5, 7)  # how numbers at the y axis begin
 LINE = 17  # height of a line of text
 DASHES = ("none", "9 4", "9 3 2 3", "2 3", "14 4", "4 4", "14 3 3 3", "1 5")  # for black and white
 
@@ -54,7 +55,7 @@ def curves(corpus):
         "lines": lines,
         "bound": bound and (f"{y(bound):.1f}", f"{bound:.3f}"),
         "x_ticks": [(f"{x(n):.1f}", short(n)) for n in ticks(tokens)],
-        "y_ticks": [(f"{y(n):.1f}", f"{n:g}") for n in ticks([*bits, bound or bits[0]])],
+        "y_ticks": [(f"{y(n):.1f}", f"{n:g}") for n in ticks([*bits, bound or bits[0]], FINE)],
     }
 
 
@@ -82,10 +83,10 @@ def scale(low, high, start, end):
     return lambda value: start + (end - start) * math.log(value / low) / width
 
 
-def ticks(values):
-    """Round numbers from the lowest to the highest of some values: 1, 2, 5, 10, 20, …"""
+def ticks(values, digits=(1, 2, 5)):
+    """Numbers from the lowest to the highest of some values that begin so: 1, 2, 5, 10, 20, …"""
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
-    numbers = [m * 10.0**e for e in range(low, high + 1) for m in (1, 2, 5)]
+    numbers = [m * 10.0**e for e in range(low, high + 1) for m in digits]
     return [n for n in numbers if min(values) <= n <= max(values)]
 
 

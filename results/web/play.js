@@ -47,17 +47,20 @@ class Pane {
     this.root.style.setProperty("--own", this.play.colour(version));
     const numbers = [...this.model.tensors.values()].reduce((sum, each) => sum + each.data.length, 0);
     this.facts.textContent = `${numbers.toLocaleString("en")} parameters, ${length} tokens of context`;
-    const radio = (value, textContent) => {
-      const input = element("input", { type: "radio", name: `${this.root.id}-head`, value });
+    const radio = (value, textContent, ariaLabel) => {
+      const name = `${this.root.id}-head`;
+      const input = element("input", { type: "radio", name, value, ariaLabel });
       const map = element("canvas", { ariaHidden: "true" });
       return element("label", {}, input, map, element("span", { textContent }));
     };
-    const all = this.model.blocks.flatMap((_, layer) =>
-      Array.from({ length: heads }, (_, i) => radio(`${layer} ${i}`, `${layer + 1}.${i + 1}`)));
-    const legend = element("legend", { textContent: "Attention: layer.head" });
-    this.heads.replaceChildren(legend, radio("mean", "mean of all"), ...all);
-    this.heads.hidden = !all.length;
-    this.heads.querySelector("input").checked = true;
+    const layers = this.model.blocks.map((_, layer) =>
+      element("div", {}, ...Array.from({ length: heads }, (_, i) =>
+        radio(`${layer} ${i}`, `${layer + 1}.${i + 1}`, `layer ${layer + 1}, head ${i + 1}`))));
+    layers[0]?.append(radio("mean", "mean", "the mean of all heads"));
+    if (!layers.length) layers.push(radio("mean", "", "")); // hidden
+    this.heads.replaceChildren(element("legend", { textContent: "Attention: layer.head" }), ...layers);
+    this.heads.hidden = !heads;
+    this.heads.querySelector("[value=mean]").checked = true;
     this.restart();
   }
 

@@ -15,7 +15,7 @@ import numpy as np
 
 LARGE = 2**20  # numbers of a table from which on only a part of it is kept
 LARGEST_LOGITS = 48  # of each row of a large bigram table
-LONGEST_ROWS = 2**13  # of each large table of n-grams
+LONGEST_ROWS = 5000  # of each large table of n-grams
 SETTINGS = "context_length n_head position rope_base ngram_at ngram_rows".split()
 
 
