@@ -138,8 +138,9 @@ def gain(before, after, name):
     if found is None:
         return ""
     if found[1] <= 0 <= found[2]:
-        digits = 3 if max(map(abs, found)) >= 0.001 else 5
-        low, high = (f"{end:+.{digits}f}".replace("-", "−") for end in found[1:])
+        if max(map(abs, found)) < 0.0005:
+            return f"no difference to {name}: the 95 % interval lies within ±0.0005"
+        low, high = (f"{end:+.3f}".replace("-", "−") for end in found[1:])
         return f"no difference to {name} that the seeds can show: 95 % interval {low} to {high}"
     less, more = sorted(map(abs, found[1:]))
     kind = "fewer" if found[0] < 0 else "more"

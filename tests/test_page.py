@@ -257,7 +257,7 @@ def test_a_diff_leaves_out_what_is_the_same():
     ]
 
 
-@pytest.mark.parametrize("step", zip(versions(), versions()[1:], strict=False))
+@pytest.mark.parametrize("step", list(zip(versions(), versions()[1:], strict=False)))
 def test_every_changed_line_of_a_step_is_in_its_diff_once(step):
     texts = [(ROOT / f"{version}.py").read_text(encoding="utf-8") for version in step]
     found = diffs.diff_sections(*texts)

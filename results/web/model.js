@@ -17,19 +17,22 @@ const UNPACK = {
   float32: (take, [size]) => take(Float32Array, size),
   // Rows of whole numbers from -127 to 127, each row with its own scale.
   int8: (take, [rows, columns]) => {
-    const scales = take(Float32Array, rows);
-    return Float32Array.from(take(Int8Array, rows * columns), (value, i) =>
-      value * scales[Math.floor(i / columns)]);
+    const [scales, whole] = [take(Float32Array, rows), take(Int8Array, rows * columns)];
+    const data = new Float32Array(whole.length);
+    for (let row = 0, i = 0; row < rows; row++)
+      for (const end = i + columns; i < end; i++) data[i] = whole[i] * scales[row];
+    return data;
   },
-  // Of each row the largest entries; the others share one value.
-  largest: (take, [rows, columns], kept) => {
+  // Some entries of each row; the others share one value.
+  probable: (take, [rows, columns], kept) => {
     const [others, scales] = [take(Float32Array, rows), take(Float32Array, rows)];
-    const [places, values] = [take(Uint16Array, rows * kept), take(Int8Array, rows * kept)];
+    const counts = take(Uint16Array, rows);
+    const [places, whole] = [take(Uint16Array, kept), take(Int8Array, kept)];
     const data = new Float32Array(rows * columns);
-    for (let row = 0; row < rows; row++) {
+    for (let row = 0, i = 0; row < rows; row++) {
       data.fill(others[row], row * columns, (row + 1) * columns);
-      for (let i = row * kept; i < (row + 1) * kept; i++)
-        data[row * columns + places[i]] = values[i] * scales[row];
+      for (const end = i + counts[row]; i < end; i++)
+        data[row * columns + places[i]] = whole[i] * scales[row];
     }
     return data;
   },

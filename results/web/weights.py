@@ -1,8 +1,8 @@
 """The published models as the page holds them: rounded to 8 bits, packed, with their vocabularies.
 
 A matrix keeps whole numbers from -127 to 127 and a scale per row, a vector its float32 numbers. Of
-the large tables only a part is kept: of a bigram table each row's largest logits, of tables of
-hashed n-grams the longest rows.
+the large tables only a part is kept: of a bigram table the logits of what is not very improbable,
+of tables of hashed n-grams the longest rows.
 """
 
 import base64
@@ -14,7 +14,7 @@ from results import store
 import numpy as np
 
 LARGE = 2**20  # numbers of a table from which on only a part of it is kept
-LARGEST_LOGITS = 48  # of each row of a large bigram table
+PROBABLE = 1e-4  # the probability from which on a large bigram table's logit is kept
 LONGEST_ROWS = 5000  # of each large table of n-grams
 SETTINGS = "context_length n_head position rope_base ngram_at ngram_rows".split()
 
@@ -98,7 +98,7 @@ def kind_of(name, tensor):
         return "float32"
     if name.startswith("ngrams.tables"):
         return "rows"
-    return "largest" if name == "table.weight" and tensor.size >= LARGE else "int8"
+    return "probable" if name == "table.weight" and tensor.size >= LARGE else "int8"
 
 
 def pack_float32(vector):
@@ -111,17 +111,18 @@ def pack_int8(matrix):
     return [scales.astype("<f4"), whole.astype("int8")], None
 
 
-def pack_largest(table):
-    """Each row's largest entries. The others get one value, so that the sum of their exponentials,
-    and with it their probability, is what it was.
+def pack_probable(table):
+    """The logits of probable tokens. A row's others get one value, so that the sum of their
+    exponentials, and with it their probability, is what it was.
     """
-    k = min(LARGEST_LOGITS, table.shape[1] - 1)
-    order = np.argsort(-table, axis=1, kind="stable")
-    ordered = np.take_along_axis(table, order, axis=1).astype(np.float64)
+    powers = np.exp(table.astype(np.float64))
+    kept = powers > PROBABLE * powers.sum(axis=1, keepdims=True)
+    kept &= table > table.min(axis=1, keepdims=True)  # nothing of a row that was never updated
+    others = np.log((powers * ~kept).sum(axis=1) / (~kept).sum(axis=1))
+    scales, whole = pack_int8(table)[0]
     # Three digits, the same on every machine.
-    others = np.log(np.exp(ordered[:, k:]).mean(axis=1)).round(3)
-    scales, whole = pack_int8(ordered[:, :k])[0]
-    return [others.astype("<f4"), scales, order[:, :k].astype("<u2"), whole], k
+    numbers = [others.round(3).astype("<f4"), scales, kept.sum(axis=1).astype("<u2")]
+    return [*numbers, np.nonzero(kept)[1].astype("<u2"), whole[kept]], int(kept.sum())
 
 
 def pack_rows(table):
@@ -134,7 +135,7 @@ def pack_rows(table):
 PACK = {
     "float32": pack_float32,
     "int8": pack_int8,
-    "largest": pack_largest,
+    "probable": pack_probable,
     "rows": pack_rows,
 }
 
@@ -158,11 +159,11 @@ def unpack(packed):
             tensor = take("<f4", *shape)
         elif about["kind"] == "int8":
             tensor = take("<f4", shape[0], 1) * take("int8", *shape)
-        elif about["kind"] == "largest":
-            others, scales = take("<f4", shape[0], 1), take("<f4", shape[0], 1)
-            tensor, places = np.repeat(others, shape[1], axis=1), take("<u2", shape[0], kept)
-            largest = scales * take("int8", shape[0], kept)
-            np.put_along_axis(tensor, places.astype(np.int64), largest, axis=1)
+        elif about["kind"] == "probable":
+            others, scales = take("<f4", shape[0], 1), take("<f4", shape[0])
+            rows = np.repeat(np.arange(shape[0]), take("<u2", shape[0]))
+            tensor, places = np.repeat(others, shape[1], axis=1), take("<u2", kept)
+            tensor[rows, places] = scales[rows] * take("int8", kept)
         else:
             tensor, places = np.zeros(shape, np.float32), take("<u4", kept)
             tensor[places] = take("<f4", kept, 1) * take("int8", kept, shape[1])
