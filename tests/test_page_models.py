@@ -286,6 +286,11 @@ def test_two_versions_write_and_show_what_they_expect_by_the_keyboard_alone(phon
     phone.locator("#right .heads [value=mean]").focus()
     phone.keyboard.press("ArrowLeft")
     assert re.search(r"head \d of layer 1 looks at", phone.locator("#right .says").inner_text())
+    chosen = phone.locator("#right .says").inner_text()
+    phone.locator("#right .heads label").first.hover()
+    assert "head 1 of layer 1 looks at" in phone.locator("#right .says").inner_text()
+    phone.locator("#right .next").hover()
+    assert phone.locator("#right .says").inner_text() == chosen
     shares = phone.evaluate("""() => [...document.querySelectorAll("#right .tokens span")]
       .map((one) => +one.style.getPropertyValue("--w"))""")
     assert sum(shares) == pytest.approx(1, abs=1e-4)

@@ -8,7 +8,8 @@ from results.intervals import bits_by_seed
 from results.store import entropy, load_results, versions
 
 LEFT, RIGHT, TOP, BOTTOM, WIDTH, HEIGHT = 52, 620, 12, 372, 720, 420  # of the plot, of the picture
-FINE = (1, 1.5, 2, 3, 5, 7)  # how numbers at the y axis begin
+# How the numbers at an axis begin: the first of these of which four have room.
+DIGITS = ((1, 2, 5), (1, 1.5, 2, 3, 5, 7), tuple(n / 5 for n in range(5, 50)))
 LINE = 17  # height of a line of text
 DASHES = ("none", "9 4", "9 3 2 3", "2 3", "14 4", "4 4", "14 3 3 3", "1 5")  # for black and white
 
@@ -55,26 +56,27 @@ def curves(corpus):
         "lines": lines,
         "bound": bound and (f"{y(bound):.1f}", f"{bound:.3f}"),
         "x_ticks": [(f"{x(n):.1f}", short(n)) for n in ticks(tokens)],
-        "y_ticks": [(f"{y(n):.1f}", f"{n:g}") for n in ticks([*bits, bound or bits[0]], FINE)],
+        "y_ticks": [(f"{y(n):.1f}", f"{n:g}") for n in ticks([*bits, bound or bits[0]])],
     }
 
 
 def curve(name):
     """A published curve: {"points": [(tokens, mean, lowest, highest), ...], "seeds", "final"}.
 
-    None where no seed has one. Before the first step nothing is read: that point has no place on a
-    logarithmic axis. Of seeds whose runs differ in length, the part that all have.
+    None where no seed has one. The points are those that all seeds have. Before the first step
+    nothing is read: that point has no place on a logarithmic axis.
     """
     runs = {seed: run for seed, run in load_results(name).items() if run.curve}
-    if not runs:
-        return None
+    rows = [{each.tokens: each.val_bits_per_byte for each in run.curve} for run in runs.values()]
     points = []
-    for row in zip(*(run.curve for run in runs.values()), strict=False):
-        bits = [point.val_bits_per_byte for point in row]
-        if row[0].tokens:
-            points.append((row[0].tokens, statistics.fmean(bits), min(bits), max(bits)))
+    for tokens in sorted(set.intersection(*map(set, rows))) if rows else []:
+        bits = [row[tokens] for row in rows]
+        if tokens:
+            points.append((tokens, statistics.fmean(bits), min(bits), max(bits)))
+    if not points:
+        return None
     final = statistics.fmean(bits_by_seed(runs).values())
-    return {"points": points, "seeds": len(runs), "final": final} if points else None
+    return {"points": points, "seeds": len(runs), "final": final}
 
 
 def scale(low, high, start, end):
@@ -83,11 +85,15 @@ def scale(low, high, start, end):
     return lambda value: start + (end - start) * math.log(value / low) / width
 
 
-def ticks(values, digits=(1, 2, 5)):
-    """Numbers from the lowest to the highest of some values that begin so: 1, 2, 5, 10, 20, …"""
+def ticks(values):
+    """Round numbers from the lowest to the highest of some values, four at least if there are."""
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
-    numbers = [m * 10.0**e for e in range(low, high + 1) for m in digits]
-    return [n for n in numbers if min(values) <= n <= max(values)]
+    for digits in DIGITS:
+        numbers = [m * 10.0**e for e in range(low, high + 1) for m in digits]
+        found = [n for n in numbers if min(values) <= n <= max(values)]
+        if len(found) >= 4:
+            break
+    return found
 
 
 def short(n):

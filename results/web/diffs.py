@@ -71,4 +71,16 @@ def diff_sections(before, after):
                     parts.append(("same", []))
                 parts[-1][1].append((n + 1, b_html[n]))
                 gap = 0
-    return [each for each in sections if each["added"] + each["removed"]]
+    changed = [each for each in sections if each["added"] + each["removed"]]
+    for each in changed:
+        drop_empty_edges(each["parts"])
+    return changed
+
+
+def drop_empty_edges(parts):
+    """Take away the empty unchanged lines that a section begins and ends with."""
+    for edge in (0, -1):
+        while parts[edge][0] == "same" and not parts[edge][1][edge][1].strip():
+            parts[edge][1].pop(edge)
+            if not parts[edge][1]:
+                parts.pop(edge)
