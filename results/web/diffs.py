@@ -64,6 +64,8 @@ def diff_sections(before, after):
                 part["added"] += len(new)
                 continue
             for n in range(j, j_end):
+                if b[n].startswith("# ---- "):  # the section's name says it
+                    continue
                 parts = section(b_names[n])["parts"]
                 if gap and parts:
                     parts.append(("gap", gap))
