@@ -126,6 +126,19 @@ def test_logits_in_the_page_are_torch_s_with_the_same_rounded_weights(version, o
 
 
 @pytest.mark.browser
+def test_a_model_that_forgets_some_tokens_goes_on_as_if_it_had_never_read_them(opened, embedded):
+    script = """(packed) => {
+      const model = new Model(packed), state = newState(model);
+      for (const id of [300, 301, 302, 303]) step(model, state, id);
+      rewind(state, 2);
+      return [302, 400].map((id) => Array.from(step(model, state, id)));
+    }"""
+    packed = embedded["models"][PLAYABLE[-1]]
+    wanted = opened.evaluate(STEPS, [packed, [300, 301, 302, 400]])
+    assert opened.evaluate(script, packed) == wanted[2:]
+
+
+@pytest.mark.browser
 @pytest.mark.parametrize(("version", "settings"), OPTIONS)
 def test_logits_are_torch_s_for_every_setting_of_a_model(version, settings, opened):
     if version not in VERSIONS:
@@ -269,6 +282,13 @@ def test_two_versions_write_and_show_what_they_expect_by_the_keyboard_alone(phon
     # Left and right, with a temperature of 0 the most likely token is certain.
     phone.get_by_label("Temperature").press("Home")
     assert phone.locator(".next li:first-child .number").all_inner_texts() == ["100.0 %"] * 2
+    # What was typed in two parts, or with something that was taken back, is read as one text.
+    bars = phone.locator("#right .next").inner_text()
+    phone.get_by_label("The text to continue").press_sequentially(" red")
+    assert phone.locator("#right .next").inner_text() != bars
+    for _ in range(4):
+        phone.get_by_label("The text to continue").press("Backspace")
+    assert phone.locator("#right .next").inner_text() == bars
     phone.get_by_role("button", name="Write").press("Enter")
     phone.get_by_role("button", name="Write").wait_for()  # it says Stop before
     said = phone.locator("#announce").inner_text()

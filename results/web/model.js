@@ -89,6 +89,13 @@ function newState(model) {
   return { ids: [], blocks: model.blocks.map(() => ({ keys: [], values: [], weights: weights() })) };
 }
 
+/** Forget what was read after the first `length` tokens. */
+function rewind(state, length) {
+  state.ids.length = length;
+  for (const { keys, values, weights } of state.blocks)
+    for (const list of [keys, values, ...weights]) list.length = length;
+}
+
 /** Read one more token and return the logits of the next, a Float32Array of as many as there are
  * tokens in the vocabulary. */
 function step(model, state, id) {

@@ -61,6 +61,8 @@ class Pane {
     this.heads.replaceChildren(element("legend", { textContent: "Attention: layer.head" }), ...layers);
     this.heads.hidden = !heads;
     this.heads.querySelector("[value=mean]").checked = true;
+    [this.state, this.logits] = [newState(this.model), []];
+    this.box.replaceChildren();
     this.restart();
   }
 
@@ -68,18 +70,24 @@ class Pane {
     return this.heads.querySelector(":checked").value;
   }
 
-  /** Read the prompt again; what was written is gone. */
+  /** Read the prompt again, as far as it is new; what was written is gone. */
   restart() {
     this.random = randomNumbers(this.play.seed());
-    this.state = newState(this.model);
-    this.logits = []; // after each token
-    this.box.replaceChildren();
     this.milliseconds = 0;
     this.full = "";
-    const ids = this.tokenizer.encode(this.play.prompt());
     const length = this.model.config.context_length;
-    if (ids.length >= length) this.full = `the beginning is left out: more than ${length} tokens`;
-    for (const id of ids.length < length ? ids : ids.slice(-length / 2)) this.read(id, false);
+    let ids = this.tokenizer.encode(this.play.prompt());
+    if (ids.length >= length) {
+      this.full = `the beginning is left out: more than ${length} tokens`;
+      ids = ids.slice(-length / 2);
+    }
+    const other = ids.findIndex((id, i) => id !== this.state.ids[i]);
+    const same = other < 0 ? ids.length : other; // as many tokens stay
+    rewind(this.state, same);
+    this.logits.length = same; // after each token
+    this.box.replaceChildren(...[...this.box.children].slice(0, same));
+    for (const option of this.box.children) option.className = "";
+    for (const id of ids.slice(same)) this.read(id, false);
     this.prompt = this.logits.length;
     this.choose(this.logits.length - 1);
     this.drawHeads();
