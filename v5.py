@@ -1,15 +1,16 @@
 """v5: today's recipe, the parts that open models share since GPT-2.
 
-RMSNorm rescales and does not center (Zhang and Sennrich 2019). SwiGLU multiplies the MLP's channels
-by gates (Shazeer 2020). The linear layers have no biases. Queries and keys are normalized, so that
-no attention score grows without bound (Henry et al. 2020). Grouped-query attention shares each key
-and value head among several query heads, so that the KV cache is smaller (Ainslie et al. 2023).
-Muon steps each matrix of the blocks by the same amount in every direction, where AdamW steps each
-number by itself (Jordan et al. 2024).
+RMSNorm rescales and does not center (Zhang and Sennrich 2019). The linear layers have no biases.
+Muon trains the matrices of the blocks: it moves them by the same amount in every direction, where
+AdamW scales each number by itself (Jordan et al. 2024). AdamW keeps the embeddings and the output
+head, and can now take larger steps with them. These three are the defaults.
 
-Each part has a flag that gives its old value back: --norm layer, --mlp gelu, --bias, --no-qk-norm,
---n-kv-head 4, --optimizer adamw. All of them together are v4. The tables in results/README.md say
-what each part is worth at this size.
+Three more parts have a flag. SwiGLU multiplies the MLP's channels by gates (--mlp swiglu, Shazeer
+2020). Normalized queries and keys keep attention scores bounded (--qk-norm, Henry et al. 2020).
+Grouped-query attention shares each key and value head among several query heads, so that the KV
+cache is smaller (--n-kv-head 2, Ainslie et al. 2023). Large models have them for longer and more
+stable runs and for memory; the table in results/README.md says what they are worth here.
+With --norm layer --bias --optimizer adamw --learning-rate 0.002 this is v4.
 
 Expect stories much like v4's; what changed is how they are learned.
 The step to here is `diff v4.py v5.py`.
@@ -42,12 +43,12 @@ class Config(RunConfig):
     grad_accum: int = 1  # micro-batches per step: gradient accumulation
     n_head: int = 4  # attention heads, H
     n_embd: int = 128  # width of the residual stream, C
-    n_kv_head: int = 2  # key and value heads: a divisor of n_head, each serves several query heads
+    n_kv_head: int = 4  # key and value heads: with fewer than n_head, query heads share them
     n_layer: int = 2  # transformer blocks in the stack
     norm: Literal["rms", "layer"] = "rms"  # RMSNorm or LayerNorm
-    mlp: Literal["swiglu", "gelu"] = "swiglu"  # gated, or GPT-2's two layers
+    mlp: Literal["gelu", "swiglu"] = "gelu"  # two layers, or gated by a third
     bias: bool = False  # add biases to the linear layers behind attention and in the MLP
-    qk_norm: bool = True  # normalize queries and keys
+    qk_norm: bool = False  # normalize queries and keys
     dropout: float = 0.0  # share of activations set to zero in training
     position: Literal["alibi", "rope", "sinusoidal", "learned", "none"] = "alibi"  # encoding
     rope_base: float = 10000.0  # RoPE: a larger base rotates the slow pairs of channels slower
@@ -55,7 +56,7 @@ class Config(RunConfig):
     steps: int = 2000  # updates of the parameters
     long_contexts: bool = True  # evaluate at 1, 2, 4 and 8 times the context after training
     optimizer: Literal["muon", "adamw"] = "muon"  # of the matrices in the blocks; else AdamW
-    learning_rate: float = 0.002  # AdamW's step size, at its peak
+    learning_rate: float = 0.006  # AdamW's step size, at its peak
     muon_learning_rate: float = 0.02  # Muon's step size, at its peak
     warmup_steps: int = 100  # steps in which the learning rate rises linearly to the peak
     cosine_decay: bool = True  # after it, decay along half a cosine to a tenth of the peak

@@ -40,7 +40,7 @@ class Config(RunConfig):
     grad_accum: int = 1  # micro-batches per step: gradient accumulation
     n_head: int = 4  # attention heads, H
     n_embd: int = 128  # width of the residual stream, C
-    n_kv_head: int = 2  # key and value heads: a divisor of n_head, each serves several query heads
+    n_kv_head: int = 4  # key and value heads: with fewer than n_head, query heads share them
     n_layer: int = 2  # transformer blocks in the stack
     ngram_rows: int = 65536  # rows of each table of hashed n-grams; 0 is none
     ngram_max: int = 2  # the longest n-gram: 2 is pairs, 3 pairs and triples
@@ -48,9 +48,9 @@ class Config(RunConfig):
     ngram_gate: bool = False  # scale them by a gate that is computed from the residual stream
     ngram_dropout: float = 0.0  # share of the looked-up vectors that are left out in training
     norm: Literal["rms", "layer"] = "rms"  # RMSNorm or LayerNorm
-    mlp: Literal["swiglu", "gelu"] = "swiglu"  # gated, or GPT-2's two layers
+    mlp: Literal["gelu", "swiglu"] = "gelu"  # two layers, or gated by a third
     bias: bool = False  # add biases to the linear layers behind attention and in the MLP
-    qk_norm: bool = True  # normalize queries and keys
+    qk_norm: bool = False  # normalize queries and keys
     dropout: float = 0.0  # share of activations set to zero in training
     position: Literal["alibi", "rope", "sinusoidal", "learned", "none"] = "alibi"  # encoding
     rope_base: float = 10000.0  # RoPE: a larger base rotates the slow pairs of channels slower
@@ -58,7 +58,7 @@ class Config(RunConfig):
     steps: int = 2000  # updates of the parameters
     long_contexts: bool = True  # evaluate at 1, 2, 4 and 8 times the context after training
     optimizer: Literal["muon", "adamw"] = "muon"  # of the matrices in the blocks; else AdamW
-    learning_rate: float = 0.002  # AdamW's step size, at its peak
+    learning_rate: float = 0.006  # AdamW's step size, at its peak
     muon_learning_rate: float = 0.02  # Muon's step size, at its peak
     ngram_learning_rate: float = 0.01  # SparseAdam's step size for the n-grams, at its peak
     warmup_steps: int = 100  # steps in which the learning rate rises linearly to the peak

@@ -211,8 +211,8 @@ def test_parameters_are_counted_by_hand(version, changes):
         attention = 3 * C * C + C * C + C  # without biases in the first
         block = attention + (4 * C * C + 4 * C) + (4 * C * C + C) + 2 * 2 * C  # and two norms
         last = 2 * C
-        if hasattr(c, "norm"):  # norms without a bias, a gain of q and of k, three matrices
-            block, last = 4 * C * C + 2 * C // c.n_head + 3 * C * (8 * C // 3) + 2 * C, C
+        if hasattr(c, "norm"):  # norms without biases, matrices without biases
+            block, last = 4 * C * C + 8 * C * C + 2 * C, C
         tables = T * C if getattr(c, "position", "learned") == "learned" else 0
         tables += C * getattr(c, "ngram_rows", 0)
         expected = V * C + tables + getattr(c, "n_layer", 1) * block + last + C * V

@@ -73,7 +73,7 @@ def test_query_heads_share_key_and_value_heads(n_kv_head, qk_norm):
 
 
 def test_swiglu_and_rmsnorm_by_hand():
-    model, config = model_of(load("v5"))
+    model, config = model_of(load("v5"), mlp="swiglu")
     block, x = model.blocks[0], torch.randn(3, config.n_embd)
     gate = x @ block.mlp.gate.weight.T
     hidden = gate / (1 + (-gate).exp()) * (x @ block.mlp.up.weight.T)
