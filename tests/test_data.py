@@ -1,19 +1,14 @@
 """Corpora, the user's own text, token files and detokenization: what versions train on."""
 
 import bz2
-import errno
 import gzip
 import hashlib
 import json
 import lzma
 import math
-import multiprocessing
 import os
 import re
-import subprocess
-import sys
 import tracemalloc
-from pathlib import Path
 
 from bpe_tokenizer import PATTERNS, BPETokenizer
 from common.data import SPLITS, bundled, cache, load_corpus, own_text, reading, token_file
@@ -31,8 +26,8 @@ import pytest
 import regex
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from lineage import ROOT, refused
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 LINE = "The baker carried a lantern near the orchard.\n"
 
 
@@ -57,11 +52,9 @@ def documents_of(corpus):
 
 def refusal(*args, **kwargs):
     """The one line with which a corpus is refused."""
-    with pytest.raises(UserError) as caught:
+    with refused() as caught:
         text_of(load_corpus(*args, **kwargs))
-    message = str(caught.value)
-    assert "\n" not in message and len(message) > 20
-    return message
+    return str(caught.value)
 
 
 def write(path, content):
@@ -85,7 +78,7 @@ def jsonl(rows):
 
 def test_the_sample_is_the_bundled_file():
     corpus = load_corpus("sample")
-    raw = (REPOSITORY / "data" / "input.txt").read_bytes()
+    raw = (ROOT / "data" / "input.txt").read_bytes()
     assert "".join(text_of(corpus).values()).encode() == raw
     assert corpus.sha256 == hashlib.sha256(raw).hexdigest()
     assert sum(corpus.n_bytes.values()) == len(raw)
@@ -98,21 +91,11 @@ def test_the_sample_is_the_bundled_file():
         assert all(story.endswith("\n\n") and "\n\n" not in story[:-2] for story in stories)
 
 
-def test_the_sample_needs_no_library_of_tables():
-    code = (
-        "import sys; from common.data import load_corpus; load_corpus('sample').sha256;"
-        "print({'datasets', 'pyarrow', 'pandas'} & set(sys.modules))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True)
-    assert done.stdout == b"set()" + os.linesep.encode()
-
-
 @pytest.mark.parametrize(
     "name, damage, wanted",
     [
         ("input.txt", b"Anna ran!" + b"x" * 60, "train split"),
         ("input.txt", b"Anna", "train split"),
-        ("input.json", b"{", "input.json is damaged"),
         ("input.json", b'{"splits": {"train": {"offset": "0"}}}', "input.json is damaged"),
         ("input.json", b'{"splits": {}}', "input.json is damaged"),
         ("input.txt", None, "cannot read the sample"),
@@ -120,9 +103,9 @@ def test_the_sample_needs_no_library_of_tables():
 )
 def test_a_changed_sample_is_refused(tmp_path, name, damage, wanted):
     for file in ("input.txt", "input.json"):
-        write(tmp_path / file, (REPOSITORY / "data" / file).read_bytes())
+        write(tmp_path / file, (ROOT / "data" / file).read_bytes())
     (tmp_path / name).unlink() if damage is None else write(tmp_path / name, damage)
-    with pytest.raises(UserError, match=f"{wanted}.*python data/world.py"):
+    with refused(f"{wanted}.*python data/world.py"):
         bundled.sample(tmp_path)
 
 
@@ -273,20 +256,6 @@ def test_byte_order_mark_and_crlf(tmp_path):
     assert r"\r\n" in corpus.note
 
 
-AWKWARD = ["one line of words without an end " * 40, "字" * 1000, "a\nb\nc\n", "a\nb\nc"]
-AWKWARD += ["\U0001f600\U0001f601\U0001f602", "first line\n" + "x" * 300_000]
-AWKWARD += ["x" * 300_000 + "\nlast line\n", "paragraph one.\n\nparagraph two.\n\n" * 30]
-
-
-@pytest.mark.parametrize("content", AWKWARD)
-def test_awkward_texts_are_split_without_loss(tmp_path, content):
-    corpus = load_corpus(write(tmp_path / "t.txt", content))
-    texts = text_of(corpus)
-    assert "".join(texts.values()) == content and all(texts.values())
-    if len(content) > 300:  # the shares are about right
-        assert 0.8 < corpus.n_bytes["train"] / len(content.encode()) < 0.99
-
-
 @settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -295,6 +264,10 @@ def test_awkward_texts_are_split_without_loss(tmp_path, content):
     block=st.integers(2, 40),
 )
 @example(text="\r\n\r\n\r\n", block=2)
+@example(text="first line\n" + "x" * 300_000, block=reading.BLOCK)
+@example(text="x" * 300_000 + "\nlast line\n", block=reading.BLOCK)
+@example(text="paragraph one.\n\nparagraph two.\n\n" * 30, block=reading.BLOCK)
+@example(text="字" * 1000, block=reading.BLOCK)
 def test_any_text_file_comes_back_or_is_refused(tmp_path, monkeypatch, text, block):
     for module in (reading, own_text):
         monkeypatch.setattr(module, "BLOCK", block)
@@ -306,9 +279,13 @@ def test_any_text_file_comes_back_or_is_refused(tmp_path, monkeypatch, text, blo
         assert len(text) < 7  # too short for three splits
         return
     # A cut may fall between \r and \n where there is no better place; nothing is lost by it.
-    assert "".join(text_of(corpus).values()).replace("\r", "") == text.replace("\r", "")
-    prompt, train = corpus.default_prompt, text_of(corpus)["train"]
-    assert 1 <= len(prompt) <= 12 and prompt in text and set(prompt) <= set(train)
+    texts = text_of(corpus)
+    assert "".join(texts.values()).replace("\r", "") == text.replace("\r", "")
+    assert all(texts.values())
+    if len(text) > 300:  # the shares are about right, whatever the lines are
+        assert 0.8 < corpus.n_bytes["train"] / len(text.encode()) < 0.99
+    prompt = corpus.default_prompt
+    assert 1 <= len(prompt) <= 12 and prompt in text and set(prompt) <= set(texts["train"])
 
 
 @settings(max_examples=300, deadline=None)
@@ -527,7 +504,7 @@ def test_a_folder_says_what_is_read_and_what_is_not(tmp_path, monkeypatch):
     write(tmp_path / "picture.png", b"\x89PNG\r\n\x1a\n\0\0")
     write(tmp_path / "latin.txt", b"caf\xe9\n")
     write(tmp_path / "none.txt", b"")
-    (tmp_path / "linked").symlink_to(REPOSITORY, target_is_directory=True)
+    (tmp_path / "linked").symlink_to(ROOT, target_is_directory=True)
     run = tmp_path / "runs" / "v2"
     write(run / "config.json", json.dumps({"version": "v2", "config": {}}))
     write(run / "samples.txt", "SAMPLES")
@@ -742,38 +719,6 @@ def test_memory_does_not_grow_with_the_text(tmp_path, name, line, sizes):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.3 * peaks[0] < 40e6
-
-
-def prepare(path, cache_dir, barrier, results):
-    corpus = load_corpus(path, cache_dir=cache_dir)
-    tokenizer = CharTokenizer.train(corpus.pieces("train"))
-    barrier.wait()
-    found = token_file(corpus, "train", tokenizer, progress=False)
-    results.put((str(found.path), found.n_tokens, found.path.stat().st_mtime_ns))
-
-
-def test_two_processes_prepare_the_same_corpus(corpus, tmp_path):
-    context = multiprocessing.get_context("spawn")
-    barrier, results = context.Barrier(2), context.Queue()
-    args = (str(tmp_path / "t.txt"), str(tmp_path / "cache"), barrier, results)
-    processes = [context.Process(target=prepare, args=args) for _ in range(2)]
-    for process in processes:
-        process.start()
-    answers = [results.get(timeout=120) for _ in processes]
-    for process in processes:
-        process.join()
-    assert answers[0] == answers[1]  # one file, written once
-    assert len(list((tmp_path / "cache").glob("*.bin"))) == 1
-
-
-def test_full_disk_is_one_line_and_leaves_nothing(corpus, tmp_path, monkeypatch):
-    def full(descriptor):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match="can't write .*(No space|space)"):
-        token_file(corpus, "train", Bytes())
-    assert {path.suffix for path in (tmp_path / "cache").iterdir()} == {".lock"}
 
 
 def test_the_cache_by_argument_environment_and_default(tmp_path, monkeypatch, corpus):
