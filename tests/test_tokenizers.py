@@ -1,8 +1,6 @@
 """Characters, words, byte pairs and GPT-2's tokens behind one interface."""
 
-import errno
 import json
-import os
 import sys
 
 from bpe_tokenizer import BPETokenizer
@@ -17,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lineage import refused
 
 TEXT = (
     "The cat , which sat on Anna 's mat , did n't run .\n \nIt was the cat 's mat , sat the cat .\n"
@@ -77,6 +76,9 @@ def test_one_interface(kind, request, tmp_path):
     assert tokenizer.encode_corpus(["cat", "mat"]).tolist() == [i for i in wanted if i != end]
     assert tokenizer.encode_corpus("cat").tolist() == tokenizer.encode("cat")
     assert len(tokenizer.encode_corpus([])) == 0
+    if kind != "bpe":  # which takes a block at a time
+        texts = iter(["cat", "mat"])
+        assert next(tokenizer.encode_stream(texts)).size and next(texts) == "mat"
     # The spelling of a special token is text like any other.
     assert end not in tokenizer.encode("a <|endoftext|> b")
     assert "<|endoftext|>" in tokenizer.decode([end])
@@ -98,19 +100,6 @@ def test_what_cannot_be_coded_is_refused(kind, request):
     for wrong in (-1, tokenizer.vocab_size, 10**9):
         with pytest.raises(UserError, match="ids go from 0"):
             tokenizer.decode([0, wrong])
-
-
-def test_input_is_consumed_lazily():
-    tokenizer, taken = CharTokenizer.train(["ab"]), []
-
-    def chunks():
-        for i in range(1000):
-            taken.append(i)
-            yield "ab"
-
-    stream = tokenizer.encode_stream(chunks())
-    next(stream)
-    assert len(taken) == 1
 
 
 # ---- characters --------------------------------------------------------------------------------
@@ -237,26 +226,19 @@ def test_vocabulary_of_a_huge_corpus_is_made_from_its_beginning(monkeypatch, cap
     assert "first" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("kind", ["bpe", "char"])
-def test_full_disk_is_one_line(kind, corpus, monkeypatch):
-    corpus.key("train")
-
-    def full(descriptor):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match="can't write .*(No space|space)"):
-        load_tokenizer(kind, corpus, 280)
-
-
-def test_settings_that_make_no_vocabulary(corpus):
-    for size, specials in ((255, ()), (256, ("<|endoftext|>",)), (0, ())):
-        with pytest.raises(UserError, match="too small"):
-            load_tokenizer("bpe", corpus, size, special_tokens=specials)
-    with pytest.raises(UserError, match="no room"):
-        load_tokenizer("word", corpus, 2)
-    with pytest.raises(UserError, match="^[^\n]+$"):
-        load_tokenizer("bpe", corpus, 280, pattern="(unclosed")
+@pytest.mark.parametrize(
+    "kind, size, more, wanted",
+    [
+        ("bpe", 255, {"special_tokens": ()}, "too small"),
+        ("bpe", 256, {}, "too small"),
+        ("bpe", 0, {"special_tokens": ()}, "too small"),
+        ("word", 2, {}, "no room"),
+        ("bpe", 280, {"pattern": "(unclosed"}, "split pattern"),
+    ],
+)
+def test_settings_that_make_no_vocabulary(corpus, kind, size, more, wanted):
+    with refused(wanted):
+        load_tokenizer(kind, corpus, size, **more)
 
 
 def test_gpt2(gpt2):
@@ -272,11 +254,10 @@ def test_gpt2_out_of_reach(monkeypatch, corpus):
         raise requests.exceptions.ConnectionError("no\nroute")
 
     monkeypatch.setattr(tiktoken, "get_encoding", unreachable)
-    with pytest.raises(UserError, match="--tokenizer bpe") as caught:
+    with refused("--tokenizer bpe"):
         load_tokenizer("gpt2", corpus, 0)
-    assert "\n" not in str(caught.value)
     monkeypatch.setitem(sys.modules, "tiktoken", None)
-    with pytest.raises(UserError, match="pip install tiktoken"):
+    with refused("pip install tiktoken"):
         load_tokenizer("gpt2", corpus, 0)
 
 
@@ -284,18 +265,15 @@ def test_gpt2_out_of_reach(monkeypatch, corpus):
 
 
 def test_saved_vocabulary_by_its_path(corpus, tmp_path):
-    for tokenizer in (CharTokenizer.train([TEXT]), BPETokenizer.train(TEXT, 270)):
-        tokenizer.save(tmp_path / "v.json")
-        assert load_tokenizer(str(tmp_path / "v.json"), corpus, 0).sha256 == tokenizer.sha256
-    with pytest.raises(UserError, match="neither a kind .bpe, char, word, gpt2. nor a file"):
-        load_tokenizer("bpee", corpus, 300)
-
-
-def test_huggingface_file(corpus, tmp_path):
-    tokenizer = BPETokenizer.train(TEXT, 270)
-    tokenizer.to_huggingface().save(str(tmp_path / "tokenizer.json"))
-    again = load_tokenizer(str(tmp_path / "tokenizer.json"), corpus, 0)
+    path, bpe = tmp_path / "v.json", BPETokenizer.train(TEXT, 270)
+    for tokenizer in (CharTokenizer.train([TEXT]), bpe):
+        tokenizer.save(path)
+        assert load_tokenizer(str(path), corpus, 0).sha256 == tokenizer.sha256
+    bpe.to_huggingface().save(str(path))
+    again = load_tokenizer(str(path), corpus, 0)
     assert again.decode(again.encode(TEXT)) == TEXT
+    with refused("neither a kind .bpe, char, word, gpt2. nor a file"):
+        load_tokenizer("bpee", corpus, 300)
 
 
 def change(**fields):
@@ -325,18 +303,17 @@ def test_damaged_and_foreign_files(tmp_path, damage, wanted):
     path = tmp_path / "v.json"
     CharTokenizer.train(["abc"]).save(path)
     path.write_text(damage(path.read_text(encoding="utf-8")), encoding="utf-8")
-    with pytest.raises(UserError, match=wanted) as caught:
+    with refused(f"(?=.*v.json).*{wanted}"):
         load_tokenizer_file(path)
-    assert "\n" not in str(caught.value) and "v.json" in str(caught.value)
 
 
 def test_unreadable_and_huge_files(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match="cannot read"):
+    with refused("cannot read"):
         load_tokenizer_file(tmp_path)
     path = tmp_path / "v.json"
     path.write_bytes(b"\xff\xfe{}")
-    with pytest.raises(UserError, match="v.json"):
+    with refused("v.json"):
         load_tokenizer_file(path)
     monkeypatch.setattr(files, "MAX_FILE_BYTES", 1)
-    with pytest.raises(UserError, match="too many"):
+    with refused("too many"):
         load_tokenizer_file(path)
