@@ -95,9 +95,8 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path, monkeypatch, 
     monkeypatch.setattr(os, step, full)
     with refused("can't write .*a: .*(No space|space)"):
         write_json(path, Note("new"))
-    assert read_json(tmp_path / "a", "a note", Note) == Note("old") and os.listdir(tmp_path) == [
-        "a"
-    ]
+    assert read_json(path, "a note", Note) == Note("old")
+    assert os.listdir(tmp_path) == ["a"]
 
 
 def test_the_file_before_is_kept_where_that_is_wanted(tmp_path):
