@@ -123,26 +123,22 @@ def test_what_cannot_be_compared_is_one_line(folder, capsys, args, said):
 BITS = [1.705, 1.709, 1.713]  # the interval for one more: 1.709 ± 4.303 * 0.004 * √(4/3) = ± 0.020
 CONFIG = {"n_head": 4, "steps": 1500, "dtype": "auto", "seed": 4}
 VARIANT = CONFIG | {"n_head": 8}
+HALF = {"dtype": "bfloat16"}
 CODE = {"code_sha256": OTHER}
-FORMAT = {
-    "bits": 1.8,
-    "environment": {"dtype": "bfloat16"},
-    "config": CONFIG | {"dtype": "bfloat16"},
-}
 CHECKS = [
     ({"seed": 7}, 0, "1.712 bits per byte, published 1.709 ± 0.004 (3): as expected"),
     ({"tokenizer": {"lossless": False}}, 0, "1.712 (lossy) bits per byte"),
     ({"bits": 1.73}, 1, "higher than expected (one more run is expected from 1.689 to"),
     ({"bits": 1.73}, 1, "nothing that is recorded differs"),
     ({"bits": 1.688}, 1, "lower than expected"),
-    (
-        {"bits": 1.8, "environment": CODE},
-        1,
-        "  the code of v2.py: bbbbbbbbbbbb, published aaaaaaaaaaaa",
-    ),
+    ({"bits": 1.8, "environment": CODE}, 1, "the code of v2.py: bbbbbbbbbbbb, published aaaaaaaaa"),
     ({"bits": 1.8, "environment": {"torch": "1.0"}}, 1, "torch: 1.0, published 2.13"),
-    (FORMAT, 1, "  the number format (dtype): bfloat16, published float32"),
     ({"bits": 1.8, "environment": {"threads": 8}}, 1, "threads: 8, published 2"),
+    (
+        {"bits": 1.8, "environment": HALF, "config": CONFIG | HALF},
+        1,
+        "(dtype): bfloat16, published",
+    ),
     ({"bits": 1.8, "tokenizer": {"sha256": OTHER}}, 1, "vocabulary: bbbbbbbbbbbb, published aaaa"),
     ({"data": {"sha256": OTHER}}, 1, "another text of the name sample"),
     ({"data": {"name": "a.txt"}}, 1, "no run of v2 on a.txt is published"),
