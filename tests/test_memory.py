@@ -3,8 +3,6 @@
 import gc
 import platform
 import re
-import subprocess
-import sys
 import weakref
 from types import SimpleNamespace
 
@@ -15,13 +13,11 @@ from common.training.memory import describe_model, estimate_memory
 import pytest
 import torch
 import torch.nn.functional as F
-from lab import plain
-from lineage import ROOT, UNCACHED, VERSIONS, flags, load, model_of, run, story_file
+from lineage import ROOT, UNCACHED, VERSIONS, load, model_of, python
 
 CPU = torch.device("cpu")
 NAME, VERSION = platform.libc_ver()
 STACKS = [version for version in VERSIONS if hasattr(load(version).Config, "n_layer")]
-DROPOUTS = [version for version in VERSIONS if hasattr(load(version).Config, "dropout")]
 
 
 def prepared(version, vocab_size=50, **changes):
@@ -41,28 +37,19 @@ def test_parameters_gradients_and_optimizer_are_what_a_step_of_adamw_holds(versi
     optimizer = torch.optim.AdamW(model.parameters())
     model(torch.zeros(1, 4, dtype=torch.long)).sum().backward()
     optimizer.step()
-    sizes = [p.nbytes for p in model.parameters()]
-    gradients = [p.grad.nbytes for p in model.parameters()]
-    moments = [
-        value.nbytes
-        for state in optimizer.state.values()
-        for name, value in state.items()
-        if name != "step"
-    ]
-    assert table["parameters"] == pytest.approx(sum(sizes) / 1e6)
-    assert table["gradients"] == pytest.approx(sum(gradients) / 1e6)
-    assert table["optimizer"] == pytest.approx(sum(moments) / 1e6)
-
-
-@pytest.mark.parametrize("version", VERSIONS)
-def test_two_lines_say_the_parameters_by_module_and_the_sum(version):
-    table, model = estimate(version, vocab_size=1000)
-    first, second = describe_model(model, table)
-    total, *parts = (
-        int(number.replace(",", "")) for number in re.findall(r"(?<!\w)[\d,]*\d\b", first)
-    )
+    states = [value for state in optimizer.state.values() for value in state.items()]
+    held = {
+        "parameters": [p.nbytes for p in model.parameters()],
+        "gradients": [p.grad.nbytes for p in model.parameters()],
+        "optimizer": [value.nbytes for name, value in states if name != "step"],
+    }
+    for name, sizes in held.items():
+        assert table[name] == pytest.approx(sum(sizes) / 1e6), name
+    by_module, memory = describe_model(model, table)
+    numbers = re.findall(r"(?<!\w)[\d,]*\d\b", by_module)
+    total, *parts = (int(number.replace(",", "")) for number in numbers)
     assert total == sum(parts) == sum(p.numel() for p in model.parameters())
-    assert second.startswith(f"memory of a training step: {sum(table.values()):.0f} MB (parameters")
+    assert memory.startswith(f"memory of a training step: {sum(table.values()):.0f} MB (parameters")
 
 
 def test_activations_of_a_table_by_hand():
@@ -114,13 +101,9 @@ def test_each_layer_adds_the_same(version):
 @pytest.mark.parametrize("version", STACKS)
 def test_checkpointed_blocks_keep_their_input_and_one_of_them_the_rest(version):
     """B * T * C floats a block in place of its activations, for all blocks but one."""
-    (one, four), (one_more, four_more) = (
-        [
-            estimate(version, n_layer=n, activation_checkpointing=on)[0]["activations"]
-            for n in (1, 4)
-        ]
-        for on in (False, True)
-    )
+    cases = [{"n_layer": n, "activation_checkpointing": on} for on in (False, True) for n in (1, 4)]
+    found = [estimate(version, **case)[0]["activations"] for case in cases]
+    one, four, one_more, four_more = found
     inputs = 4 * 16 * 16 * 4 / 1e6  # B = 4, T = C = 16
     assert one_more == pytest.approx(one, rel=0.01)  # the mask is kept with the input
     assert four_more - one_more == pytest.approx(3 * inputs, rel=0.02)
@@ -143,22 +126,6 @@ def test_estimate_is_the_same_every_time_and_leaves_nothing_behind(version):
     gc.collect()
     assert outputs and not [each for each in outputs if each() is not None]
     assert len(found) == 1
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("version", DROPOUTS)
-def test_resumed_run_drops_what_it_would_have_dropped(version, cache, monkeypatch):
-    module, text = load(version), story_file(cache)
-    settings = {"data": text, "dropout": 0.3, "warmup_steps": 0, "eval_every": 3}
-    monkeypatch.setattr(module, "learning_rate", lambda step, config: 0.01)  # however long the run
-    for name, steps in (("whole", 6), ("parts", 3)):
-        run(module, monkeypatch, flags(module, out_dir=cache / name, steps=steps, **settings))
-    run(module, monkeypatch, ["--resume", "--out-dir", cache / "parts", "--steps", "6"])
-    whole, parts = (
-        torch.load(cache / name / "checkpoint.pt", weights_only=True)["state"]["model"]
-        for name in ("whole", "parts")
-    )
-    assert plain(whole) == plain(parts)
 
 
 # ---- Evaluation ----------------------------------------------------------------------------------
@@ -225,9 +192,7 @@ def test_what_is_freed_is_kept_unless_the_environment_says_otherwise(monkeypatch
     """
 
     def faults(first):
-        command = [sys.executable, "-c", COUNT_FAULTS.format(first=first)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=True)
-        return int(done.stdout)
+        return int(python("-c", COUNT_FAULTS.format(first=first), cwd=ROOT).stdout)
 
     monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
     monkeypatch.setenv("GLIBC_TUNABLES", UNCACHED)
