@@ -10,7 +10,7 @@ from results import claims
 
 import msgspec
 import pytest
-from lineage import edit_json, finished_run
+from lineage import edit_json, finished_run, refused
 
 STORY = """One morning in spring, the sun shone on the wet roofs. At the mill stood Mira the \
 doctor, who was holding a plain red doll. Tom the smith was at the inn with his big iron key.
@@ -144,12 +144,12 @@ def test_rows_use_the_same_seeds_and_have_intervals_by_hand():
 
 def test_the_command_writes_claims_json_and_refuses_runs_on_other_texts(tmp_path, capsys):
     folder = finished_run("v3", tmp_path / "v3", context_length=64)
-    with pytest.raises(UserError, match="was trained on"):
+    with refused("was trained on"):
         claims.claims((str(folder),), stories=1)
     edit_json(folder / "config.json", config={"data": "sample"})
     claims.claims((str(folder),), stories=2, seed=5)
     assert re.search(r"^\| v3 \(1\) +\| 0 % ", capsys.readouterr().out, re.M)
     saved = msgspec.json.decode((folder / "claims.json").read_bytes(), type=claims.Claims)
     assert (saved.version, saved.seed, saved.without_slip) == ("v3", 5, (0, 2))
-    with pytest.raises(UserError, match="at least 1"):
+    with refused("at least 1"):
         claims.claims((str(folder),), stories=0)

@@ -62,7 +62,7 @@ def test_longer_windows_are_evaluated_where_the_model_can_read_them(tmp_path):
 @pytest.mark.parametrize(("runs", "times"), [((), (1,)), (("x",), (0,)), (("x",), (1,))])
 def test_wrong_arguments_are_one_line(runs, times, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="give the folder|has to be from 1|no run in x"):
+    with refused("give the folder|has to be from 1|no run in x"):
         evaluate(runs, times)
 
 
@@ -82,14 +82,14 @@ def test_wrong_arguments_are_one_line(runs, times, tmp_path, monkeypatch):
 )
 def test_files_that_are_damaged_or_of_another_run_are_named(folder, file, changes, said):
     edit_json(folder / file, **changes)
-    with pytest.raises(UserError, match=said) as error:
+    with refused(said) as error:
         load_run(folder)
     assert "\n" not in str(error.value)
 
 
 def test_a_run_that_is_not_finished_is_told_to_go_on(folder):
     (folder / "result.json").unlink()
-    with pytest.raises(UserError, match="python v3.py --resume --out-dir"):
+    with refused("python v3.py --resume --out-dir"):
         load_run(folder)
 
 
