@@ -1,15 +1,13 @@
 """v1_1's memory: a corpus six times as long takes no more of it."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 from common.data import load_corpus, token_file
 from common.tokenizers import load_tokenizer
 
 import pytest
-from lineage import ROOT, UNCACHED, flags, load, read, story_file
+from lineage import ROOT, UNCACHED, flags, load, python, read, story_file
 
 LENGTHS = (8 * 10**6, 48 * 10**6)  # characters; even the first fills each buffer there is
 TOKENS = 0.9 * (LENGTHS[1] - LENGTHS[0]) / 1e6  # MB that the longer one's add, at a byte each
@@ -46,8 +44,7 @@ def peak(version, text, out):
     """
     settings = {"data": text, "tokenizer": "char", "out_dir": out, "steps": 4, "eval_every": 4}
     args = flags(load(version), **settings, context_length=64)
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "GLIBC_TUNABLES": UNCACHED}
-    subprocess.run([sys.executable, str(ROOT / f"{version}.py"), *args], env=env, check=True)
+    python(ROOT / f"{version}.py", *args, GLIBC_TUNABLES=UNCACHED)
     result = read(out / "result.json")
     assert result["data"]["train_bytes"] > 0.8 * os.path.getsize(text)
     return result["peak_rss_mb"]
