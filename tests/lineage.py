@@ -44,7 +44,7 @@ def machine(device="cpu"):
 
 
 @contextlib.contextmanager
-def refused(match=""):
+def refused(match=None):
     """What runs inside has to end with an error that is meant for people, one line, in which the
     regular expression `match` is found."""
     with pytest.raises(UserError, match=match) as caught:
