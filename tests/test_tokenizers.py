@@ -1,10 +1,8 @@
 """Characters, words, byte pairs and GPT-2's tokens behind one interface."""
 
-import json
 import sys
 
 from bpe_tokenizer import BPETokenizer
-from common.bpe import files
 from common.data import Corpus, load_corpus, token_file
 from common.errors import UserError
 from common.tokenizers import load as tokenizers
@@ -274,46 +272,3 @@ def test_saved_vocabulary_by_its_path(corpus, tmp_path):
     assert again.decode(again.encode(TEXT)) == TEXT
     with refused("neither a kind .bpe, char, word, gpt2. nor a file"):
         load_tokenizer("bpee", corpus, 300)
-
-
-def change(**fields):
-    return lambda text: json.dumps({**json.loads(text), **fields})
-
-
-@pytest.mark.parametrize(
-    "damage, wanted",
-    [
-        (lambda text: text[:-20], "cut short"),
-        (lambda text: "", "not JSON"),
-        (lambda text: "[" * 100_000, "not JSON"),
-        (lambda text: "[1, 2]", "v.json"),
-        (lambda text: '{"a": 1}', "v.json"),
-        (change(version=2), "later version"),
-        (change(kind="syllable"), "damaged.*'syllable'"),
-        (change(vocab=["a", 5]), "damaged"),
-        (change(vocab="abc"), "damaged"),
-        (change(vocab=["a", "a"]), "a token twice"),
-        (change(vocab=["a", "bc"]), "lists characters"),
-        (change(special_tokens=[]), "a token twice, or none for unknown text"),
-        (change(vocab=["a", "b", "x"]), "checksum"),
-        (change(sha256="0" * 64), "checksum"),
-    ],
-)
-def test_damaged_and_foreign_files(tmp_path, damage, wanted):
-    path = tmp_path / "v.json"
-    CharTokenizer.train(["abc"]).save(path)
-    path.write_text(damage(path.read_text(encoding="utf-8")), encoding="utf-8")
-    with refused(f"(?=.*v.json).*{wanted}"):
-        load_tokenizer_file(path)
-
-
-def test_unreadable_and_huge_files(tmp_path, monkeypatch):
-    with refused("cannot read"):
-        load_tokenizer_file(tmp_path)
-    path = tmp_path / "v.json"
-    path.write_bytes(b"\xff\xfe{}")
-    with refused("v.json"):
-        load_tokenizer_file(path)
-    monkeypatch.setattr(files, "MAX_FILE_BYTES", 1)
-    with refused("too many"):
-        load_tokenizer_file(path)
