@@ -238,48 +238,31 @@ def test_a_version_needs_its_script_and_one_line_in_the_plan(project, monkeypatc
     assert ("v99", "v99-sample") in variants.measured_runs()
 
 
-def test_word_perplexity_is_shown_for_both_splits(project, monkeypatch):
-    planned(monkeypatch, *version("v0"), *version("v1"), *version("v2"))
-    put(project / "results", "v0-wikitext-2", [2.4], val_word_perplexity=987.65)
-    for name, more in (
-        ("v1", {"heldout": {"split": "test", "tokens": 5, **scores(2.0, 90.04)}}),
-        ("v2", {"evaluation": evaluation(2.0, 1.9, 2.1, 80.04)}),
-    ):
-        put(project / "results", f"{name}-wikitext-2", [2.0], val_word_perplexity=99.0, **more)
-    shown = [row[tables.WORDS] for row in cells(tables.short_wikitext())]
-    assert shown[1:] == ["99.0 / 90.0", "99.0 / 80.0"] and shown[0] in ("987.6 / –", "987.7 / –")
-
-
-def reference(project, bits):
-    row = dict(name="5-grams, counted", order=5, val_bits_per_byte=bits, seconds=0.6)
-    content = {key: made_up("", 0, 1.0)[key] for key in ("data", "tokenizer")}
-    content["rows"] = [row | {"val_word_perplexity": 321.04}]
-    write(store.reference_path("wikitext-2"), content)
-
-
-@pytest.mark.parametrize(
-    ("counted", "said"),
-    [
-        (1.0, "Counted 5-grams (1.000) beat every run of the table."),
-        (1.7, "beat every run up to v1 (1.800); only v1, longer (1.500) beats them."),
-        (3.0, "Every run of the table beats counted 5-grams (3.000)."),
-    ],
-)
-def test_a_sentence_says_what_counting_beats(project, monkeypatch, counted, said):
-    longer = Planned("v1-wikitext-2-long", label="longer", base="v1-wikitext-2")
-    planned(monkeypatch, *version("v0"), *version("v1"), longer)
+def test_wikitext_has_word_perplexities_and_a_sentence_on_counting(project, monkeypatch):
+    longer = Planned("v2-wikitext-2-long", label="longer", base="v2-wikitext-2")
+    planned(monkeypatch, *version("v0"), *version("v1"), *version("v2"), longer)
     assert tables.counting_note() == ""
-    for name, bits in (("v0-wikitext-2", 2.4), ("v1-wikitext-2", 1.8), (longer.name, 1.5)):
-        put(project / "results", name, [bits], data={"name": "wikitext-2"})
-    reference(project, counted)
-    assert said in tables.counting_note()
+    heldout = {"heldout": {"split": "test", "tokens": 5, **scores(2.0, 90.04)}}
+    later = {"evaluation": evaluation(2.0, 1.9, 2.1, 80.04)}
+    for name, bits, more in (("v0", 2.4, {}), ("v1", 2.0, heldout), ("v2", 1.8, later)):
+        more |= {"val_word_perplexity": 99.04, "data": {"name": "wikitext-2"}}
+        put(project / "results", f"{name}-wikitext-2", [bits], **more)
+    put(project / "results", longer.name, [1.5], data={"name": "wikitext-2"})
+    row = dict(name="5-grams, counted", order=5, seconds=0.6, val_word_perplexity=321.04)
+    reference = {key: made_up("", 0, 1.0)[key] for key in ("data", "tokenizer")}
+    for counted, said in (
+        (1.0, "Counted 5-grams (1.000) beat every run of the table."),
+        (1.7, "beat every run up to v2 (1.800); only v2, longer (1.500) beats them."),
+        (3.0, "Every run of the table beats counted 5-grams (3.000)."),
+    ):
+        reference["rows"] = [row | {"val_bits_per_byte": counted}]
+        write(store.reference_path("wikitext-2"), reference)
+        assert said in tables.counting_note()
     assert "AWD-LSTM 65.8" in tables.lineage_table("wikitext-2").splitlines()[-1]
-    assert cells(tables.short_wikitext())[-1][tables.WORDS] == "321.0 / –"
-
-
-def test_damaged_references_are_named(project):
-    reference(project, "1.0")
-    with refused(r"reference-wikitext-2\.json .*val_bits_per_byte"):
+    words = [row[tables.WORDS] for row in cells(tables.short_wikitext())]
+    assert words == ["99.0 / –", "99.0 / 90.0", "99.0 / 80.0", "– / –", "321.0 / –"]
+    write(store.reference_path("wikitext-2"), {**reference, "rows": [{**row, "order": "5"}]})
+    with refused(r"reference-wikitext-2\.json is not a file of reference rows"):
         tables.counting_note()
 
 
@@ -593,26 +576,15 @@ def test_code_lines_leave_out_docstrings_comments_and_settings(tmp_path):
 # ---- damage ----
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"val_bits_per_byte": "1.0"}, "val_bits_per_byte"),
-        ({"val_loss": None}, "val_loss"),
-        ({"steps": -1}, "steps"),
-        ({"params": 2**70}, "params"),
-        ({"tokens_seen": True}, "tokens_seen"),
-        ({"environment": None}, "environment"),
-        ({"config": {"a": [1]}}, "config"),
-        ({"curve": []}, "curve"),
-        ({"curve": [{"step": 1}]}, "curve"),
-        ({"extrapolation": [{"times": 1}]}, "extrapolation"),
-        ({"heldout": 3}, "heldout"),
-        ({"evaluation": {"version": "v0", "splits": {"test": {}}}}, "evaluation"),
-    ],
-)
-def test_a_part_of_the_wrong_kind_is_named(project, changes, said):
+WRONG_KINDS = [{"val_bits_per_byte": "1.0"}, {"val_loss": None}, {"steps": -1}, {"params": 2**70}]
+WRONG_KINDS += [{"config": {"a": [1]}}, {"curve": [{"step": 1}]}, {"extrapolation": [{"times": 1}]}]
+WRONG_KINDS += [{"evaluation": {"version": "v0", "splits": {"test": {}}}}]
+
+
+@pytest.mark.parametrize("changes", WRONG_KINDS, ids=str)
+def test_a_part_of_the_wrong_kind_is_named(project, changes):
     put(project / "results", "v0-sample", [1.0], **changes)
-    with refused(rf"v0-sample-seed1.json is not a result file: .*{said}"):
+    with refused(rf"v0-sample-seed1.json is not a result file: .*{[*changes][0]}"):
         store.load_results("v0-sample")
 
 
