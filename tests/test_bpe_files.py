@@ -325,17 +325,14 @@ def test_command_show(files, tokenizer, capsys, monkeypatch):
     out = capsys.readouterr().out
     assert out.startswith("[he]") and "[\\n]\n[" in out
     assert "\x1b" not in out and "\\x1b" in out  # no text commands the terminal
-    assert f"{len(text.encode())} bytes" in out
-    assert "bytes per token" in out and "fertility" in out
-    assert " ".join(map(str, tokenizer.encode(text))) in out
-
+    ids = " ".join(map(str, tokenizer.encode(text)))
+    for said in (f"{len(text.encode())} bytes", "bytes per token", "fertility", ids):
+        assert said in out
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    main(["show", "the sea", "--vocab", "vocab.json"])
-    assert "\x1b[30;48;5;" in capsys.readouterr().out
-    monkeypatch.setenv("NO_COLOR", "1")
-    main(["show", "the sea", "--vocab", "vocab.json"])
-    assert "\x1b" not in capsys.readouterr().out
+    for no_color in ("", "1"):
+        monkeypatch.setenv("NO_COLOR", no_color)
+        main(["show", "the sea", "--vocab", "vocab.json"])
+        assert ("\x1b[30;48;5;" in capsys.readouterr().out) == (not no_color)
     main(["show", "", "--vocab", "vocab.json"])
 
 
