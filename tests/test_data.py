@@ -223,15 +223,19 @@ def test_text_file_is_split_90_5_5_at_line_ends(tmp_path):
     assert shares == pytest.approx([0.90, 0.05, 0.05], abs=0.002)
     assert not corpus.documents and "5 % each, between lines" in corpus.note
     assert corpus.name == "my.txt"
-    with pytest.raises(UserError, match="train, validation, test"):
+    with refused("train, validation, test"):
         corpus.pieces("valid")
+    windows = b"\xef\xbb\xbf" + b"one two\r\nthree\rx\r\n" * 50
+    corpus = load_corpus(write(tmp_path / "windows.txt", windows))
+    assert "".join(text_of(corpus).values()) == "one two\nthree\rx\n" * 50
+    assert r"\r\n" in corpus.note
 
 
-def zstandard(data):
-    return pyarrow.Codec("zstd").compress(data).to_pybytes()
+PACK = [gzip.compress, bz2.compress, lzma.compress]
+PACK += [lambda data: pyarrow.Codec("zstd").compress(data).to_pybytes()]
 
 
-@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress, zstandard])
+@pytest.mark.parametrize("pack", PACK)
 def test_compressed_files_are_read_as_what_they_hold(tmp_path, pack):
     text, table = LINE * 3000, jsonl({"text": f"row {i} of it"} for i in range(100))
     for name, content in (("t.txt", text), ("t.jsonl", table), ("t.csv", "text,n\na b,1\n" * 50)):
@@ -240,13 +244,6 @@ def test_compressed_files_are_read_as_what_they_hold(tmp_path, pack):
         assert text_of(packed) == text_of(plain) and packed.sha256 == plain.sha256
     cut = write(tmp_path / "cut.txt.gz", pack(os.urandom(20_000).hex().encode())[:-2000])
     assert "cannot read" in refusal(cut)
-
-
-def test_byte_order_mark_and_crlf(tmp_path):
-    path = write(tmp_path / "w.txt", b"\xef\xbb\xbf" + b"one two\r\nthree\rx\r\n" * 50)
-    corpus = load_corpus(path)
-    assert "".join(text_of(corpus).values()) == "one two\nthree\rx\n" * 50
-    assert r"\r\n" in corpus.note
 
 
 @settings(
@@ -399,7 +396,10 @@ def table_files(folder):
     yield write_parquet(folder / "dictionary.parquet", columns)
 
 
-def test_tables_of_every_kind_are_read_row_by_row(tmp_path):
+def test_tables_of_every_kind_are_read_row_by_row(tmp_path, monkeypatch):
+    monkeypatch.setattr("common.data.tables.BLOCK", 70)  # shorter than any row
+    strings = write(tmp_path / "strings.json", json.dumps(ROWS))
+    assert documents_of(load_corpus(strings)) == ROWS
     for path in table_files(tmp_path):
         for name in (path, f"{path}:review"):
             corpus = load_corpus(name)
@@ -407,14 +407,6 @@ def test_tables_of_every_kind_are_read_row_by_row(tmp_path):
             assert [len(list(corpus.pieces(split))) for split in SPLITS] == [90, 5, 5], path
         assert corpus.documents and "column 'review' is read, typically 38 char" in corpus.note
         assert "no column 'nope'; its columns are n, review" in refusal(f"{path}:nope")
-
-
-def test_a_json_array_longer_than_the_blocks_it_is_read_in(tmp_path, monkeypatch):
-    monkeypatch.setattr("common.data.tables.BLOCK", 7)
-    path = write(tmp_path / "a.json", json.dumps([{"text": row} for row in ROWS]))
-    assert documents_of(load_corpus(path)) == ROWS
-    path = write(tmp_path / "b.json", json.dumps(ROWS))
-    assert documents_of(load_corpus(path)) == ROWS
 
 
 def test_conversations_are_read_as_chats(tmp_path):
@@ -427,6 +419,8 @@ def test_conversations_are_read_as_chats(tmp_path):
     assert "column 'messages' is read" in corpus.note
     path = write_parquet(tmp_path / "c.parquet", {"id": ["q"] * 50, "m": [messages[:1]] * 50})
     assert next(load_corpus(path).pieces("train")) == "user: What is it?"
+    rows = [{"id": f"q{i}", "t": "黄花落日雨河闻觉落春流"} for i in range(50)]  # no spaces: text
+    assert next(load_corpus(write(tmp_path / "t.jsonl", jsonl(rows))).pieces("train"))[0] == "黄"
 
 
 @pytest.mark.parametrize(
@@ -442,11 +436,6 @@ def test_a_column_that_is_no_text_is_read_only_by_its_name(tmp_path, values):
     path = write(tmp_path / "c.jsonl", jsonl({"a": value, "n": 1} for value in values))
     assert f"none of them reads as text: name one after a colon, {path}:a" in refusal(path)
     assert documents_of(load_corpus(f"{path}:a")) == values
-
-
-def test_texts_without_spaces_are_a_column_of_text(tmp_path):
-    rows = [{"id": f"q{i}", "t": "黄花落日雨河闻觉落春流"} for i in range(50)]
-    assert next(load_corpus(write(tmp_path / "c.jsonl", jsonl(rows))).pieces("train"))[0] == "黄"
 
 
 def test_rows_without_text_are_skipped_and_counted(tmp_path):
@@ -516,13 +505,10 @@ def test_a_folder_keeps_its_own_splits_and_leaves_the_rest_out(tmp_path, names):
     corpus = load_corpus(tmp_path)
     assert text_of(corpus)["validation"] == "to choose\n"
     assert "test cut from the end of train" in corpus.note
-
-
-def test_a_program_s_test_and_training_files_are_no_splits(tmp_path):
-    write(tmp_path / "train.py", LINE * 10)
-    write(tmp_path / "tests" / "test_model.py", LINE * 10)
-    write(tmp_path / "model.py", "THE MODEL\n" * 200)
-    assert "THE MODEL" in text_of(load_corpus(tmp_path))["train"]
+    program = {"train.py": LINE, "tests/test_model.py": LINE, "model.py": "THE MODEL\n" * 200}
+    for name, text in program.items():  # whose tests are no split
+        write(tmp_path / "program" / name, text)
+    assert "THE MODEL" in text_of(load_corpus(tmp_path / "program"))["train"]
 
 
 # ---- token files ---------------------------------------------------------------------------------
@@ -585,11 +571,8 @@ def test_another_vocabulary_text_split_or_border_is_another_token_file(corpus, t
         path = write(tmp_path / str(i) / "d.jsonl", jsonl(some))
         paths.add(token_file(load_corpus(path, cache_dir=tmp_path), "train", Bytes()).path)
     assert len(paths) == 7
-
-
-def test_the_same_bytes_elsewhere_are_the_same_corpus(corpus, tmp_path):
     copy = write(tmp_path / "elsewhere" / "t.txt", (tmp_path / "t.txt").read_bytes())
-    copy = load_corpus(copy, cache_dir=tmp_path / "cache")
+    copy = load_corpus(copy, cache_dir=tmp_path / "cache")  # the same bytes: the same corpus
     assert copy.sha256 == corpus.sha256
     assert token_file(copy, "test", Bytes()) == token_file(corpus, "test", Bytes())
 
