@@ -31,10 +31,6 @@ def finished(tmp_path_factory):
     return folder
 
 
-def metrics(folder):
-    return [{**row, "seconds": None} for row in read(folder / "metrics.jsonl")]
-
-
 def test_a_run_leaves_its_files_and_a_full_result(version, finished, cache):
     folder = finished(version)
     assert {path.name for path in folder.iterdir()} == set(FILES.split())
@@ -47,8 +43,8 @@ def test_a_run_leaves_its_files_and_a_full_result(version, finished, cache):
     assert 0 < result["val_accuracy"] < result["val_accuracy_top5"] < 1
     rows = getattr(config, "batch_size", 1) * getattr(config, "grad_accum", 1)
     assert result["tokens_seen"] == 12 * rows * config.context_length
-    assert [row["step"] for row in metrics(folder)] == [0, 4, 8, 12]
-    assert metrics(folder)[-1]["train_loss"] < metrics(folder)[1]["train_loss"]  # it learns
+    assert [row["step"] for row in metrics_of(folder)] == [0, 4, 8, 12]
+    assert metrics_of(folder)[-1]["train_loss"] < metrics_of(folder)[1]["train_loss"]  # it learns
     assert (folder / "script.py").read_bytes() == (ROOT / f"{version}.py").read_bytes()
     draw_loss(read(folder / "metrics.jsonl"), cache / "loss.png", version, entropy=0.5)
     assert (cache / "loss.png").read_bytes().startswith(b"\x89PNG")
@@ -58,7 +54,7 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit(version, finished, cache, 
     folder, other = finished(version), cache / "other"
     for seed, same in ((1, True), (2, False)):
         finished_run(version, other, seed=seed)
-        assert (metrics(folder) == metrics(other)) == same
+        assert (metrics_of(folder) == metrics_of(other)) == same
         samples = [(path / "samples.txt").read_bytes() for path in (folder, other)]
         assert (samples[0] == samples[1]) == same
 
@@ -93,7 +89,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(version, cache, monkeypatch, capsys):
         args = flags(module, data=cache / "story.txt", out_dir=cache / "parts", **changes)
         run(module, monkeypatch, args)
     go_on = f"python {version}.py --resume --out-dir {cache / 'parts'}"
-    assert stop.value.code == 128 + number and len(metrics(cache / "parts")) == step - 5
+    assert stop.value.code == 128 + number and len(metrics_of(cache / "parts")) == step - 5
     assert f"{number.name}: saved at step {step}; go on with: {go_on}\n" in capsys.readouterr().err
     monkeypatch.setattr(module, "get_batch", get_batch)
     run(module, monkeypatch, go_on.split()[2:])
@@ -101,7 +97,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(version, cache, monkeypatch, capsys):
     whole, parts = (torch.load(path / "checkpoint.pt", weights_only=True) for path in folders)
     for name in ("model", "batches"):
         assert plain(whole["state"][name]) == plain(parts["state"][name])
-    assert metrics(folders[0]) == metrics(folders[1])
+    assert metrics_of(folders[0]) == metrics_of(folders[1])
     assert result_of(folders[0]) == result_of(folders[1])
     assert len({(path / "samples.txt").read_bytes() for path in folders}) == 1
 
