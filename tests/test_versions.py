@@ -7,7 +7,7 @@ from common.training.curve import draw_loss
 
 import pytest
 import torch
-from lab import at_step, plain, result_of
+from lab import at_step, metrics_of, plain, result_of
 from lineage import ROOT, VERSIONS, finished_run, flags, load, read, run, small, story_file
 
 pytestmark = pytest.mark.parametrize("version", VERSIONS)
