@@ -73,12 +73,11 @@ def evaluation(side, sliding, test, words=None, windows=()):
 
 # A version that trains nothing: it notes how it was called and leaves a result. A file named
 # `stop` makes it break off once, after its checkpoint, as Ctrl-C does.
-SCRIPT = """
-import json, shutil, sys
+SCRIPT = r"""
+import json, shutil, signal, sys, time
 from pathlib import Path
 
-args = sys.argv[1:]
-here, version = Path(__file__).parent, Path(__file__).stem
+here, version, args = Path(__file__).parent, Path(__file__).stem, sys.argv[1:]
 with open(here / "calls.txt", "a") as file:
     print(version, *args, file=file)
 out = Path(args[args.index("--out-dir") + 1])
@@ -86,51 +85,45 @@ out.mkdir(parents=True, exist_ok=True)
 (out / "script.py").write_bytes(Path(__file__).read_bytes())
 settings = out / "config.json"
 if "--resume" in args:
-    config = json.loads(settings.read_text(encoding="utf-8"))["config"]
+    config = json.loads(settings.read_text())["config"]
 else:
-    flags = [flag[2:] for flag in args[::2]]
-    config = {"dropout": 0.0, **dict(zip(flags, args[1::2]))}
-    settings.write_text(json.dumps({"version": version, "config": config}), encoding="utf-8")
+    config = {"dropout": 0.0, **{flag[2:]: value for flag, value in zip(args[::2], args[1::2])}}
+    settings.write_text(json.dumps({"version": version, "config": config}))
+def save(*_):
+    time.sleep(0.5)
+    (out / "saved").touch()
+    sys.exit(130)
 if (here / "long").exists():  # saves when it is told to stop, but not at once
-    import signal, time
-    def save(*_):
-        time.sleep(0.5)
-        (out / "saved").touch()
-        sys.exit(130)
     signal.signal(signal.SIGINT, save)
     signal.signal(signal.SIGTERM, save)
-    (here / "long").unlink()
     print("training", flush=True)
     time.sleep(600)
-(out / "checkpoint.pt").write_bytes(b"")
+(out / "checkpoint.pt").touch()
 if (here / "stop").exists():
     (here / "stop").unlink()
     sys.exit(130)
 for name in ("model.safetensors", "tokenizer.json"):
     shutil.copy(here / name, out / name)
-result = json.loads((here / "result.json").read_text(encoding="utf-8"))
+result = json.loads((here / "result.json").read_text())
 result |= {"version": version, "seed": int(config["seed"]), "config": config}
-keys = [key for key in result if key.startswith("val_")]
-row = {"tokens": 1, "seconds": 1.0, "train_loss": result["train_loss"]}
-row |= {key: result[key] for key in keys}
-rows = [{"step": step, **row} for step in (0, result["steps"])]
-lines = "".join(json.dumps(row) + chr(10) for row in rows)
-(out / "metrics.jsonl").write_text(lines, encoding="utf-8")
-(out / "result.json").write_text(json.dumps(result), encoding="utf-8")
+scores = {key: result[key] for key in result if key.startswith(("val_", "train_"))}
+rows = [{"step": step, "tokens": 1, "seconds": 1.0, **scores} for step in (0, result["steps"])]
+(out / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
+(out / "result.json").write_text(json.dumps(result))
 """
 # In place of results/: measurements, which stop once where a file says so.
 MEASURE = """
 import json, sys
 from pathlib import Path
 
-here, (command, folder) = Path.cwd(), sys.argv[1:]
+here, command, folder = Path.cwd(), *sys.argv[1:]
 with open(here / "calls.txt", "a") as file:
     print("measure", command, Path(folder).name, file=file)
 if (here / "stop_measuring").exists():
     (here / "stop_measuring").unlink()
     sys.exit(1)
-for key, content in json.loads((here / "found.json").read_text(encoding="utf-8"))[command].items():
-    Path(folder, key + ".json").write_text(json.dumps(content), encoding="utf-8")
+for key, content in json.loads((here / "found.json").read_text())[command].items():
+    Path(folder, key + ".json").write_text(json.dumps(content))
 """
 FOUND = {
     "evaluate": {"evaluation": evaluation(1.5, 1.4, 1.6)},
