@@ -67,13 +67,15 @@ def wiki_tokenizer(wikitext):
     return BPETokenizer.train(wikitext, 4096)
 
 
-@pytest.fixture
-def small_blocks(monkeypatch):
+def make_small(monkeypatch):
     """Everything that bounds memory is so small that it takes part in every test text."""
     monkeypatch.setattr(cut, "BLOCK", 500)
     monkeypatch.setattr(cut, "PART", 20)
     monkeypatch.setattr(encode, "ENOUGH", 50)
     monkeypatch.setattr(encode, "REMEMBERED", 5000)
+
+
+small_blocks = pytest.fixture(make_small)
 
 
 # -- training
@@ -250,17 +252,6 @@ def test_patterns_that_go_backwards_or_take_forever_end_in_one_line(monkeypatch)
 # -- encoding
 
 
-@MORE
-@given(ANY_TEXT)
-def test_encoding_is_the_definition_and_decoding_undoes_it(tokenizer, text):
-    ranks = {pair: rank for rank, pair in enumerate(tokenizer.merges)}
-    plain = [i for chunk in split(text, GPT4_PATTERN) for i in encode_plainly(chunk, ranks)]
-    assert tokenizer.encode(text) == plain
-    assert BPETokenizer(tokenizer.merges).encode_corpus(text).tolist() == plain
-    assert tokenizer.decode(plain) == text
-    assert tokenizer.decode_bytes(plain) == text.encode("utf-8")
-
-
 @st.composite
 def any_merges(draw):
     """Valid merges that no text need ever have led to, over few letters so that they meet."""
@@ -274,13 +265,26 @@ def any_merges(draw):
     return merges
 
 
-@MORE
-@given(any_merges(), st.lists(st.text("abc", min_size=1, max_size=30), min_size=1, max_size=8))
-def test_chunks_merged_together_are_as_each_alone(merges, chunks):
-    ranks = {pair: rank for rank, pair in enumerate(merges)}
-    ids, lengths = encode.Ranks(merges).merge_all(chunks).by_chunk()
-    together = [part.tolist() for part in np.split(ids, np.cumsum(lengths)[:-1])]
-    assert together == [encode_plainly(chunk, ranks) for chunk in chunks]
+@settings(max_examples=150, deadline=None)
+@given(
+    any_merges() | st.none(),
+    st.lists(ANY_TEXT | st.text("abc ", max_size=30), max_size=6),
+    st.sampled_from([GPT4_PATTERN, WHITESPACE_PATTERN]),
+)
+def test_encoding_is_the_definition_and_decoding_undoes_it(tokenizer, merges, documents, pattern):
+    """Of each document on its own, with a vocabulary that was trained and with any other one."""
+    fast = BPETokenizer(tokenizer.merges if merges is None else merges, pattern)
+    ranks = {pair: rank for rank, pair in enumerate(fast.merges)}
+    chunks = [split(text, pattern) for text in documents]
+    plain = [[i for chunk in each for i in encode_plainly(chunk, ranks)] for each in chunks]
+    ended = [i for ids in plain for i in [*ids, fast.end_of_text]]
+    with pytest.MonkeyPatch.context() as patch:
+        make_small(patch)
+        assert fast.encode_corpus(iter(documents)).tolist() == sum(plain, [])
+        assert fast.encode_corpus(documents, end_of_text=True).tolist() == ended
+    assert [fast.encode(text) for text in documents] == plain
+    assert [fast.decode(ids) for ids in plain] == documents
+    assert [fast.decode_bytes(ids).decode() for ids in plain] == documents
 
 
 @pytest.mark.slow
@@ -338,21 +342,8 @@ def test_ids_have_the_smallest_type_that_holds_them():
     assert ids.dtype == np.uint32
     assert ids.tolist() == [256 + 127 * 256 + 127, 65_792, 97, 65_792]
     for empty in ("", [], [""], ["", ""]):
-        assert large.encode_corpus(empty).shape == (0,)
-        assert large.encode_corpus(empty).dtype == np.uint32
-
-
-def test_documents_are_encoded_on_their_own(tokenizer, small_blocks):
-    @SOME
-    @given(st.lists(ANY_TEXT, max_size=6))
-    def check(documents):
-        plain = [BPETokenizer(tokenizer.merges).encode(text) for text in documents]
-        ended = [i for ids in plain for i in [*ids, tokenizer.end_of_text]]
-        plain = [i for ids in plain for i in ids]
-        assert tokenizer.encode_corpus(iter(documents)).tolist() == plain
-        assert tokenizer.encode_corpus(documents, end_of_text=True).tolist() == ended
-
-    check()
+        found = large.encode_corpus(empty)
+        assert (found.shape, found.dtype) == ((0,), np.uint32)
     without = BPETokenizer(special_tokens=["<other>"])
     assert without.encode_corpus(["a", "b"], end_of_text=True).tolist() == [97, 98]
 

@@ -40,14 +40,15 @@ def test_gradients_of_micro_batches_add_up_to_those_of_the_batch(version, cache,
     text = story_file(cache)
     settings = {"data": text, "learning_rate": 0.2, "clip_norm": 1e9, "steps": 5, "eval_every": 5}
     before = VERSIONS[VERSIONS.index(version) - 1] if version == ACCUMULATING[0] else version
+    whole_module, module = load(before), load(version)
     torch.set_default_dtype(torch.float64)
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
     monkeypatch.setattr(torch.optim, "AdamW", descent)
     try:
         for k in (1, 2, 8):  # the generator draws the same 8 starts, however they are grouped
-            module = load(before if k == 1 else version)
+            script = whole_module if k == 1 else module
             batch = {"grad_accum": k, "batch_size": 8 // k, "dtype": "float32"}
-            run(module, monkeypatch, flags(module, out_dir=cache / str(k), **settings, **batch))
+            run(script, monkeypatch, flags(script, out_dir=cache / str(k), **settings, **batch))
     finally:
         torch.set_default_dtype(torch.float32)
     whole, rows = weights(cache / "1"), metrics_of(cache / "1")
