@@ -205,8 +205,9 @@ def test_fast_cutting_is_the_pattern(text, size):
 def test_fast_cutting_is_the_pattern_for_every_character():
     """With each beside letters, digits and spaces, as words in spaced text too."""
     every = [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000]
-    common = every[:0x3100]
+    common, white = every[:0x3100], regex.findall(r"\s", "".join(every))
     texts = ["".join(every), " x".join(common), "x1".join(common), "x " + "x ".join(common)]
+    texts += [f"a {c}{c}b a {c} b a b{c} {c}b " + "c d " * 9 for c in white]
     for pattern in PATTERNS.values():
         chunks = [chunk for text in texts for chunk in regex.findall(pattern, text)]
         assert "".join(chunks) == "".join(texts) and fast_chunks(pattern, texts) == chunks
