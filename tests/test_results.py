@@ -382,7 +382,9 @@ def test_publish_makes_what_is_missing_and_only_that(project, monkeypatch, capsy
         publish.publish(only="v4-smaple")
 
 
-def test_weights_of_the_first_seed_are_kept_in_float16(project, monkeypatch):
+def test_weights_of_the_first_seed_are_kept_and_again_makes_what_was_not_made_here(
+    project, monkeypatch
+):
     planned(monkeypatch, Planned("v0-sample", seeds=(1, 2)), Planned("v0-sample-x", seeds=(1,)))
     publish.publish()
     folder = project / "results" / "models"
@@ -393,28 +395,38 @@ def test_weights_of_the_first_seed_are_kept_in_float16(project, monkeypatch):
     calls(project)
     publish.publish()  # from the run's folder: it is not trained again
     assert (folder / "v0.safetensors").exists() and not calls(project)
+    (project / "runs" / "published" / "v0-sample-seed1" / "result.json").unlink()
+    publish.publish(again=True)  # what was not made here
+    assert [call.split()[-1] for call in calls(project)] == ["--resume"]
+    publish.publish(again=True)
+    assert not calls(project)
 
 
-@pytest.mark.parametrize(
-    ("file", "content", "reason"),
-    [
-        ("v3.py", SCRIPT + "x = 1\n", "made by other code"),
-        ("v3.py", "import os\n# said\n" + SCRIPT, ""),
-        ("data/input.json", {"sha256": "b"}, "another text"),
-        ("results/v3-sample-seed1.json", made_up("v3", 1, 1.0), "made by other code"),
-    ],
-)
-def test_publish_says_truly_what_is_outdated(project, monkeypatch, capsys, file, content, reason):
-    planned(monkeypatch, Planned("v3-sample", seeds=(1,)))
+def test_publish_says_truly_what_is_outdated(project, monkeypatch, capsys):
+    wanted = {"name": "v3-sample", "flags": "--dropout 0.1", "seeds": (2,)}
+    planned(monkeypatch, Planned(**wanted))
     publish.publish()
     put(project / "results", "v1-sample", [1.0])
+    script, published = project / "v3.py", project / "results" / "v3-sample-seed2.json"
+    for path, content, changes, reason in (
+        (script, "import os\n# said\n" + SCRIPT, {}, "1 of 1 runs are up to date"),
+        (script, SCRIPT + "x = 1\n", {}, "made by other code (1)"),
+        (published, made_up("v3", 2, 1.0), {}, "made by other code (1)"),
+        (project / "data" / "input.json", {"sha256": "b"}, {}, "made from another text (1)"),
+        (script, SCRIPT, {"flags": "--dropout 1e-1"}, "1 of 1 runs are up to date"),
+        (script, SCRIPT, {"flags": "--dropout 0.2"}, "made with other settings (1)"),
+        (script, SCRIPT, {"flags": "", "measured": ("claims",)}, "without its claims (1)"),
+    ):
+        before = path.read_bytes()
+        write(path, content)
+        planned(monkeypatch, Planned(**wanted | changes))
+        publish.publish(dry_run=True)
+        out = capsys.readouterr().out
+        assert reason in out and "but no longer planned: v1-sample-seed1.json" in out
+        path.write_bytes(before)
     calls(project)
-    write(project / file, content)
-    capsys.readouterr()
-    publish.publish(dry_run=True)
-    out = capsys.readouterr().out
-    assert f"{1 - bool(reason)} of 1 runs are up to date" in out and reason in out
-    assert "in results/ but no longer planned: v1-sample-seed1.json" in out and not calls(project)
+    publish.publish()  # what is missing is measured, not trained
+    assert calls(project) == ["measure claims v3-sample-seed2"]
 
 
 def test_how_long_it_takes_follows_the_nearest_runs_and_then_the_clock(
@@ -429,22 +441,6 @@ def test_how_long_it_takes_follows_the_nearest_runs_and_then_the_clock(
         minutes = round((publish.EVALUATED * seconds + publish.STARTED) / 60)
         assert f"about {minutes} min, by those in results/" in capsys.readouterr().out
     assert "about 8 min left" in publish._time_left([60, 120, 180], 1, 90)  # 1.5 times as slow
-
-
-def test_other_flags_and_measurements_in_the_plan_make_a_run_outdated(project, monkeypatch, capsys):
-    planned(monkeypatch, Planned("v3-sample", "--dropout 0.1", seeds=(2,)))
-    publish.publish()
-    for run, reason in (
-        (Planned("v3-sample", "--dropout 1e-1", seeds=(2,)), "1 of 1 runs are up to date"),
-        (Planned("v3-sample", "--dropout 0.2", seeds=(2,)), "made with other settings (1)"),
-        (Planned("v3-sample", seeds=(2,), measured=("claims",)), "without its claims (1)"),
-    ):
-        planned(monkeypatch, run)
-        publish.publish(dry_run=True)
-        assert reason in capsys.readouterr().out
-    calls(project)
-    publish.publish()  # what is missing is measured, not trained
-    assert calls(project) == ["measure claims v3-sample-seed2"]
 
 
 def test_a_run_that_stopped_while_it_was_measured_is_not_trained_again(project, monkeypatch):
@@ -515,17 +511,6 @@ def test_a_stopped_run_is_resumed_unless_it_is_another_one_by_now(
     publish.publish()
     assert [call.split()[3:] for call in calls(project)] == [then]
     assert list(store.load_results("v0-sample")) == [1]
-
-
-def test_publish_again_makes_what_was_not_made_here(project, monkeypatch):
-    planned(monkeypatch, Planned("v0-sample", seeds=(1, 2)))
-    publish.publish()
-    (project / "runs" / "published" / "v0-sample-seed1" / "result.json").unlink()
-    calls(project)
-    publish.publish(again=True)
-    assert [call.split()[-1] for call in calls(project)] == ["--resume"]
-    publish.publish(again=True)
-    assert not calls(project)
 
 
 def test_the_longer_runs_text_is_made_once_by_the_plans_command(project, monkeypatch):
