@@ -96,24 +96,31 @@ def test_samples_stand_below_each_other_where_it_is_narrow():
     assert narrow == "a\n-\none two three four\nfive six\n\nseven\n\nb\n-\nshort"
 
 
-@pytest.mark.parametrize(
-    ("args", "said"),
-    [
-        (["v2-sample", "v9-sample"], "no published run is called v9-sample; there are: v2-sample"),
-        (["v2", "**"], "no published run is called **-sample"),
-        (["v2", "v2-wikitext-2"], "are of different texts"),
-        (["v2", "v2-sample-dot"], "make it: python -m results publish --only v2-sample-dot"),
-        (["v2", "runs/v3"], "no finished run in runs/v3: make one"),
-        (["v2", "v2", "nowhere"], "no published run is called v2-nowhere"),
-        (["v2", "runs/damaged"], "can't be read as Python"),
-    ],
-)
-def test_what_cannot_be_compared_is_one_line(folder, capsys, args, said):
+REFUSED = [
+    ("compare v2-sample v9-sample", "no published run is called v9-sample; there are: v2-sample"),
+    ("compare v2 **", "no published run is called **-sample"),
+    ("compare v2 v2-wikitext-2", "are of different texts"),
+    ("compare v2 v2-sample-dot", "make it: python -m results publish --only v2-sample-dot"),
+    ("compare v2 runs/v3", "no finished run in runs/v3: make one"),
+    ("compare v2 v2 nowhere", "no published run is called v2-nowhere"),
+    ("compare v2 runs/mine", "can't be read as Python"),
+    ("check half", "go on with python v3.py --resume --out-dir half"),
+    ("check damaged", "is not a run's settings"),
+    ("check v2", "did you mean runs"),
+    ("check v3", "make one"),
+]
+
+
+@pytest.mark.parametrize(("command", "said"), REFUSED)
+def test_what_cannot_be_compared_or_checked_is_one_line(folder, capsys, command, said):
     put(folder / "results", "v2-sample", [1.30, 1.31, 1.32])
     put(folder / "results", "v2-wikitext-2", [1.30], data={"name": "wikitext-2"})
-    local(folder).rename(folder / "runs" / "damaged")
-    write(folder / "runs" / "damaged" / "script.py", "def")
-    status, out, err = called(capsys, compare.compare, *args)
+    write(local(folder) / "script.py", "def")
+    write(folder / "half" / "config.json", {"version": "v3", "config": {"seed": 1}})
+    write(folder / "damaged" / "config.json", {"version": 3})
+    write(folder / "runs" / "v2" / "result.json", {})
+    name, *args = command.split()
+    status, out, err = called(capsys, getattr(compare, name), *args)
     assert (status, out, err.count("\n")) == (2, "", 1) and said in err
 
 
@@ -176,24 +183,6 @@ def test_a_comment_in_the_script_is_no_difference(folder, capsys):
         write(script, text)
         status, out, err = called(capsys, compare.check, run)
         assert (status, err) == (1, "") and said in out
-
-
-def test_what_to_do_with_a_folder_without_a_result(folder, capsys):
-    settings = {"version": "v3", "config": {"seed": 1}}
-    for name, file, content in (
-        ("half", "config.json", settings),
-        ("damaged", "config.json", {"version": 3}),
-        ("runs/v2", "result.json", {}),
-    ):
-        write(folder / name / file, content)
-    for run, said in (
-        ("half", "go on with python v3.py --resume --out-dir half"),
-        ("damaged", "is not a run's settings"),
-        ("v2", "did you mean runs"),
-        ("v3", "make one"),
-    ):
-        status, out, err = called(capsys, compare.check, run)
-        assert (status, out, err.count("\n")) == (2, "", 1) and said in err
 
 
 # ---- counted n-grams ----
