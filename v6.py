@@ -40,7 +40,7 @@ class Config(RunConfig):
     grad_accum: int = 1  # micro-batches per step: gradient accumulation
     n_head: int = 4  # attention heads, H
     n_embd: int = 128  # width of the residual stream, C
-    n_kv_head: int = 4  # key and value heads: with fewer than n_head, query heads share them
+    n_kv_head: int = 2  # key and value heads: with fewer than n_head, query heads share them
     n_layer: int = 2  # transformer blocks in the stack
     ngram_rows: int = 65536  # rows of each table of hashed n-grams; 0 is none
     ngram_max: int = 2  # the longest n-gram: 2 is pairs, 3 pairs and triples
@@ -60,7 +60,7 @@ class Config(RunConfig):
     optimizer: Literal["muon", "adamw"] = "muon"  # of the matrices in the blocks; else AdamW
     learning_rate: float = 0.006  # AdamW's step size, at its peak
     muon_learning_rate: float = 0.02  # Muon's step size, at its peak
-    ngram_learning_rate: float = 0.01  # SparseAdam's step size for the n-grams, at its peak
+    ngram_learning_rate: float = 0.003  # SparseAdam's step size for the n-grams, at its peak
     warmup_steps: int = 100  # steps in which the learning rate rises linearly to the peak
     cosine_decay: bool = True  # after it, decay along half a cosine to a tenth of the peak
     weight_decay: float = 0.1  # AdamW's weight decay, on the matrices only

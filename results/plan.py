@@ -93,19 +93,16 @@ def vocabulary(size):
     return Planned(f"{base}-vocab-{size}", flags, f"{size:,}", base, "vocabulary")
 
 
-AS_V4 = "--norm layer --bias --optimizer adamw --learning-rate 0.002"  # v5 so is v4
+AS_V4 = "--norm layer --bias --n-kv-head 4 --optimizer adamw --learning-rate 0.002"  # v5 so is v4
 RECIPE = {  # the parts of v5 one at a time: what the table calls them, their flags
-    "rate": (
-        "control: v4, learning rate 0.006",
-        "--norm layer --bias --optimizer adamw",
-    ),
+    "rate": ("control: v4, learning rate 0.006", AS_V4.removesuffix(" --learning-rate 0.002")),
     "rms": ("RMSNorm", AS_V4.replace("--norm layer ", "")),
     "nobias": ("no biases", AS_V4.replace("--bias ", "")),
     "swiglu": ("SwiGLU", f"{AS_V4} --mlp swiglu"),
     "qknorm": ("query-key normalization", f"{AS_V4} --qk-norm"),
-    "gqa": ("grouped-query attention, two key and value heads", f"{AS_V4} --n-kv-head 2"),
-    "muon": ("Muon, and a higher learning rate of AdamW", "--norm layer --bias"),
-    "all": ("all of them", "--mlp swiglu --qk-norm --n-kv-head 2"),
+    "gqa": ("grouped-query attention", AS_V4.replace("--n-kv-head 4 ", "")),
+    "muon": ("Muon, with learning rate 0.006 of AdamW", "--norm layer --bias --n-kv-head 4"),
+    "all": ("v5, and SwiGLU and query-key normalization", "--mlp swiglu --qk-norm"),
 }
 
 

@@ -20,7 +20,7 @@ STEPS = list(zip(VERSIONS, VERSIONS[1:], strict=False))  # (before, after)
 UNCACHED = "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0"
 
 SIZES = {"vocab_size": 300, "context_length": 16, "batch_size": 4, "grad_accum": 2}
-SIZES |= {"n_head": 2, "n_embd": 16, "n_layer": 2, "ngram_rows": 64}
+SIZES |= {"n_head": 2, "n_kv_head": 1, "n_embd": 16, "n_layer": 2, "ngram_rows": 64}
 LENGTHS = {"warmup_steps": 2, "steps": 12, "eval_every": 4, "max_new_tokens": 8}
 SMALL = {**SIZES, **LENGTHS, "prompt": "The", "device": "cpu", "dtype": "float32"}
 
