@@ -11,20 +11,12 @@ from results.drawing import colour, draw, horizontal_grid, new_figure, picture_k
 from results.saved import load_run
 from results.store import ROOT
 
+import msgspec
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-EDGES = [
-    0,
-    1,
-    2,
-    4,
-    16,
-    64,
-    256,
-    1024,
-]  # a group begins at each: never seen, once, 2 or 3 times, ...
+EDGES = [0, 1, 2, 4, 16, 64, 256, 1024]  # groups: never seen, once, 2 or 3 times, ...
 LIMIT = 60_000  # tokens of the validation split at most
 PUBLISHED = ROOT / "results" / "gains.json"
 
@@ -70,9 +62,8 @@ def measure(before, after, data_dir=""):
     gain = (losses(before, tokens) - losses(after, tokens))[1:]
     groups = np.searchsorted(EDGES, seen, side="right") - 1
     inside = [groups == group for group in range(len(EDGES))]
-    ends = [
-        f"–{end - 1:,}" if end - 1 > low else "" for low, end in zip(EDGES, EDGES[1:], strict=False)
-    ]
+    lasts = [end - 1 for end in EDGES[1:]]
+    ends = [f"–{n:,}" if n > low else "" for low, n in zip(EDGES[:-1], lasts, strict=True)]
     return Gains(
         before=before.version,
         after=after.version,
@@ -105,8 +96,7 @@ def published_gains():
     """What results/gains.json holds as a dictionary, None where there is no such file."""
     if not PUBLISHED.exists():
         return None
-    found = read_json(PUBLISHED, "a file of gains", Gains)
-    return {name: getattr(found, name) for name in found.__struct_fields__}
+    return msgspec.to_builtins(read_json(PUBLISHED, "a file of gains", Gains))
 
 
 def gains(
@@ -129,4 +119,4 @@ def gains(
     found = measure(*[load_run(folder) for folder in runs], data_dir)
     if publish:
         write_json(PUBLISHED, found)
-    draw(out, slide, gains_figure, {name: getattr(found, name) for name in found.__struct_fields__})
+    draw(out, slide, gains_figure, msgspec.to_builtins(found))
