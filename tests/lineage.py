@@ -86,6 +86,15 @@ def model_of(module, vocab_size=50, **changes):
     return module.LanguageModel(config, vocab_size), config
 
 
+def optimizers_of(module, model, config):
+    """The optimizers of a version's train."""
+    import torch
+
+    if hasattr(module, "new_optimizers"):
+        return [*module.new_optimizers(model, config)]
+    return [torch.optim.AdamW(model.parameters())]
+
+
 def flags(module, **values):
     """Small settings and `values` as command-line arguments."""
     config, args = small(module, **values), []
