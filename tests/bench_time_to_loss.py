@@ -6,8 +6,8 @@
 The minimal GPT has 4 layers x 128 channels, a context of 128 and batches of 8, and trains for so
 many seconds: AdamW at 2e-3, warm-up and cosine decay, bfloat16, compiled. The versions differ from
 their defaults in settings alone. All have the same vocabulary of 4,096 tokens, and the same
-evaluation on the whole validation split, each with windows of its own context. Seconds are of training alone: compiling,
-evaluating and starting do not count, for either.
+evaluation on the whole validation split, each with windows of its own context. Seconds are of
+training alone: compiling, evaluating and starting do not count.
 """
 
 import sys
