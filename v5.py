@@ -328,20 +328,22 @@ def generate(model, config, tokenizer, device):
 
 
 # ---- Training ------------------------------------------------------------------------------------
-def orthogonalize(G):
+def orthogonalize(G, dtype=torch.float32):
     """The matrix U V^T nearest to G = U S V^T, all of whose singular values are 1: (n, m).
 
     Newton-Schulz iteration: an odd polynomial of the matrix is that polynomial of each singular
     value. This one, a x + b x^3 + c x^5, pushes every value between 0 and 1 quickly to about 1;
-    Jordan et al. 2024 chose its coefficients for speed, so they end between 0.7 and 1.2.
+    Jordan et al. 2024 chose its coefficients for speed, so they end between 0.7 and 1.2. Rounding
+    does it no harm, so it computes in the number format of the training steps.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     X = G.T if G.shape[0] > G.shape[1] else G  # the smaller product X X^T
-    X = X / (X.norm() + 1e-7)  # now no singular value is above 1
+    X = (X / (X.norm() + 1e-7)).to(dtype)  # now no singular value is above 1
     for _ in range(5):
         A = X @ X.T
-        X = a * X + (b * A + c * A @ A) @ X
-    return X.T if G.shape[0] > G.shape[1] else X
+        A = torch.addmm(A, A, A, beta=b, alpha=c)  # b A + c A A
+        X = torch.addmm(X, A, X, beta=a)  # a X + (b A + c A A) X
+    return (X.T if G.shape[0] > G.shape[1] else X).type_as(G)
 
 
 class Muon(torch.optim.Optimizer):
@@ -351,8 +353,9 @@ class Muon(torch.optim.Optimizer):
     the rare directions are learned as fast.
     """
 
-    def __init__(self, params, lr, weight_decay, momentum=0.95):
+    def __init__(self, params, lr, weight_decay, dtype, momentum=0.95):
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+        self.dtype = dtype
 
     @torch.no_grad()
     def step(self):
@@ -360,7 +363,8 @@ class Muon(torch.optim.Optimizer):
             for p in group["params"]:
                 average = self.state[p].setdefault("momentum", torch.zeros_like(p))
                 average.lerp_(p.grad, 1 - group["momentum"])
-                direction = orthogonalize(p.grad.lerp(average, group["momentum"]))  # Nesterov
+                nesterov = p.grad.lerp(average, group["momentum"])
+                direction = orthogonalize(nesterov, self.dtype)
                 scale = max(1, p.shape[0] / p.shape[1]) ** 0.5  # outputs grow as much in all shapes
                 p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.add_(direction, alpha=-group["lr"] * scale)
@@ -380,7 +384,7 @@ def learning_rate(step, config):
     return config.learning_rate * (0.55 + 0.45 * math.cos(math.pi * progress))
 
 
-def new_optimizers(model, config):
+def new_optimizers(model, config, dtype):
     """{optimizer: peak learning rate}: AdamW for embeddings, output head and vectors, Muon for the
     matrices of the blocks."""
     matrices = {name: p for name, p in model.named_parameters() if p.dim() == 2}
@@ -396,7 +400,7 @@ def new_optimizers(model, config):
     adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), fused=True)
     optimizers = {adamw: config.learning_rate}
     if muons:
-        muon = Muon(muons, config.muon_learning_rate, config.weight_decay)
+        muon = Muon(muons, config.muon_learning_rate, config.weight_decay, dtype)
         optimizers[muon] = config.muon_learning_rate
     return optimizers
 
@@ -404,7 +408,7 @@ def new_optimizers(model, config):
 def train(model, config, corpus, tokenizer, run):
     tokens = load_tokens(corpus, "train", tokenizer)
     val_tokens = load_tokens(corpus, "validation", tokenizer)
-    optimizers = new_optimizers(model, config)
+    optimizers = new_optimizers(model, config, run.dtype)
     generator = torch.Generator().manual_seed(config.seed)  # for the batches and nothing else
     run.start(tokens, val_tokens, list(optimizers), generator)
     for step in range(run.first_step, config.steps + 1):

@@ -91,7 +91,7 @@ def optimizers_of(module, model, config):
     import torch
 
     if hasattr(module, "new_optimizers"):
-        return [*module.new_optimizers(model, config)]
+        return [*module.new_optimizers(model, config, torch.float32)]
     return [torch.optim.AdamW(model.parameters())]
 
 
