@@ -1,15 +1,16 @@
 """v5: today's recipe, the parts that open models share since GPT-2.
 
-RMSNorm rescales and does not center (Zhang and Sennrich 2019). SwiGLU multiplies the MLP's channels
-by gates (Shazeer 2020). The linear layers have no biases. Queries and keys are normalized, so that
-no attention score grows without bound (Henry et al. 2020). Grouped-query attention shares each key
-and value head among several query heads, so that the KV cache is smaller (Ainslie et al. 2023).
-Muon steps each matrix of the blocks by the same amount in every direction, where AdamW steps each
-number by itself (Jordan et al. 2024).
+RMSNorm rescales and does not center (Zhang and Sennrich 2019). The linear layers have no biases.
+Muon trains the matrices of the blocks: it moves them by the same amount in every direction, where
+AdamW scales each number by itself (Jordan et al. 2024). AdamW keeps the embeddings and the output
+head, and can now take larger steps with them. Grouped-query attention shares each key and value
+head among several query heads, so that the KV cache is smaller (Ainslie et al. 2023).
 
-Each part has a flag that gives its old value back: --norm layer, --mlp gelu, --bias, --no-qk-norm,
---n-kv-head 4, --optimizer adamw. All of them together are v4. The tables in results/README.md say
-what each part is worth at this size.
+Two more parts have a flag, because at this size they make the loss worse: SwiGLU multiplies the
+MLP's channels by gates (--mlp swiglu, Shazeer 2020); normalized queries and keys keep attention
+scores bounded (--qk-norm, Henry et al. 2020). Large models have them for longer and more stable
+runs. The table in results/README.md says what each part is worth here. With --norm layer --bias
+--n-kv-head 4 --optimizer adamw --learning-rate 0.002 this is v4.
 
 Expect stories much like v4's; what changed is how they are learned.
 The step to here is `diff v4.py v5.py`.
@@ -42,12 +43,12 @@ class Config(RunConfig):
     grad_accum: int = 1  # micro-batches per step: gradient accumulation
     n_head: int = 4  # attention heads, H
     n_embd: int = 128  # width of the residual stream, C
-    n_kv_head: int = 2  # key and value heads: a divisor of n_head, each serves several query heads
+    n_kv_head: int = 2  # key and value heads: with fewer than n_head, query heads share them
     n_layer: int = 2  # transformer blocks in the stack
     norm: Literal["rms", "layer"] = "rms"  # RMSNorm or LayerNorm
-    mlp: Literal["swiglu", "gelu"] = "swiglu"  # gated, or GPT-2's two layers
+    mlp: Literal["gelu", "swiglu"] = "gelu"  # two layers, or gated by a third
     bias: bool = False  # add biases to the linear layers behind attention and in the MLP
-    qk_norm: bool = True  # normalize queries and keys
+    qk_norm: bool = False  # normalize queries and keys
     dropout: float = 0.0  # share of activations set to zero in training
     position: Literal["alibi", "rope", "sinusoidal", "learned", "none"] = "alibi"  # encoding
     rope_base: float = 10000.0  # RoPE: a larger base rotates the slow pairs of channels slower
@@ -55,7 +56,7 @@ class Config(RunConfig):
     steps: int = 2000  # updates of the parameters
     long_contexts: bool = True  # evaluate at 1, 2, 4 and 8 times the context after training
     optimizer: Literal["muon", "adamw"] = "muon"  # of the matrices in the blocks; else AdamW
-    learning_rate: float = 0.002  # AdamW's step size, at its peak
+    learning_rate: float = 0.006  # AdamW's step size, at its peak
     muon_learning_rate: float = 0.02  # Muon's step size, at its peak
     warmup_steps: int = 100  # steps in which the learning rate rises linearly to the peak
     cosine_decay: bool = True  # after it, decay along half a cosine to a tenth of the peak
@@ -327,20 +328,22 @@ def generate(model, config, tokenizer, device):
 
 
 # ---- Training ------------------------------------------------------------------------------------
-def orthogonalize(G):
+def orthogonalize(G, dtype=torch.float32):
     """The matrix U V^T nearest to G = U S V^T, all of whose singular values are 1: (n, m).
 
     Newton-Schulz iteration: an odd polynomial of the matrix is that polynomial of each singular
     value. This one, a x + b x^3 + c x^5, pushes every value between 0 and 1 quickly to about 1;
-    Jordan et al. 2024 chose its coefficients for speed, so they end between 0.7 and 1.2.
+    Jordan et al. 2024 chose its coefficients for speed, so they end between 0.7 and 1.2. Rounding
+    does it no harm, so it computes in the number format of the training steps.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     X = G.T if G.shape[0] > G.shape[1] else G  # the smaller product X X^T
-    X = X / (X.norm() + 1e-7)  # now no singular value is above 1
+    X = (X / (X.norm() + 1e-7)).to(dtype)  # now no singular value is above 1
     for _ in range(5):
         A = X @ X.T
-        X = a * X + (b * A + c * A @ A) @ X
-    return X.T if G.shape[0] > G.shape[1] else X
+        A = torch.addmm(A, A, A, beta=b, alpha=c)  # b A + c A A
+        X = torch.addmm(X, A, X, beta=a)  # a X + (b A + c A A) X
+    return (X.T if G.shape[0] > G.shape[1] else X).type_as(G)
 
 
 class Muon(torch.optim.Optimizer):
@@ -350,8 +353,9 @@ class Muon(torch.optim.Optimizer):
     the rare directions are learned as fast.
     """
 
-    def __init__(self, params, lr, weight_decay, momentum=0.95):
+    def __init__(self, params, lr, weight_decay, dtype, momentum=0.95):
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+        self.dtype = dtype
 
     @torch.no_grad()
     def step(self):
@@ -359,7 +363,8 @@ class Muon(torch.optim.Optimizer):
             for p in group["params"]:
                 average = self.state[p].setdefault("momentum", torch.zeros_like(p))
                 average.lerp_(p.grad, 1 - group["momentum"])
-                direction = orthogonalize(p.grad.lerp(average, group["momentum"]))  # Nesterov
+                nesterov = p.grad.lerp(average, group["momentum"])
+                direction = orthogonalize(nesterov, self.dtype)
                 scale = max(1, p.shape[0] / p.shape[1]) ** 0.5  # outputs grow as much in all shapes
                 p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.add_(direction, alpha=-group["lr"] * scale)
@@ -379,7 +384,7 @@ def learning_rate(step, config):
     return config.learning_rate * (0.55 + 0.45 * math.cos(math.pi * progress))
 
 
-def new_optimizers(model, config):
+def new_optimizers(model, config, dtype):
     """{optimizer: peak learning rate}: AdamW for embeddings, output head and vectors, Muon for the
     matrices of the blocks."""
     matrices = {name: p for name, p in model.named_parameters() if p.dim() == 2}
@@ -395,7 +400,7 @@ def new_optimizers(model, config):
     adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), fused=True)
     optimizers = {adamw: config.learning_rate}
     if muons:
-        muon = Muon(muons, config.muon_learning_rate, config.weight_decay)
+        muon = Muon(muons, config.muon_learning_rate, config.weight_decay, dtype)
         optimizers[muon] = config.muon_learning_rate
     return optimizers
 
@@ -403,7 +408,7 @@ def new_optimizers(model, config):
 def train(model, config, corpus, tokenizer, run):
     tokens = load_tokens(corpus, "train", tokenizer)
     val_tokens = load_tokens(corpus, "validation", tokenizer)
-    optimizers = new_optimizers(model, config)
+    optimizers = new_optimizers(model, config, run.dtype)
     generator = torch.Generator().manual_seed(config.seed)  # for the batches and nothing else
     run.start(tokens, val_tokens, list(optimizers), generator)
     for step in range(run.first_step, config.steps + 1):

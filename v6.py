@@ -40,7 +40,7 @@ class Config(RunConfig):
     grad_accum: int = 1  # micro-batches per step: gradient accumulation
     n_head: int = 4  # attention heads, H
     n_embd: int = 128  # width of the residual stream, C
-    n_kv_head: int = 2  # key and value heads: a divisor of n_head, each serves several query heads
+    n_kv_head: int = 2  # key and value heads: with fewer than n_head, query heads share them
     n_layer: int = 2  # transformer blocks in the stack
     ngram_rows: int = 65536  # rows of each table of hashed n-grams; 0 is none
     ngram_max: int = 2  # the longest n-gram: 2 is pairs, 3 pairs and triples
@@ -48,9 +48,9 @@ class Config(RunConfig):
     ngram_gate: bool = False  # scale them by a gate that is computed from the residual stream
     ngram_dropout: float = 0.0  # share of the looked-up vectors that are left out in training
     norm: Literal["rms", "layer"] = "rms"  # RMSNorm or LayerNorm
-    mlp: Literal["swiglu", "gelu"] = "swiglu"  # gated, or GPT-2's two layers
+    mlp: Literal["gelu", "swiglu"] = "gelu"  # two layers, or gated by a third
     bias: bool = False  # add biases to the linear layers behind attention and in the MLP
-    qk_norm: bool = True  # normalize queries and keys
+    qk_norm: bool = False  # normalize queries and keys
     dropout: float = 0.0  # share of activations set to zero in training
     position: Literal["alibi", "rope", "sinusoidal", "learned", "none"] = "alibi"  # encoding
     rope_base: float = 10000.0  # RoPE: a larger base rotates the slow pairs of channels slower
@@ -58,9 +58,9 @@ class Config(RunConfig):
     steps: int = 2000  # updates of the parameters
     long_contexts: bool = True  # evaluate at 1, 2, 4 and 8 times the context after training
     optimizer: Literal["muon", "adamw"] = "muon"  # of the matrices in the blocks; else AdamW
-    learning_rate: float = 0.002  # AdamW's step size, at its peak
+    learning_rate: float = 0.006  # AdamW's step size, at its peak
     muon_learning_rate: float = 0.02  # Muon's step size, at its peak
-    ngram_learning_rate: float = 0.01  # SparseAdam's step size for the n-grams, at its peak
+    ngram_learning_rate: float = 0.003  # SparseAdam's step size for the n-grams, at its peak
     warmup_steps: int = 100  # steps in which the learning rate rises linearly to the peak
     cosine_decay: bool = True  # after it, decay along half a cosine to a tenth of the peak
     weight_decay: float = 0.1  # AdamW's weight decay, on the matrices only
@@ -372,20 +372,22 @@ def generate(model, config, tokenizer, device):
 
 
 # ---- Training ------------------------------------------------------------------------------------
-def orthogonalize(G):
+def orthogonalize(G, dtype=torch.float32):
     """The matrix U V^T nearest to G = U S V^T, all of whose singular values are 1: (n, m).
 
     Newton-Schulz iteration: an odd polynomial of the matrix is that polynomial of each singular
     value. This one, a x + b x^3 + c x^5, pushes every value between 0 and 1 quickly to about 1;
-    Jordan et al. 2024 chose its coefficients for speed, so they end between 0.7 and 1.2.
+    Jordan et al. 2024 chose its coefficients for speed, so they end between 0.7 and 1.2. Rounding
+    does it no harm, so it computes in the number format of the training steps.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     X = G.T if G.shape[0] > G.shape[1] else G  # the smaller product X X^T
-    X = X / (X.norm() + 1e-7)  # now no singular value is above 1
+    X = (X / (X.norm() + 1e-7)).to(dtype)  # now no singular value is above 1
     for _ in range(5):
         A = X @ X.T
-        X = a * X + (b * A + c * A @ A) @ X
-    return X.T if G.shape[0] > G.shape[1] else X
+        A = torch.addmm(A, A, A, beta=b, alpha=c)  # b A + c A A
+        X = torch.addmm(X, A, X, beta=a)  # a X + (b A + c A A) X
+    return (X.T if G.shape[0] > G.shape[1] else X).type_as(G)
 
 
 class Muon(torch.optim.Optimizer):
@@ -395,8 +397,9 @@ class Muon(torch.optim.Optimizer):
     the rare directions are learned as fast.
     """
 
-    def __init__(self, params, lr, weight_decay, momentum=0.95):
+    def __init__(self, params, lr, weight_decay, dtype, momentum=0.95):
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+        self.dtype = dtype
 
     @torch.no_grad()
     def step(self):
@@ -404,7 +407,8 @@ class Muon(torch.optim.Optimizer):
             for p in group["params"]:
                 average = self.state[p].setdefault("momentum", torch.zeros_like(p))
                 average.lerp_(p.grad, 1 - group["momentum"])
-                direction = orthogonalize(p.grad.lerp(average, group["momentum"]))  # Nesterov
+                nesterov = p.grad.lerp(average, group["momentum"])
+                direction = orthogonalize(nesterov, self.dtype)
                 scale = max(1, p.shape[0] / p.shape[1]) ** 0.5  # outputs grow as much in all shapes
                 p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.add_(direction, alpha=-group["lr"] * scale)
@@ -424,7 +428,7 @@ def learning_rate(step, config):
     return config.learning_rate * (0.55 + 0.45 * math.cos(math.pi * progress))
 
 
-def new_optimizers(model, config):
+def new_optimizers(model, config, dtype):
     """{optimizer: peak learning rate}: AdamW for embeddings, output head and vectors, Muon for the
     matrices of the blocks, SparseAdam for the tables of n-grams: only rows that were read change.
     """
@@ -443,7 +447,7 @@ def new_optimizers(model, config):
     adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), fused=True)
     optimizers = {adamw: config.learning_rate}
     if muons:
-        muon = Muon(muons, config.muon_learning_rate, config.weight_decay)
+        muon = Muon(muons, config.muon_learning_rate, config.weight_decay, dtype)
         optimizers[muon] = config.muon_learning_rate
     if tables:
         sparse = torch.optim.SparseAdam(tables, lr=config.ngram_learning_rate)
@@ -454,7 +458,7 @@ def new_optimizers(model, config):
 def train(model, config, corpus, tokenizer, run):
     tokens = load_tokens(corpus, "train", tokenizer)
     val_tokens = load_tokens(corpus, "validation", tokenizer)
-    optimizers = new_optimizers(model, config)
+    optimizers = new_optimizers(model, config, run.dtype)
     generator = torch.Generator().manual_seed(config.seed)  # for the batches and nothing else
     run.start(tokens, val_tokens, list(optimizers), generator)
     for step in range(run.first_step, config.steps + 1):

@@ -9,6 +9,7 @@
     python -m results plot induction runs/v3             which heads are induction heads
     python -m results plot predictions runs/v2           the most likely next tokens in a prompt
     python -m results plot embeddings runs/v2            the token embeddings on a plane
+    python -m results plot gains runs/v5 runs/v6         which predictions got better
 
 --out FILE.png or FILE.svg says where the picture goes, --slide draws it in large type.
 """
@@ -33,6 +34,7 @@ from results.drawing import (
     picture_kind,
 )
 from results.embeddings import embeddings
+from results.gains import gains, gains_figure, published_gains
 from results.pictures import model_pictures
 from results.plan import PLAN, variants
 from results.predictions import predictions
@@ -238,6 +240,7 @@ def published_pictures():
         "curves.svg": (curves_figure, lines, "seconds", entropy()),
         "context.svg": (context_figure, context_rows()),
         "vocabulary.svg": (vocabulary_figure, vocabulary_rows()),
+        "gains.svg": (gains_figure, published_gains()),
     }
     return {name: picture for name, picture in pictures.items() if picture[1]} | model_pictures()
 
@@ -286,4 +289,5 @@ plot = {
     "induction": induction,
     "predictions": predictions,
     "embeddings": embeddings,
+    "gains": gains,
 }

@@ -130,11 +130,10 @@ class Run:
             )
         for note in self.notes:
             self.log.say(note)
-        several = isinstance(optimizer, list)
-        self.optimizer = optimizer[0] if several else optimizer
-        self.state = {"model": self.model, "optimizer": self.optimizer, "batches": generator}
-        if several:
-            self.state |= {f"optimizer {i}": each for i, each in enumerate(optimizer[1:], 2)}
+        self.optimizers = optimizer if isinstance(optimizer, list) else [optimizer]
+        names = ["optimizer", "optimizer 2", "optimizer 3"]
+        self.state = {"model": self.model, "batches": generator}
+        self.state |= dict(zip(names, self.optimizers, strict=False))
         last_evaluated = -1
         if self.config.resume:
             saved, self.saved = self.saved, None
@@ -170,7 +169,7 @@ class Run:
 
     def _estimate_memory(self):
         keep_freed_memory()
-        estimate = estimate_memory(self.model, self.config, self.device)
+        estimate = estimate_memory(self.model, self.config, self.device, self.optimizers)
         self.extra["memory_estimate_mb"] = estimate
         for line in describe_model(self.model, estimate):
             self.log.say(line)
@@ -252,7 +251,7 @@ class Run:
         sys.exit(128 + number)
 
     def _check_finite(self, what, loss):
-        rate = self.optimizer.param_groups[0]["lr"]
+        rate = self.optimizers[0].param_groups[0]["lr"]
         logging.check_finite(loss, self.step, rate, self.folder.path, what)
 
     def _refuse_weights(self):
