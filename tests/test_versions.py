@@ -121,6 +121,7 @@ def test_sample_only_continues_the_prompt_from_each_seed(version, finished, monk
 
 def test_interactive_continues_each_typed_line(version, finished, monkeypatch, capsys):
     module, folder = load(version), finished(version)
+    capsys.readouterr()  # what the training printed
 
     def printed(*args):
         run(module, monkeypatch, ["--out-dir", folder, *args])
