@@ -13,10 +13,9 @@ from results.tables import change, mean_of
 import msgspec
 
 
-def variants_table(table, corpus="sample", also="", costs=False):
+def variants_table(table, corpus="sample", also="", parameters=False):
     """Bits per byte of the plan's variants of one kind, each compared with their base, which is
-    the first row, and with one more published run, the version `also`; `costs` adds parameters
-    and seconds of training.
+    the first row, and with one more published run, the version `also`; `parameters` counts them.
     """
     lines, base = [], None
     for label, name in plan.variants(table, corpus):
@@ -24,11 +23,10 @@ def variants_table(table, corpus="sample", also="", costs=False):
         if results:
             line = [label, spread(results), change(base, results)]
             line += [change(f"{also}-{corpus}", results)] * bool(also)
-            cost = f"{median(results, 'params'):,.0f}", f"{median(results, 'seconds'):.0f}"
-            lines.append(line + [*cost] * costs)
+            lines.append(line + [f"{median(results, 'params'):,.0f}"] * parameters)
         base = base or name
     head = ["", "bits per byte (seeds)", *["Δ [95 %]"] * (1 + bool(also))]
-    return markdown(head + ["parameters", "seconds"] * costs, lines)
+    return markdown(head + ["parameters"] * parameters, lines)
 
 
 def context_table():
