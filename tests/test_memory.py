@@ -101,8 +101,8 @@ def test_what_all_sequences_share_counts_once():
 
 @pytest.mark.parametrize("version", STACKS)
 def test_each_layer_adds_the_same(version):
-    """A block's weights: 12 C^2 in matrices, or 11 C^2 where two heads share keys and values, and
-    up to 12 C in biases and norms. Its activations: at least the MLP's hidden layer before and after
+    """A block's weights: 12 C^2 in matrices, C^2 less where two heads share keys and values, and up
+    to 12 C in biases and norms. Its activations: at least the MLP's hidden layer before and after
     the GELU."""
     C, T, B = 16, 16, 4
     tables = [estimate(version, n_layer=n, n_embd=C)[0] for n in (1, 2, 5)]
