@@ -389,18 +389,18 @@ def new_optimizers(model, config, dtype):
     matrices of the blocks."""
     matrices = {name: p for name, p in model.named_parameters() if p.dim() == 2}
     vectors = [p for p in model.parameters() if p.dim() < 2]  # biases and norms: no decay
-    muons = [p for name, p in matrices.items() if name.startswith("blocks")]
+    hidden = [p for name, p in matrices.items() if name.startswith("blocks")]
+    others = [p for name, p in matrices.items() if not name.startswith("blocks")]
     if config.optimizer == "adamw":
-        muons = []
-    others = [p for p in matrices.values() if id(p) not in map(id, muons)]
+        hidden, others = [], others + hidden
     groups = [
         {"params": others, "weight_decay": config.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
     adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), fused=True)
     optimizers = {adamw: config.learning_rate}
-    if muons:
-        muon = Muon(muons, config.muon_learning_rate, config.weight_decay, dtype)
+    if hidden:
+        muon = Muon(hidden, config.muon_learning_rate, config.weight_decay, dtype)
         optimizers[muon] = config.muon_learning_rate
     return optimizers
 

@@ -46,17 +46,23 @@ SAFE_TO_CHANGE = frozenset(
 LATER = {"activation_checkpointing": False, "n_samples": 1, "interactive": False}
 
 POSITIVE = "vocab_size context_length batch_size max_new_tokens n_samples grad_accum n_head n_embd"
+RATES = "learning_rate muon_learning_rate ngram_learning_rate"
 DEVICES = "auto, cpu, cuda (or cuda:1, the second one) or mps"
 RANGES = {  # field: (test, what is wanted); one table, because a field means the same everywhere
-    **{name: (lambda v: v >= 1, "at least 1") for name in (POSITIVE + " n_layer").split()},
+    **{
+        name: (lambda v: v >= 1, "at least 1") for name in (POSITIVE + " n_layer n_kv_head").split()
+    },
     "eval_every": (lambda v: v >= 0, "at least 0 (0: about ten evaluations)"),
     "steps": (lambda v: v >= 0, "at least 0"),
     "seed": (lambda v: 0 <= v < 2**63, "between 0 and 2^63 - 1"),
-    "learning_rate": (lambda v: 0 < v <= 1e30, "above 0 and at most 1e30"),
+    **{name: (lambda v: 0 < v <= 1e30, "above 0 and at most 1e30") for name in RATES.split()},
+    "ngram_rows": (lambda v: v >= 0, "at least 0 (0 is no table)"),
+    "ngram_max": (lambda v: 2 <= v <= 16, "from 2 to 16"),
     "warmup_steps": (lambda v: v >= 0, "at least 0"),
     "weight_decay": (lambda v: 0 <= v <= 1e30, "at least 0 and at most 1e30"),
     "clip_norm": (lambda v: v > 0, "above 0"),
     "dropout": (lambda v: 0 <= v < 1, "at least 0 and below 1"),
+    "ngram_dropout": (lambda v: 0 <= v < 1, "at least 0 and below 1"),
     "rope_base": (lambda v: 1 < v < math.inf, "above 1"),
     "temperature": (lambda v: v == 0 or 0.001 <= v < math.inf, "0 (greedy) or at least 0.001"),
     "top_k": (lambda v: v >= 0, "at least 0 (0 is off)"),
@@ -70,7 +76,13 @@ RANGES = {  # field: (test, what is wanted); one table, because a field means th
     "tokenizer": (lambda v: v != "", "bpe, char, word, gpt2 or a saved vocabulary's path"),
 }
 # No size in a laptop's run comes near; larger ones are slips of the keyboard.
-LARGEST = {"n_layer": 1000, "n_head": 2**16, "n_embd": 2**16, "batch_size": 2**16}
+LARGEST = {
+    "n_layer": 1000,
+    "n_head": 2**16,
+    "n_embd": 2**16,
+    "batch_size": 2**16,
+    "ngram_rows": 2**26,
+}
 LARGEST_OTHER = 2**31
 
 

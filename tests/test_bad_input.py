@@ -23,6 +23,7 @@ HUGE = ["2147483649", str(2**64)]
 SIZE = [*INT, *HUGE, "0", "-1"]
 NO_PATH = ["a\0b", "\udcff", "x" * 300]
 SWITCH = ["x", "True", ""]  # a switch takes no value
+RATE = [*FLOAT, "0", "-1", "inf", "1e38", "1e-400"]
 FLAGS = {  # field: values that can't be meant; WANTED has what the message names besides the flag
     "data": ["", "no-such-corpus", "no/such/file.txt", "hf:", "hf:one", "hf:a/b:c:d:e", *NO_PATH],
     "data_dir": ["no/such/folder", "FILE", *NO_PATH],
@@ -41,8 +42,21 @@ FLAGS = {  # field: values that can't be meant; WANTED has what the message name
     "qkv_bias": SWITCH,
     "position": ["", "ALiBi", "absolute", "0"],
     "rope_base": [*FLOAT, "0", "1", "-10", "inf"],
+    "n_kv_head": [*SIZE, "3"],
+    "norm": ["", "RMS", "batch"],
+    "mlp": ["", "GELU", "relu"],
+    "bias": SWITCH,
+    "qk_norm": SWITCH,
+    "ngram_rows": [*INT, *HUGE, "-1", "67108865"],
+    "ngram_max": [*SIZE, "1", "17"],
+    "ngram_at": ["", "output", "values"],
+    "ngram_gate": SWITCH,
+    "ngram_dropout": [*FLOAT, "-0.1", "1", "inf"],
+    "optimizer": ["", "Muon", "sgd"],
     "steps": [*INT, *HUGE, "-1"],
-    "learning_rate": [*FLOAT, "0", "-1", "inf", "1e38", "1e-400"],
+    "learning_rate": RATE,
+    "muon_learning_rate": RATE,
+    "ngram_learning_rate": RATE,
     "warmup_steps": [*INT, *HUGE, "-1"],
     "weight_decay": [*FLOAT, "-1", "inf", "1e38"],
     "clip_norm": [*FLOAT, "0", "-1"],

@@ -90,6 +90,8 @@ def test_curves_are_the_mean_of_the_seeds_in_a_band_from_lowest_to_highest():
     lines = {f"a{i}": ("v2", [points([2.0, 1.0 + i / 1000])], [1.0]) for i in range(8)}
     (axes,) = plots.curves_figure(lines).axes  # eight that differ without colour
     assert len({line.get_marker() for line in axes.lines}) == 8 and not overlap(axes)
+    close = drawing.moved_apart([0.1, 0.5, 0.52], 0.1)  # by as little as possible
+    assert close == pytest.approx([0.1, 0.46, 0.56])
 
 
 def luminance(colour):
@@ -302,6 +304,8 @@ def test_predictions_by_hand():
     with drawing.style():
         (axes,) = predictions.predictions_figure(long, "v2").axes
         assert sum(not patch.get_fill() for patch in axes.patches) == 1 and not overlap(axes)
+        boxes = [text.get_window_extent() for text in axes.texts]
+    assert all(0 <= box.x0 and box.x1 <= axes.figure.bbox.width for box in boxes)
 
 
 def test_whole_words_are_those_that_no_letter_follows():
@@ -346,6 +350,14 @@ def test_embeddings_are_marked_by_kind_and_names_do_not_overlap():
     assert "50%" in axes.get_xlabel() and "25%" in axes.get_ylabel()
     assert set(kinds) - {"other words"} < set(written(axes))  # every cluster has its name
     assert not overlap(axes)
+
+
+def test_clusters_of_an_unknown_text_have_the_names_of_their_words():
+    vectors = torch.cat([torch.eye(8) + 0.01 * i for i in range(3)])
+    names = [f"{letter}{i}" for i in range(3) for letter in "abcdefgh"]
+    kinds = embeddings.kinds_of_words(names, vectors, "notes.txt")
+    assert len(set(kinds)) == 8
+    assert all(name in kind for name, kind in zip(names, kinds, strict=True))
 
 
 # ---- the commands ----

@@ -40,9 +40,8 @@ def test_muon_takes_the_orthogonalized_momentum_scaled_by_the_shape():
     assert torch.allclose(p, before, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("version", "optimizer"), itertools.product(["v5", "v6"], ["muon", "adamw"])
-)
+@pytest.mark.parametrize("version", ["v5", "v6"])
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 def test_every_parameter_has_one_optimizer(version, optimizer):
     module = load(version)
     model, config = model_of(module, optimizer=optimizer)

@@ -556,7 +556,8 @@ def test_code_lines_leave_out_docstrings_comments_and_settings(tmp_path):
 
 WRONG_KINDS = [{"val_bits_per_byte": "1.0"}, {"val_loss": None}, {"steps": -1}, {"params": 2**70}]
 WRONG_KINDS += [{"config": {"a": [1]}}, {"curve": [{"step": 1}]}, {"extrapolation": [{"times": 1}]}]
-WRONG_KINDS += [{"evaluation": {"version": "v0", "splits": {"test": {}}}}]
+WRONG_KINDS += [{"evaluation": {"version": "v0", "splits": {"test": {}}}}, {"curve": []}]
+WRONG_KINDS += [{"environment": None}, {"tokens_seen": True}, {"heldout": 3}]
 
 
 @pytest.mark.parametrize("changes", WRONG_KINDS, ids=str)

@@ -261,9 +261,18 @@ import os, runpy, sys
 class Watch:
     def find_spec(name, path=None, target=None):
         if name == "torch":
-            sys.exit(print(os.environ.get("GOMP_SPINCOUNT")))
+            raise SystemExit(os.environ.get("GOMP_SPINCOUNT"))
 sys.meta_path.insert(0, Watch)
-runpy.run_path(sys.argv[1], run_name="a script")
+before = dict(os.environ)
+for script in sys.argv[1:]:
+    try:
+        runpy.run_path(script, run_name="a script")
+    except SystemExit as found:
+        print(found)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "common"]:
+        del sys.modules[name]
+    os.environ.clear()
+    os.environ.update(before)
 """
 
 
@@ -274,6 +283,6 @@ runpy.run_path(sys.argv[1], run_name="a script")
 def test_threads_spin_briefly_before_torch_is_imported(own, wanted, monkeypatch):
     for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
         monkeypatch.delenv(name, raising=False)
-    for version in VERSIONS:
-        found = python("-c", WATCH_TORCH, f"{version}.py", cwd=ROOT, **own)
-        assert found.stdout.split() == [wanted], found.stderr
+    scripts = [f"{version}.py" for version in VERSIONS]
+    found = python("-c", WATCH_TORCH, *scripts, cwd=ROOT, **own)
+    assert found.stdout.split() == [wanted] * len(VERSIONS), found.stderr

@@ -212,23 +212,23 @@ def test_the_command_in_the_json_makes_the_same_bytes_with_any_hash_seed(tmp_pat
     assert world.make(20_000, 6, 6, True)[0] != made[0]
 
 
-@pytest.mark.parametrize(
-    "arguments, says",
-    [
-        ("--bytes 10", "at least 1000"),
-        ("--bytes many", "invalid int value"),
-        ("--seed -1", "from 0 on"),
-        ("--questions 0", "at least 1"),
-        ("--out no/such/folder/x.txt", "folder that is there"),
-        ("--out x.json", "another name"),
-    ],
-)
-def test_a_mistake_is_reported_in_one_line(arguments, says, capsys, tmp_path, monkeypatch):
+MISTAKES = {
+    "--bytes 10": "at least 1000",
+    "--bytes many": "invalid int value",
+    "--seed -1": "from 0 on",
+    "--questions 0": "at least 1",
+    "--out no/such/folder/x.txt": "folder that is there",
+    "--out x.json": "another name",
+}
+
+
+@pytest.mark.parametrize("arguments", MISTAKES)
+def test_a_mistake_is_reported_in_one_line(arguments, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stop:
         world.main(arguments.split())
     (line,) = capsys.readouterr().err.splitlines()
-    assert stop.value.code == 2 and says in line and not any(tmp_path.iterdir())
+    assert stop.value.code == 2 and MISTAKES[arguments] in line and not any(tmp_path.iterdir())
 
 
 def test_a_link_in_place_of_the_temporary_file_is_not_followed(tmp_path):
