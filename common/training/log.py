@@ -41,19 +41,21 @@ class SavedLog(msgspec.Struct):
 class Log:
     """metrics.jsonl and samples.txt in a folder, and the same on the screen.
 
+    run: {"version": ..., "seed": ...}, by which each line of metrics.jsonl names its run.
     Only training steps count as training time: the clock runs from the end of one step, or of what
     came between, to the end of the next step. It stands still while the machine sleeps, and starts
     again where the process was stopped and goes on.
     """
 
-    def __init__(self, folder, writes):
-        self.folder, self.writes = folder, writes
+    def __init__(self, folder, run, writes):
+        self.folder, self.run, self.writes = folder, run, writes
         self.metrics, self.samples, self.sample = [], "", ""
         self.tokens, self.seconds = 0, 0.0
         self.loss_sum, self.loss_count, self.last_loss = 0.0, 0, None
         self.best = {"step": None, "loss": None}
         self.bar, self._mark = None, None
         self.reader_left = False  # of what is printed
+        self.unit = "bits per byte"  # and, where some of the text costs nothing, that
 
     def open(self, config):
         """Write the files as far as they are known, and show the bar."""
@@ -101,6 +103,7 @@ class Log:
     def evaluation(self, step, scores, train_loss, sample):
         """Write the evaluation's line to metrics.jsonl and its sample to samples.txt."""
         line = {
+            **self.run,
             "step": step,
             "tokens": self.tokens,
             "seconds": round(self.seconds, 3),
@@ -116,7 +119,7 @@ class Log:
         trained = "" if train_loss is None else f"train {train_loss:.3f}, "
         self.say(
             f"step {step:>6}: {trained}val {scores['loss']:.3f} nats per token,"
-            f" {scores['bits_per_byte']:.3f} bits per byte"
+            f" {scores['bits_per_byte']:.3f} {self.unit}"
         )
         self.say(f"             {textwrap.shorten(sample, SAMPLE_WIDTH, placeholder=' …')}")
         self.loss_sum, self.loss_count = 0.0, 0

@@ -9,6 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
+from common.data import token_file
 from common.data.load import NAMES, readable
 from common.errors import NotFinite, UserError
 from common.training import log as logging
@@ -59,9 +60,11 @@ class Run:
         self.folder = RunFolder(config.out_dir)
         self.first_step, self.evaluation_steps, self.step = 0, set(), 0
         self.extra, self.notes = {}, []
+        self.lossless = True  # False: some of the validation split becomes <|unk|>
         self.readable = readable(config.data)
         self.writes = rank() == 0 and not config.sample_only  # of several processes, the first
-        self.log = logging.Log(self.folder, self.writes)
+        names = {"version": self.version, "seed": config.seed}
+        self.log = logging.Log(self.folder, names, self.writes)
         self.signals, self.interrupted = StopSignals(self.log.start_clock), False
         self.checkpoints = Checkpoints(self.folder, self.version, config)
         if self.writes:
@@ -104,6 +107,10 @@ class Run:
         else:
             config.prompt = config.prompt or corpus.default_prompt
             self.tokenizer, self.notes = new_tokenizer(config, corpus)
+        if corpus is not None and not self.tokenizer.lossless:
+            found = token_file(corpus, "validation", self.tokenizer, progress=False)
+            self.lossless = not found.unknown_share
+            self.log.unit += "" if self.lossless else " (lossy)"
         if rank() == 0:
             note_last_space(config.prompt, self.tokenizer)
         return self.tokenizer
@@ -141,7 +148,7 @@ class Run:
                 self.close()
                 sys.exit(0)
             if self.writes:  # the next --resume goes on to as many steps
-                self.folder.write_settings(self.version, self.settings())
+                self.folder.write_settings(self.version, self.settings(), self.source)
         elif self.writes:
             self.folder.begin(self.version, self.settings(), self.source, self.tokenizer)
         if self.config.dtype == "auto":
@@ -199,7 +206,7 @@ class Run:
     def log_baseline(self, name, bits_per_byte):
         """Note what a simpler method reaches on the same tokens."""
         self.extra.setdefault("references", {})[name] = bits_per_byte
-        self.log.say(f"{name}: {bits_per_byte:.3f} bits per byte")
+        self.log.say(f"{name}: {bits_per_byte:.3f} {self.log.unit}")
 
     def log_evaluation(self, step, scores, sample):
         """Note an evaluation: the scores and a sample, on the screen and in the folder's files."""
@@ -219,7 +226,7 @@ class Run:
         if times == 1:
             self.extra["extrapolation"] = []
             self.extra["peak_rss_mb"] = peak_rss_mb()  # eight times the context is another matter
-            self.log.say("bits per byte beyond the training context:")
+            self.log.say(f"{self.log.unit} beyond the training context:")
             self.log.say("  times  tokens  side by side  sliding")
         self.log.say(f"  {times:>5}  {T:>6}  {side_by_side:>12.3f}  {sliding:>7.3f}")
         row = {"times": times, "context": T, "side_by_side": side_by_side, "sliding": sliding}
