@@ -53,8 +53,6 @@ class Environment(Record):
 class Point(Record):
     """An evaluation during the training: a line of metrics.jsonl, which names its run."""
 
-    version: str | None = None
-    seed: Count | None = None
     step: Count
     tokens: Count
     seconds: Amount
@@ -65,6 +63,8 @@ class Point(Record):
     val_word_perplexity: float | None
     val_accuracy: Share
     val_accuracy_top5: Share
+    version: str | None = None  # of the run
+    seed: Count | None = None
 
 
 class Window(Record):

@@ -84,10 +84,8 @@ READ = {  # input: what the run says of it, besides ending well
     "marked.txt": "lines",
     "windows.txt": r"line ends \\r\\n are read as \\n",
     "faces.txt": "lines",
-    "same.txt": "lines",
     "long.txt": "lines",
-    "ends.txt": "lines",
-    "spaces.txt": "lines",
+    "reviews.csv:stars": "column 'stars'",
     "ptb": "train: ptb.train.txt.*validation: ptb.valid.txt.*test: ptb.test.txt",
     "splits": "left out, since no split names it: LICENSE",
     "folders": "validation: validation/a.txt",
@@ -108,7 +106,6 @@ REFUSED = {  # input: the reason
     "cut.json": "is not a JSON array",
     "after.json": "is not a JSON array",
     "object.json": "not a list of rows",
-    "reviews.csv:stars": "does not hold text|is read",
     "reviews.csv:nothing": "has no column 'nothing'",
     "plain.txt:column": "has no column",
     "quotes.csv": "quotation marks",
@@ -133,7 +130,6 @@ REFUSED = {  # input: the reason
     "empty.txt": "is empty",
     "mark.txt": "is empty",
     "one.txt": "too short|too few",
-    "line.txt": "too few|too short|no text",
     "sparse.txt": "NUL byte",
     "nothing": "no file in this folder holds text",
     "tiny-validation": "1 token in the validation split",
@@ -163,6 +159,8 @@ for kind, line in {
     "bpe": r"bits per byte\n",
 }.items():
     TEXTS += tries("texts", f"{V0} --data chinese.txt --tokenizer {kind}", status=0, says=line)
+commands = [f"{CHAR} --data {name}.txt" for name in ("same", "ends", "spaces", "line")]
+TEXTS += tries("texts", commands, status=0, says="bits per byte")
 TEXTS += [
     Situation("texts", f"{V0} --data pipe", 2, "neither a file", {"pipe": os.mkfifo}),
     Situation("texts", f"{V0} --data .", 0, "a run's folder"),
@@ -173,8 +171,8 @@ TEXTS += [
 
 # What reads a run, which is always called `run`: the commands by the files that they read.
 RESUME, SAMPLE = "v3 --resume --steps 6 --out-dir run", "v3 --sample-only --out-dir run"
-LOADED = ["results evaluate run", "results plot attention run"]
-CHECKED = ["results check run", "results compare run other", "results local run"]
+LOADED = ["results evaluate run", "results plot attention run --prompt The"]
+CHECKED = ["results check run", "results compare run other", "results local --folder run"]
 CURVES = "results plot curves run"
 READS = {
     "config.json": [RESUME, SAMPLE, *LOADED, *CHECKED, CURVES],
@@ -217,7 +215,7 @@ IDENTITY += [
 # ---- Ends ----------------------------------------------------------------------------------------
 
 LONG = small("v3", steps=100_000, eval_every=100_000) + " --data plain.txt"
-LOCAL, SHOW = "results local .", "bpe show hello --vocab run/tokenizer.json"
+LOCAL, SHOW = "results local --folder .", "bpe show hello --vocab run/tokenizer.json"
 ENDS = [
     *tries("ends", [LONG, SAMPLE, "results check run", LOCAL], status=141, streams="left"),
     *tries("ends", [PLAIN, SAMPLE, LOCAL, SHOW], status=141, streams="full"),
@@ -234,7 +232,6 @@ for folder in ("plain.txt", "plain.txt/x", "/proc/x"):
 ENDS += [
     Situation("ends", f"{V3} --data plain.txt --out-dir run", 0, r"is now in run\.1"),
     Situation("ends", f"{PLAIN} --out-dir run", 2, "another run is writing", {"run": bad.held}),
-    Situation("ends", small("v2", learning_rate=1e30, steps=50), 2, "learning-rate"),
     Situation("ends", small("v2", n_embd=65536, context_length=2**31), 2, "out of memory"),
 ]
 
@@ -291,14 +288,15 @@ DAMAGED += tries("damaged", commands, at("bad.json", bad.VOCABULARIES), says="ba
 NAME = os.fsdecode(b"caf\xe9")  # no UTF-8
 commands = [f"{V0} --data {NAME}", f"{PLAIN} --out-dir {NAME}", f"bpe train --data {NAME}"]
 commands += [f"bpe show --file {NAME}", f"results compare run {NAME}"]
-commands += [f"results {one} {NAME}" for one in ("check", "evaluate", "plot curves", "local")]
+commands += [f"results {one} {NAME}" for one in ("check", "evaluate", "plot curves")]
 DAMAGED += tries("damaged", commands, at(NAME, [TEXT]), says="not UTF-8")
 for words in ("compare ** run", "compare run **", "compare '[' '('", "check **", "plot curves **"):
     DAMAGED += tries("damaged", f"results {words}", says="no (published|finished) run|no run in")
 for name in ("$^$", "a b", "-x", "%s{}", "é", "'", "x" * 200):
     path = shlex.quote(f"./{name}")
     DAMAGED += tries("damaged", f"{PLAIN} --out-dir {path}", status=0, says="bits per byte")
-    commands = [f"results {one} {path}" for one in ("plot curves", "plot attention", "local")]
+    readers = "plot curves", "plot attention --prompt The", "local --folder"
+    commands = [f"results {one} {path}" for one in readers]
     copy = {name: lambda path: shutil.copytree(path.parent / "run", path)}
     DAMAGED += tries("damaged", commands, [copy], status=0)
 
@@ -327,7 +325,7 @@ RANGES = {
     "--words": (NO_COUNT, ["results plot embeddings run"]),
     "--labels": (["-1", "1.5"], ["results plot embeddings run"]),
     "--length": (NO_COUNT, ["results plot induction run"]),
-    "--layer": (["-1", "99"], ["results plot attention run"]),
+    "--layer": (["-1", "99"], ["results plot attention run --prompt The"]),
     "--vocab-size": (NO_COUNT, [V0, "bpe train"]),
     "--processes": (NO_COUNT, ["bpe encode hello"]),
     "--device": (["abacus", "meta", "cuda:99", "''"], [V0, *LOADED, "results claims run"]),

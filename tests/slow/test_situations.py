@@ -17,6 +17,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from common.cli import run_main
+from common.training import summary
 from results.saved import load_script
 from results.store import script_of
 
@@ -24,10 +25,10 @@ import pytest
 from inputs import HELD, INPUTS, put
 from lab import IMPORTED, METHODS, processes, result_of
 from lineage import ROOT
-from situations import ALL, Situation
+from situations import ALL, V3, Situation
 
 COMMANDS = "compare evaluate plots probes claims page tables".split()
-IMPORTED = [*IMPORTED.split(), "situations", "bpe_tokenizer", "common.tokenizers.bpe_cli"]
+IMPORTED = [*IMPORTED.split(), "situations", "bpe_tokenizer", "common.tokenizers.load"]
 IMPORTED += ["common.tokenizers.classes", *(f"results.{name}" for name in COMMANDS)]
 processes.set_forkserver_preload(IMPORTED)
 GROUPS = list(dict.fromkeys(situation.group for situation in ALL))
@@ -53,6 +54,8 @@ def perform(program, args, folder, environment, said, streams):
         os.close(2)
         sys.stdout = sys.stderr = None
     sys.argv = [program, *args]
+    if "MPLBACKEND" not in environment:  # else half of the time goes into pictures of losses
+        summary.draw_loss = lambda metrics, path, *rest: path.write(b"")
     if program == "results":
         runpy.run_module("results", run_name="__main__", alter_sys=True)
     elif program == "bpe":
@@ -64,12 +67,17 @@ def perform(program, args, folder, environment, said, streams):
 
 
 class Shelf:
-    """The inputs, a cache, and two finished runs, from which each situation gets its own."""
+    """A cache, and two finished runs of which each situation gets its own copies."""
 
     def __init__(self, folder):
         self.folder, self.count, self.lock = folder, 0, threading.Lock()
-        for name, content in INPUTS.items():
-            put(folder / "inputs" / name, content)
+
+    def fill(self):
+        for name, seed in (("run", 1), ("other", 2)):
+            command = f"{V3} --data plain.txt --seed {seed} --out-dir {name}"
+            wrong, said, work = self.attempt(Situation("", command, 0))
+            assert not wrong, said
+            shutil.move(work / name, self.folder / name)
 
     def place(self, situation, number):
         """A folder for a situation; next to it are the finished runs, and a file `mine`."""
@@ -79,9 +87,7 @@ class Shelf:
         (home / "mine").write_text("mine", encoding="utf-8")
         words = {part for word in shlex.split(situation.command) for part in re.split("[:=]", word)}
         for name in {"plain.txt", *(name for name in INPUTS if name.partition("/")[0] in words)}:
-            source = self.folder / "inputs" / name
-            copy = shutil.copytree if source.is_dir() else shutil.copyfile
-            copy(source, work / name, **({"symlinks": True} if source.is_dir() else {}))
+            put(work / name, INPUTS[name])
         for run in ("run", "other"):
             if (self.folder / run).exists():
                 shutil.copytree(self.folder / run, work / run)
@@ -146,12 +152,7 @@ def contents(folder):
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory):
     shelf = Shelf(tmp_path_factory.mktemp("situations"))
-    v3 = next(s.command for s in ALL if s.command.startswith("v3 ") and "--data" in s.command)
-    for name, seed in (("run", 1), ("other", 2)):
-        command = f"{v3.partition(' --data')[0]} --data plain.txt --seed {seed} --out-dir {name}"
-        wrong, said, work = shelf.attempt(Situation("", command, 0))
-        assert not wrong, said
-        shutil.move(work / name, shelf.folder / name)
+    shelf.fill()
     yield shelf
     for lock in HELD:
         lock.release()
