@@ -123,7 +123,8 @@ def read_result(path):
     result = read_json(path, "a result file", Published)
     config = path.with_name("config.json")
     if path.name == "result.json" and os.path.lexists(config):
-        refuse_other_run(path, (result.version, result.config), read_config(config))
+        named = result.version, {**result.config, "seed": result.seed}
+        refuse_other_run(path, named, read_config(config))
     return result
 
 
@@ -139,7 +140,7 @@ def read_points(folder):
             named = point.version, {**settings, "seed": point.seed}
             refuse_other_run(path, named, (version, settings))
         point.version = point.seed = None  # what they say has been seen
-    if result.exists():
+    if os.path.lexists(result):
         last = read_result(result)
         if (last.steps, last.train_loss) not in [(one.step, one.train_loss) for one in points]:
             raise UserError(f"{path} is of another run than its result.json")

@@ -460,7 +460,7 @@ def test_rows_without_text_are_skipped_and_counted(tmp_path):
         ('{"id": 1}', "columns are id, and none of them reads as text"),
         ('{"a": "a b", "b": "c d"}', "columns are a, b, and of them a, b hold text: .* t.jsonl:a"),
         ("{}", "no text|too short"),
-        ('[{"text": "a b"}]', "not a JSON array|too short"),
+        ('[{"text": "a b"}]', "not JSON|too short"),
         ('{"text": ', "row 1 is not JSON"),
         ('{"text": 5}', "columns are text, and none"),
         ("[" * 50_000, "not JSON"),

@@ -79,7 +79,7 @@ def _json_rows(file, stream):
         try:
             yield from json.loads(start + stream.read())
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{file} is not a JSON array: {error}") from None
+            raise UserError(f"{file} is not JSON, though it begins as an array: {error}") from None
         return
     number, line = 1, start + stream.readline(LONGEST_ROW)
     while line:

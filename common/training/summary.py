@@ -40,7 +40,8 @@ def is_finished(run):
         return False
     try:
         result = read_json(path, "a run's result", Result)
-        if differences((result.version, result.config), (run.version, run.settings())):
+        named = result.version, {**result.config, "seed": result.seed}
+        if differences(named, (run.version, run.settings())):
             raise UserError(f"{path} is of another run")
     except UserError as error:
         run.log.say(f"{error}; it is written again")

@@ -103,8 +103,8 @@ REFUSED = {  # input: the reason
     "late.jsonl": "row 201 holds int",
     "broken.jsonl": "row 201 is not JSON",
     "deep.jsonl": "row 201 is not JSON",
-    "cut.json": "is not a JSON array",
-    "after.json": "is not a JSON array",
+    "cut.json": "is not JSON, though",
+    "after.json": "is not JSON, though",
     "object.json": "not a list of rows",
     "reviews.csv:nothing": "has no column 'nothing'",
     "plain.txt:column": "has no column",
@@ -261,12 +261,15 @@ for path in ("/dev/null", "/dev/null/x", "plain.txt", "plain.txt/x", "/proc/x"):
 
 # ---- Damaged and made-up files -------------------------------------------------------------------
 
-DAMAGED = []
+DAMAGED, NO_SCRIPT = [], "there is no script|holds a run of"
+NO_RUN = "no (finished |published )?run|is not finished"
 for name in ("config.json", "result.json", "metrics.jsonl", "tokenizer.json"):
     files = at(f"run/{name}", map(bad.replaced, bad.BAD_JSON.values()))
-    DAMAGED += tries("damaged", READS[name], files, says=f"{re.escape(name)}|no (finished )?run in")
+    DAMAGED += tries("damaged", READS[name], files, says=f"{re.escape(name)}|{NO_RUN}")
 files = at("run/config.json", [bad.edited(**wrong) for wrong in bad.WRONG])
-DAMAGED += tries("damaged", READS["config.json"], files, says="config.json|result.json")
+DAMAGED += tries(
+    "damaged", READS["config.json"], files, says=f"config.json|result.json|{NO_SCRIPT}"
+)
 files = at("run/result.json", [bad.edited(**wrong) for wrong in bad.RESULTS])
 DAMAGED += tries("damaged", READS["result.json"], files, says="result.json")
 files = at("run/script.py", map(bad.replaced, bad.SCRIPTS))
