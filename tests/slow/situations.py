@@ -261,7 +261,7 @@ for path in ("/dev/null", "/dev/null/x", "plain.txt", "plain.txt/x", "/proc/x"):
 
 # ---- Damaged and made-up files -------------------------------------------------------------------
 
-DAMAGED, NO_SCRIPT = [], "there is no script|holds a run of"
+DAMAGED, WRONG = [], "config.json|result.json|there is no script|holds a run of"
 NO_RUN = "no (finished |published )?run|is not finished"
 for name in ("config.json", "result.json", "metrics.jsonl", "tokenizer.json"):
     files = at(f"run/{name}", map(bad.replaced, bad.BAD_JSON.values()))
