@@ -84,7 +84,9 @@ if "--resume" in args:
     config = json.loads(settings.read_text(encoding="utf-8"))["config"]
 else:
     flags = [flag[2:] for flag in args[::2]]
-    config = {"dropout": 0.0, **dict(zip(flags, args[1::2]))}
+    values = [float(arg) if arg.replace(".", "").isdigit() else arg for arg in args[1::2]]
+    config = {"dropout": 0.0, **dict(zip(flags, values))}
+    config["seed"] = int(config["seed"])
     settings.write_text(json.dumps({"version": version, "config": config}), encoding="utf-8")
 if (here / "long").exists():  # saves when it is told to stop, but not at once
     import signal, time

@@ -41,21 +41,25 @@ class SavedLog(msgspec.Struct):
 class Log:
     """metrics.jsonl and samples.txt in a folder, and the same on the screen.
 
-    run: {"version": ..., "seed": ...}, by which each line of metrics.jsonl names its run.
     Only training steps count as training time: the clock runs from the end of one step, or of what
     came between, to the end of the next step. It stands still while the machine sleeps, and starts
     again where the process was stopped and goes on.
     """
 
-    def __init__(self, folder, run, writes):
-        self.folder, self.run, self.writes = folder, run, writes
+    def __init__(self, folder, version, seed, writes):
+        self.folder, self.writes = folder, writes
+        self.run = {"version": version, "seed": seed}  # each line of metrics.jsonl names it
         self.metrics, self.samples, self.sample = [], "", ""
         self.tokens, self.seconds = 0, 0.0
         self.loss_sum, self.loss_count, self.last_loss = 0.0, 0, None
         self.best = {"step": None, "loss": None}
         self.bar, self._mark = None, None
         self.reader_left = False  # of what is printed
-        self.unit = "bits per byte"  # and, where some of the text costs nothing, that
+        self.lossless = True  # False: some of the validation split becomes <|unk|>
+
+    @property
+    def unit(self):
+        return "bits per byte" if self.lossless else "bits per byte (lossy)"
 
     def open(self, config):
         """Write the files as far as they are known, and show the bar."""

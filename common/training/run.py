@@ -9,7 +9,6 @@ import signal
 import sys
 from pathlib import Path
 
-from common.data import token_file
 from common.data.load import NAMES, readable
 from common.errors import NotFinite, UserError
 from common.training import log as logging
@@ -28,7 +27,12 @@ from common.training.processes import (
 )
 from common.training.signals import StopSignals
 from common.training.summary import finish_run, how_to_go_on, is_finished
-from common.training.vocabulary import new_tokenizer, note_last_space, saved_tokenizer
+from common.training.vocabulary import (
+    keeps_all,
+    new_tokenizer,
+    note_last_space,
+    saved_tokenizer,
+)
 
 import torch
 
@@ -60,11 +64,9 @@ class Run:
         self.folder = RunFolder(config.out_dir)
         self.first_step, self.evaluation_steps, self.step = 0, set(), 0
         self.extra, self.notes = {}, []
-        self.lossless = True  # False: some of the validation split becomes <|unk|>
         self.readable = readable(config.data)
         self.writes = rank() == 0 and not config.sample_only  # of several processes, the first
-        names = {"version": self.version, "seed": config.seed}
-        self.log = logging.Log(self.folder, names, self.writes)
+        self.log = logging.Log(self.folder, self.version, config.seed, self.writes)
         self.signals, self.interrupted = StopSignals(self.log.start_clock), False
         self.checkpoints = Checkpoints(self.folder, self.version, config)
         if self.writes:
@@ -107,10 +109,7 @@ class Run:
         else:
             config.prompt = config.prompt or corpus.default_prompt
             self.tokenizer, self.notes = new_tokenizer(config, corpus)
-        if corpus is not None and not self.tokenizer.lossless:
-            found = token_file(corpus, "validation", self.tokenizer, progress=False)
-            self.lossless = not found.unknown_share
-            self.log.unit += "" if self.lossless else " (lossy)"
+        self.log.lossless = corpus is None or keeps_all(self.tokenizer, corpus)
         if rank() == 0:
             note_last_space(config.prompt, self.tokenizer)
         return self.tokenizer

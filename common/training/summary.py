@@ -71,7 +71,7 @@ def draw_curve(run):
     entropy = run.corpus.floor and run.corpus.floor["validation"]
     try:
         with atomic_write(run.folder / "loss.png") as file:
-            title = f"{run.version} on {run.corpus.name}" + " (lossy)" * (not run.lossless)
+            title = f"{run.version} on {run.corpus.name}" + " (lossy)" * (not run.log.lossless)
             draw_loss(run.log.metrics, file, title, entropy)
     except Exception as error:  # whatever a backend raises
         run.log.say(f"loss.png could not be drawn: {error}")
@@ -96,7 +96,7 @@ def result_of(run, scores):
             "kind": tokenizer.kind,
             "vocab_size": tokenizer.vocab_size,
             "sha256": tokenizer.sha256,
-            "lossless": run.lossless,
+            "lossless": run.log.lossless,
         },
         "config": run.settings(),
         "params": sum(p.numel() for p in run.model.parameters()),

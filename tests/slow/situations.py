@@ -267,9 +267,7 @@ for name in ("config.json", "result.json", "metrics.jsonl", "tokenizer.json"):
     files = at(f"run/{name}", map(bad.replaced, bad.BAD_JSON.values()))
     DAMAGED += tries("damaged", READS[name], files, says=f"{re.escape(name)}|{NO_RUN}")
 files = at("run/config.json", [bad.edited(**wrong) for wrong in bad.WRONG])
-DAMAGED += tries(
-    "damaged", READS["config.json"], files, says=f"config.json|result.json|{NO_SCRIPT}"
-)
+DAMAGED += tries("damaged", READS["config.json"], files, says=WRONG)
 files = at("run/result.json", [bad.edited(**wrong) for wrong in bad.RESULTS])
 DAMAGED += tries("damaged", READS["result.json"], files, says="result.json")
 files = at("run/script.py", map(bad.replaced, bad.SCRIPTS))
