@@ -6,7 +6,6 @@ import os
 import sys
 
 from bpe_tokenizer import BPETokenizer
-from common.bpe import files
 from common.data import Corpus, load_corpus, token_file
 from common.errors import UserError
 from common.tokenizers import load as tokenizers
@@ -305,9 +304,9 @@ def change(**fields):
 @pytest.mark.parametrize(
     "damage, wanted",
     [
-        (lambda text: text[:-20], "cut short"),
-        (lambda text: "", "not JSON"),
-        (lambda text: "[" * 100_000, "not JSON"),
+        (lambda text: text[:-20], "is not a vocabulary"),
+        (lambda text: "", "is not a vocabulary"),
+        (lambda text: "[" * 100_000, "is not a vocabulary"),
         (lambda text: "[1, 2]", "v.json"),
         (lambda text: '{"a": 1}', "v.json"),
         (change(version=2), "later version"),
@@ -331,12 +330,12 @@ def test_damaged_and_foreign_files(tmp_path, damage, wanted):
 
 
 def test_unreadable_and_huge_files(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match="cannot read"):
+    with pytest.raises(UserError, match="can't read"):
         load_tokenizer_file(tmp_path)
     path = tmp_path / "v.json"
     path.write_bytes(b"\xff\xfe{}")
     with pytest.raises(UserError, match="v.json"):
         load_tokenizer_file(path)
-    monkeypatch.setattr(files, "MAX_FILE_BYTES", 1)
-    with pytest.raises(UserError, match="too many"):
+    monkeypatch.setattr("common.tokenizers.load.LARGEST_VOCABULARY", 1)
+    with pytest.raises(UserError, match="more than 1 bytes"):
         load_tokenizer_file(path)
