@@ -83,19 +83,12 @@ def read_json_lines(path, what, schema=dict):
 
 def write_json(path, value):
     """Write a dictionary or a msgspec.Struct as JSON that a person can read, with its checksum."""
-    value = msgspec.to_builtins(value, enc_hook=_plain_string)
+    value = msgspec.to_builtins(value)
     value.pop("checksum", None)
     whole = {**value, "checksum": _checksum(value)}
     text = json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with atomic_write(path, "w") as file:
         file.write(text)
-
-
-def _plain_string(value):
-    """A string of a class of its own, such as torch.__version__, as a plain one."""
-    if isinstance(value, str):
-        return str(value)
-    raise TypeError(f"{type(value).__name__} can't be written as JSON")
 
 
 def _checksum(value):

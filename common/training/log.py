@@ -173,22 +173,13 @@ class Log:
     # -- in checkpoints
 
     def state(self):
-        return {
-            "tokens": self.tokens,
-            "seconds": self.seconds,
-            "loss_count": self.loss_count,
-            "best": self.best,
-            "metrics": self.metrics,
-            "sample": self.sample,
-            "samples": self.samples,
-        }
+        return {name: getattr(self, name) for name in SavedLog.__struct_fields__}
 
     def restore(self, saved):
         """Put a checkpoint's `state` back. Raises ValidationError for values of other kinds."""
-        checked = msgspec.convert(saved, SavedLog)
-        self.tokens, self.seconds = checked.tokens, checked.seconds
-        self.loss_count, self.best = checked.loss_count, msgspec.to_builtins(checked.best)
-        self.metrics, self.sample, self.samples = saved["metrics"], checked.sample, checked.samples
+        msgspec.convert(saved, SavedLog)
+        for name in SavedLog.__struct_fields__:
+            setattr(self, name, saved[name])
 
 
 def _open_no_link(path, flags):

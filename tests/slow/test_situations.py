@@ -33,7 +33,7 @@ IMPORTED += ["common.tokenizers.classes", *(f"results.{name}" for name in COMMAN
 processes.set_forkserver_preload(IMPORTED)
 GROUPS = list(dict.fromkeys(situation.group for situation in ALL))
 AT_ONCE = 2
-LONGEST = 300  # seconds after which a situation hangs: on a busy machine the longest takes some twenty
+LONGEST = 300  # seconds after which a situation hangs; on a busy machine some take twenty
 
 
 def perform(program, args, folder, environment, said, streams):
