@@ -248,7 +248,7 @@ def run_main(main):
         sizes = "--batch-size, --context-length, --vocab-size, --n-embd or --n-layer"
         _say_and_leave(f"out of memory: give a lower {sizes}; what was saved is still there")
     except OSError as error:  # of what is printed: a file's would be a UserError by now
-        if error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EIO):
+        if error.filename or error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EIO):
             raise
         if error.errno != errno.EPIPE:
             with contextlib.suppress(OSError):
