@@ -25,37 +25,45 @@ class RunConfig:
     out_dir: str = ""  # folder of the run's files; without it runs/VERSION or runs/VERSION-CORPUS
     resume: bool = False  # go on from the checkpoint in out_dir
     sample_only: bool = False  # no training: continue the prompt with the best weights in out_dir
+    interactive: bool = False  # as --sample-only, of prompt after prompt, typed in
     n_samples: int = 1  # samples that --sample-only prints, of seeds seed, seed + 1, ...
     prompt: str = ""  # the text to continue; without it one that suits the corpus
     max_new_tokens: int = 200  # length of a sample in tokens
+
+    def __post_init__(self):
+        self.sample_only = self.sample_only or self.interactive
 
 
 # The fields that may change when a run is resumed: none of them changes what has been learned so
 # far. With other --steps, though, a schedule goes on along the new length. The text may lie
 # elsewhere: its hash has to be the same.
 SAFE_TO_CHANGE = frozenset(
-    "steps eval_every device data data_dir out_dir resume sample_only n_samples compile prompt"
-    " activation_checkpointing max_new_tokens temperature top_k top_p".split()
+    "steps eval_every device data data_dir out_dir resume sample_only interactive n_samples compile"
+    " prompt activation_checkpointing max_new_tokens temperature top_k top_p".split()
 )
 
 Settings = dict[str, bool | int | float | str | None]  # as a run's files hold them
 
 # What settings were called, or meant, in runs that were made before they existed.
-LATER = {"activation_checkpointing": False, "n_samples": 1}
+LATER = {"activation_checkpointing": False, "n_samples": 1, "interactive": False}
 
 POSITIVE = """vocab_size context_length batch_size max_new_tokens n_samples grad_accum n_head n_embd
-n_layer stories words processes""".split()  # the last three are of other commands
+n_layer n_kv_head stories words processes""".split()  # the last three are of other commands
+RATES = "learning_rate muon_learning_rate ngram_learning_rate"
 DEVICES = "auto, cpu, cuda (or cuda:1, the second one) or mps"
 RANGES = {  # field: (test, what is wanted); one table, because a field means the same everywhere
     **{name: (lambda v: v >= 1, "at least 1") for name in POSITIVE},
     "eval_every": (lambda v: v >= 0, "at least 0 (0: about ten evaluations)"),
     "steps": (lambda v: v >= 0, "at least 0"),
     "seed": (lambda v: 0 <= v < 2**63, "between 0 and 2^63 - 1"),
-    "learning_rate": (lambda v: 0 < v <= 1e30, "above 0 and at most 1e30"),
+    **{name: (lambda v: 0 < v <= 1e30, "above 0 and at most 1e30") for name in RATES.split()},
+    "ngram_rows": (lambda v: v >= 0, "at least 0 (0 is no table)"),
+    "ngram_max": (lambda v: 2 <= v <= 16, "from 2 to 16"),
     "warmup_steps": (lambda v: v >= 0, "at least 0"),
     "weight_decay": (lambda v: 0 <= v <= 1e30, "at least 0 and at most 1e30"),
     "clip_norm": (lambda v: v > 0, "above 0"),
     "dropout": (lambda v: 0 <= v < 1, "at least 0 and below 1"),
+    "ngram_dropout": (lambda v: 0 <= v < 1, "at least 0 and below 1"),
     "rope_base": (lambda v: 1 < v < math.inf, "above 1"),
     "temperature": (lambda v: v == 0 or 0.001 <= v < math.inf, "0 (greedy) or at least 0.001"),
     "top_k": (lambda v: v >= 0, "at least 0 (0 is off)"),
@@ -71,7 +79,7 @@ RANGES = {  # field: (test, what is wanted); one table, because a field means th
     "tokenizer": (lambda v: v != "", "bpe, char, word, gpt2 or a saved vocabulary's path"),
 }
 # No size in a laptop's run comes near; larger ones are slips of the keyboard.
-LARGEST = {"n_layer": 1000, "processes": 1000}
+LARGEST = {"n_layer": 1000, "processes": 1000, "ngram_rows": 2**26}
 LARGEST |= dict.fromkeys("n_head n_embd batch_size stories each".split(), 2**16)
 LARGEST_OTHER = 2**31
 

@@ -6,10 +6,11 @@ that of the rows in the tables.
 
 from typing import NamedTuple
 
-THREE, FIVE = (1, 2, 3), (1, 2, 3, 4, 5)
+THREE = (1, 2, 3)
 # What is measured after the training: the key in the published file, which is also the name of
-# the file in the run's folder, and the command of `python -m results` that writes it.
-MEASUREMENTS = {"evaluation": "evaluate", "probes": "probe", "claims": "claims"}
+# the file in the run's folder, and the command of `python -m results` that writes it. Longer
+# windows are not evaluated again: v4 and later versions do so at the end of a run.
+MEASUREMENTS = {"evaluation": "evaluate --times 1", "probes": "probe", "claims": "claims"}
 BOTH_SPLITS, ALL = ("evaluation",), tuple(MEASUREMENTS)
 
 
@@ -58,9 +59,9 @@ class Planned(NamedTuple):
 
 
 def version(name, wikitext_flags=""):
-    """A version's own runs: five seeds on the sample, three on WikiText-2."""
+    """A version's own runs on the sample and on WikiText-2."""
     return (
-        Planned(f"{name}-sample", seeds=FIVE, measured=ALL),
+        Planned(f"{name}-sample", measured=ALL),
         Planned(f"{name}-wikitext-2", wikitext_flags, measured=BOTH_SPLITS),
     )
 
@@ -92,6 +93,30 @@ def vocabulary(size):
     return Planned(f"{base}-vocab-{size}", flags, f"{size:,}", base, "vocabulary")
 
 
+AS_V4 = "--norm layer --bias --n-kv-head 4 --optimizer adamw --learning-rate 0.002"  # v5 so is v4
+RECIPE = {  # the parts of v5 one at a time: what the table calls them, their flags
+    "rate": ("control: v4, learning rate 0.006", AS_V4.removesuffix(" --learning-rate 0.002")),
+    "rms": ("RMSNorm", AS_V4.replace("--norm layer ", "")),
+    "nobias": ("no biases", AS_V4.replace("--bias ", "")),
+    "swiglu": ("SwiGLU", f"{AS_V4} --mlp swiglu"),
+    "qknorm": ("query-key normalization", f"{AS_V4} --qk-norm"),
+    "gqa": ("grouped-query attention", AS_V4.replace("--n-kv-head 4 ", "")),
+    "muon": ("Muon, with learning rate 0.006 of AdamW", "--norm layer --bias --n-kv-head 4"),
+    "all": ("v5, and SwiGLU and query-key normalization", "--mlp swiglu --qk-norm"),
+}
+
+
+def recipe(corpus, kind, batches=""):
+    label, flags = RECIPE[kind]
+    name = f"v5-{corpus}-{kind}"
+    return Planned(name, f"{batches} {flags}".strip(), label, f"v4-{corpus}", "recipe")
+
+
+def memory(corpus, kind, label, flags, batches=""):
+    name = f"v6-{corpus}-{kind}"
+    return Planned(name, f"{batches} {flags}".strip(), label, f"v6-{corpus}", "memory")
+
+
 TABLE, BLOCK = "--steps 1000", "--batch-size 8"  # on WikiText-2: 4.1 million tokens each
 V0_TOKENIZER = "--vocab-size 512 --split-pattern whitespace --no-end-of-text"
 V2_BATCHES = "--batch-size 4 --grad-accum 1 --steps 2000"
@@ -107,6 +132,8 @@ PLAN = (
     *depth_and_recipe("wikitext-2", BLOCK),
     *version("v3", BLOCK),
     *version("v4", BLOCK),
+    *version("v5", BLOCK),
+    *version("v6", BLOCK),
     Planned(
         *(
             "v4-wikitext-2-long",
@@ -130,6 +157,14 @@ PLAN = (
     position("learned", "learned"),
     position("none", "none"),
     position("rope", "RoPE", "wikitext-2", BLOCK),
+    *(recipe("sample", kind) for kind in RECIPE),
+    *(recipe("wikitext-2", kind, BLOCK) for kind in ("rate", "muon", "all")),
+    memory("sample", "triples", "pairs and triples", "--ngram-max 3"),
+    memory("sample", "head", "added before the output head", "--ngram-at head"),
+    memory("sample", "gate", "with a gate", "--ngram-gate"),
+    memory("sample", "small", "1,024 rows", "--ngram-rows 1024"),
+    memory("wikitext-2", "triples", "pairs and triples", "--ngram-max 3", BLOCK),
+    memory("wikitext-2", "small", "1,024 rows", "--ngram-rows 1024", BLOCK),
     *(vocabulary(size) for size in (512, 1024, 16384)),
 )
 BASE_LABELS = {  # what the base itself is called in a table of variants
@@ -137,6 +172,8 @@ BASE_LABELS = {  # what the base itself is called in a table of variants
     "dropout": "dropout 0",
     "position": "ALiBi",
     "longer": "v4",
+    "recipe": "v4",
+    "memory": "pairs, added to the token embedding",
 }
 
 # What makes more.txt, whose stories are read about twice by the longer run.

@@ -172,8 +172,8 @@ def _make(run, seed):
             (folder / f"{key}.json").unlink(missing_ok=True)
     for key in run.measured:
         if not (folder / f"{key}.json").exists():
-            command = plan.MEASUREMENTS[key]
-            if _call(["-m", "results", command, str(folder)]):
+            command, *options = plan.MEASUREMENTS[key].split()
+            if _call(["-m", "results", command, str(folder), *options]):
                 raise UserError(f"{run.name}, seed {seed}: {command} stopped; give the same again")
     _write(run, seed, folder, script)
 

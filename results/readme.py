@@ -9,7 +9,7 @@ import re
 from common.errors import UserError
 from common.files import atomic_write
 from results import plan, store
-from results.tables import lineage_table, short_lineage, short_wikitext
+from results.tables import EARLIER, lineage_table, short_lineage, short_wikitext
 from results.variants import (
     claims_table,
     context_table,
@@ -33,6 +33,10 @@ TABLES = {
     "dropout": lambda: variants_table("dropout"),
     "position": lambda: variants_table("position", also="v3"),
     "position-wikitext-2": lambda: variants_table("position", "wikitext-2", also="v3"),
+    "recipe": lambda: variants_table("recipe", parameters=True),
+    "recipe-wikitext-2": lambda: variants_table("recipe", "wikitext-2", parameters=True),
+    "memory": lambda: variants_table("memory", parameters=True),
+    "memory-wikitext-2": lambda: variants_table("memory", "wikitext-2", parameters=True),
     "context": context_table,
     "vocabulary": vocabulary_table,
     "probes": probes_table,
@@ -46,7 +50,8 @@ TABLES = {
 def table(name):
     """The text of the table `name`; of bench-NAME what the benchmark printed. Raises UserError."""
     if name in TABLES:
-        return TABLES[name]()
+        text = TABLES[name]()
+        return f"{text}\n\n{EARLIER}" if "†" in text else text
     path = store.ROOT / "results" / f"{name}.txt"
     if re.fullmatch(r"bench-[\w.-]+", name) and path.exists():
         return f"```\n{path.read_text(encoding='utf-8').rstrip()}\n```"

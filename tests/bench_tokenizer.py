@@ -1,17 +1,15 @@
-"""How fast the tokenizer is on five kinds of text, as ratios measured within one run.
+"""How fast the tokenizer is on five kinds of text, compared with rustbpe and tiktoken.
 
-    python tests/bench_tokenizer.py --out results/bench-tokenizer.txt
+    python tests/bench_tokenizer.py [--rounds 5] [--megabytes 50] [--write]
 
 The kinds: WikiText-2's training split (from WIKITEXT_DIR, or the hub), the standard library's
 Python source, and three texts from a seeded generator: a CSV of numbers, lines in Russian, Arabic,
 Chinese and Japanese letters, and a document in Chinese letters without spaces. Their words are
 made up, as frequent as Zipf's law has it. Each kind has its own vocabulary of 4,096 ids, with
-GPT-4's split pattern. Ours is a new tokenizer in each round, with nothing remembered. Each round
-runs everything once, in turn, so that what slows the machine down slows all of it; a ratio is
-taken within its round.
+GPT-4's split pattern. Ours is a new tokenizer in each round, with nothing remembered. Every round
+runs ours and theirs once, in turn; ratios are taken within a round.
 """
 
-import argparse
 import itertools
 import os
 import random
@@ -19,11 +17,13 @@ import statistics
 import subprocess
 import sys
 import sysconfig
-import time
+import threading
+from functools import partial
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from bpe_tokenizer import GPT4_PATTERN, BPETokenizer
 
 N_IDS = 4096
 SMALL = 5_000_000  # bytes of each made-up kind
@@ -110,87 +110,32 @@ def n_bytes(documents):
 KINDS = dict(zip(GOALS, (wikitext, python_source, csv, mixed, chinese), strict=True))
 
 
-def seconds(function):
-    before = time.perf_counter()
-    function()
-    return time.perf_counter() - before
+def compared(table, name, runs, rounds, note=""):
+    """A line of the table: the median seconds of two functions, and the first over the second."""
+    from bench import in_turn, seconds, spread
+
+    took = in_turn({run: partial(seconds, run) for run in runs}, rounds)
+    first, second = (took[run] for run in runs)
+    a, b = statistics.median(first), statistics.median(second)
+    table.say(f"  {name:22} {a:8.2f} {b:8.2f}   x {spread(first, second)} {note}")
 
 
-def ratios(ours, theirs, rounds):
-    """(median seconds of ours, of theirs, text with the median ratio and its range)."""
-    times = []
-    for i in range(rounds):
-        if i % 2:
-            their_time = seconds(theirs)
-            times.append((seconds(ours), their_time))
-        else:
-            times.append((seconds(ours), seconds(theirs)))
-    each = sorted(a / b for a, b in times)
-    a, b = (statistics.median(column) for column in zip(*times, strict=True))
-    return a, b, statistics.median(each), f"({each[0]:.2f} to {each[-1]:.2f})"
+def train(documents):
+    return BPETokenizer.train(documents, N_IDS, special_tokens=())
 
 
-def compare(say, rounds):
-    """Training beside rustbpe, encoding beside tiktoken."""
-    from bpe_tokenizer import GPT4_PATTERN, BPETokenizer
-
+def their_train(documents):
     import rustbpe
 
-    rows, vocabularies = [], {}
-    say(f"Training {N_IDS:,} ids: seconds, and ours over rustbpe's (goal: at most 1.0)")
-    for kind, make in KINDS.items():
-        documents = make(SMALL)
-
-        def train(documents=documents, kind=kind):
-            vocabularies[kind] = BPETokenizer.train(documents, N_IDS, special_tokens=())
-
-        def their_train(documents=documents):
-            trainer = rustbpe.Tokenizer()
-            trainer.train_from_iterator(documents, N_IDS, pattern=GPT4_PATTERN)
-
-        a, b, ratio, span = ratios(train, their_train, rounds)
-        size = n_bytes(documents) / 1e6
-        say(f"  {kind:14}{size:6.1f} MB {a:8.2f} {b:8.2f} {ratio:8.2f} {span}")
-        rows.append((kind, documents))
-
-    say("\nEncoding, one process: seconds, and ours over tiktoken's encode_ordinary")
-    for kind, documents in rows:
-        text, tokenizer = "".join(documents), vocabularies[kind]
-        tiktoken, ids = tokenizer.to_tiktoken(), []
-
-        def encode(text=text, tokenizer=tokenizer, ids=ids):
-            ids[:] = [BPETokenizer(tokenizer.merges).encode_corpus(text)]
-
-        a, b, ratio, span = ratios(
-            encode, lambda text=text, other=tiktoken: other.encode_ordinary(text), rounds
-        )
-        assert ids[0].tolist() == tiktoken.encode_ordinary(text), "the libraries disagree"
-        goal = GOALS[kind]
-        say(f"  {kind:14}{a:8.2f} {b:8.2f} {ratio:8.2f} {span:18} goal {goal}")
-    return vocabularies
+    rustbpe.Tokenizer().train_from_iterator(documents, N_IDS, pattern=GPT4_PATTERN)
 
 
-def processes(say, rounds, size, vocabularies):
-    from bpe_tokenizer import BPETokenizer
-
-    say(
-        f"\nEncoding {size / 1e6:.0f} MB: seconds of one process and of two, and one over two"
-        " (goal: at least 1.5)"
-    )
-    for kind, make in KINDS.items():
-        documents, merges = make(size), vocabularies[kind].merges
-
-        def encode(n, documents=documents, merges=merges):
-            for _ in BPETokenizer(merges).encode_stream(documents, processes=n):
-                pass
-
-        a, b, ratio, span = ratios(
-            lambda encode=encode: encode(1), lambda encode=encode: encode(2), rounds
-        )
-        say(f"  {kind:14}{n_bytes(documents) / 1e6:6.1f} MB {a:8.2f} {b:8.2f} {ratio:8.2f} {span}")
+def encode(documents, merges, processes=1):
+    """All ids, from a tokenizer with nothing remembered."""
+    return [ids for ids in BPETokenizer(merges).encode_stream(documents, processes)]
 
 
-USES = {
+USES = {  # bytes of text
     "training, Chinese without spaces": 10_000_000,
     "encoding one text of Chinese without spaces": 30_000_000,
     "encoding one word of random letters": 10_000_000,
@@ -198,31 +143,18 @@ USES = {
 }
 
 
-def memory(say):
-    say("\nPeak memory beside the idle process and the text itself: MB, and bytes per byte of text")
-    for number, (use, size) in enumerate(USES.items()):
-        run = [sys.executable, __file__, "--use", str(number)]
-        peak = float(subprocess.check_output(run, text=True, encoding="utf-8"))
-        say(f"  {use:50}{size / 1e6:4.0f} MB {peak / 1e6:8.0f} {peak / size:8.1f}")
-
-
-def peak_memory(number):
+def peak_memory(use):
     """Print how many bytes the process grows by while it does one of USES."""
-    import threading
-
-    from bpe_tokenizer import BPETokenizer
-
     import psutil
 
-    size, rng = list(USES.values())[number], random.Random(0)
-    if number < 2:
+    size, rng = USES[use], random.Random(0)
+    if "Chinese" in use:
         texts = chinese(size)
-    elif number == 2:
+    elif "letters" in use:
         texts = ["".join(rng.choices("abcdefghijklmnop", k=size))]
     else:
-        texts = (
-            " ".join(f"{rng.getrandbits(40):x}" for _ in range(100)) for _ in range(size // 1100)
-        )
+        words = (f"{rng.getrandbits(40):x}" for _ in itertools.count())
+        texts = (" ".join(itertools.islice(words, 100)) for _ in range(size // 1100))
     tokenizer = BPETokenizer.train(chinese(300_000)[0] + " abcabdab" * 9, 1500)
     process, done, peaks = psutil.Process(), threading.Event(), []
     idle = process.memory_info().rss
@@ -233,41 +165,47 @@ def peak_memory(number):
 
     thread = threading.Thread(target=watch)
     thread.start()
-    if number == 0:
-        BPETokenizer.train(texts, 4096)
-    else:
-        for _ in tokenizer.encode_stream(texts):
-            pass
+    train(texts) if use.startswith("training") else sum(map(len, tokenizer.encode_stream(texts)))
     done.set()
     thread.join()
     print(max(peaks) - idle)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument(
-        "--megabytes", type=int, default=50, help="for one and two processes; 0: no"
-    )
-    parser.add_argument("--out", help="write what is printed into this file as well")
-    parser.add_argument("--use", type=int, help=argparse.SUPPRESS)  # see peak_memory
-    options = parser.parse_args()
-    if options.use is not None:
-        return peak_memory(options.use)
-    lines = []
+def main(rounds: int = 5, megabytes: int = 50, write: bool = False):
+    from bench import Table
+    from lineage import machine
 
-    def say(line):
-        print(line, flush=True)
-        lines.append(line)
+    table, merges = Table("tokenizer", write), {}
+    texts = {kind: make(SMALL) for kind, make in KINDS.items()}
+    table.say(f"{machine()}, medians of {rounds} rounds (smallest to largest ratio)")
+    table.say(f"\ntraining {N_IDS:,} ids: seconds, ours and rustbpe's (goal: at most 1.0)")
+    for kind, documents in texts.items():
+        runs = [partial(function, documents) for function in (train, their_train)]
+        compared(table, f"{kind}, {n_bytes(documents) / 1e6:.1f} MB", runs, rounds)
+        merges[kind] = train(documents).merges
+    table.say("\nencoding, one process: seconds, ours and tiktoken's encode_ordinary")
+    for kind, documents in texts.items():
+        text, theirs = "".join(documents), BPETokenizer(merges[kind]).to_tiktoken()
+        if BPETokenizer(merges[kind]).encode(text) != theirs.encode_ordinary(text):
+            raise AssertionError(f"the libraries disagree on {kind}")
+        runs = [partial(encode, text, merges[kind]), partial(theirs.encode_ordinary, text)]
+        compared(table, kind, runs, rounds, f"goal {GOALS[kind]}")
+    table.say("\nencoding: seconds of one process, of two, and one over two (goal: at least 1.5)")
+    for kind, make in KINDS.items() if megabytes else ():
+        documents = make(megabytes * 10**6)
+        runs = [partial(encode, documents, merges[kind], n) for n in (1, 2)]
+        compared(table, f"{kind}, {n_bytes(documents) / 1e6:.0f} MB", runs, min(3, rounds))
+    table.say("\npeak memory without the text itself: MB, and bytes per byte of text")
+    for use, size in USES.items():
+        peak = float(subprocess.check_output([sys.executable, __file__, "--use", use]))
+        table.say(f"  {use:50}{size / 1e6:4.0f} MB {peak / 1e6:8.0f} {peak / size:8.1f}")
 
-    say(f"tests/bench_tokenizer.py: medians of {options.rounds} rounds (smallest to largest ratio)")
-    vocabularies = compare(say, options.rounds)
-    if options.megabytes:
-        processes(say, min(3, options.rounds), options.megabytes * 10**6, vocabularies)
-    memory(say)
-    if options.out:
-        Path(options.out).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
-
+# Nothing heavy is imported above: the processes that share the encoding import this file as well.
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["--use"]:  # a process of its own for each
+        peak_memory(sys.argv[2])
+    else:
+        from bench import command
+
+        command(main, __doc__)

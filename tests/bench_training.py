@@ -178,8 +178,8 @@ class Step:
         names = " ".join(event.key for event in profile.key_averages())
         kinds = set(re.findall(r"::_scaled_dot_product_(?:attention_)?([a-z]+)", names))
         if self.config is not None:  # one of ours
-            estimate = sum(estimate_memory(self.model, self.config, self.device).values())
-            peak += f" (estimate {estimate:,.0f})"
+            parts = estimate_memory(self.model, self.config, self.device, [self.optimizer])
+            peak += f" (estimate {sum(parts.values()):,.0f})"
         return f"{' and '.join(sorted(kinds))}, {peak}"
 
 

@@ -31,10 +31,7 @@ def pytest_configure(config):
         os.environ.pop(name, None)
     # One thread: the models here are tiny, and each core has a worker of its own.
     os.environ.update(LC_ALL="C.UTF-8", OMP_NUM_THREADS="1", COLUMNS="100")
-    for name in (
-        "SIGINT",
-        "SIGHUP",
-    ):  # ignored in the background or under nohup: runs would be, too
+    for name in ("SIGINT", "SIGHUP"):  # ignored in the background: runs would be, too
         number = getattr(signal, name, None)
         if number and signal.getsignal(number) == signal.SIG_IGN:
             default = signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL

@@ -32,14 +32,9 @@ class FakeHub:
         self.port = 0
 
     def start(self):
-        hub = self
-
-        class Handler(_Handler):
-            pass
-
-        Handler.hub = hub
+        handler = type("Handler", (_Handler,), {"hub": self})
         self.closing.clear()
-        self.server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        self.server = ThreadingHTTPServer(("127.0.0.1", self.port), handler)
         self.server.daemon_threads = True
         self.port = self.server.server_port
         threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
@@ -57,10 +52,9 @@ class FakeHub:
 
     def fault(self, line):
         for entry in self.faults:
-            pattern, times, what = entry
-            if times > 0 and re.search(pattern, line):
+            if entry[1] > 0 and re.search(entry[0], line):
                 entry[1] -= 1
-                return what
+                return entry[2]
         return None
 
 
@@ -83,15 +77,14 @@ class _Handler(BaseHTTPRequestHandler):
         line = f"{self.command} {path}"
         self.hub.log.append(line)
         fault = self.hub.fault(line)
-        if isinstance(fault, int):
-            return self.send(fault, b"unwell")
-        if isinstance(fault, tuple):
-            return self.send(fault[0], b"unwell", fault[1])
         if fault == "hang":
             self.hub.closing.wait(60)
             self.close_connection = True
-            return None
-        return self.serve(path)
+        elif fault:
+            status, headers = fault if isinstance(fault, tuple) else (fault, {})
+            self.send(status, b"unwell", headers)
+        else:
+            self.serve(path)
 
     def serve(self, path):
         if found := re.fullmatch(r"/lfs/([^/]+/[^/]+)/(.+)", path):

@@ -5,6 +5,7 @@ each run is started from scratch.
 """
 
 import builtins
+import errno
 import hashlib
 import json
 import multiprocessing
@@ -15,12 +16,7 @@ import sys
 from pathlib import Path
 
 import torch
-from lineage import flags, load, story_file
-
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None
+from lineage import flags, load, small, story_file
 
 METHODS = multiprocessing.get_all_start_methods()
 processes = multiprocessing.get_context("forkserver" if "forkserver" in METHODS else "spawn")
@@ -28,6 +24,19 @@ IMPORTED = "pytest torch._dynamo tyro safetensors.torch matplotlib.figure lineag
 processes.set_forkserver_preload(IMPORTED.split())
 SIZES = {"steps": 40, "eval_every": 4}  # ten evaluations, each of which saves a checkpoint
 KILLED = -getattr(signal, "SIGKILL", -signal.SIGTERM)  # exit code of a killed run; Windows: 15
+
+
+def at_step(module, monkeypatch, step, act):
+    """Call `act` when the batch, or the first micro-batch, of this step is drawn."""
+    get_batch, count = module.get_batch, []
+
+    def counted(*args):
+        count.append(1)
+        if len(count) == (step - 1) * getattr(small(module), "grad_accum", 1) + 1:
+            act()
+        return get_batch(*args)
+
+    monkeypatch.setattr(module, "get_batch", counted)
 
 
 class Killer:
@@ -98,24 +107,18 @@ class Opened:
 
 
 class FullDisk(Opened):
-    """A file that the system lets grow by no more than `room` bytes until it is closed.
-
-    Not on Windows, which has no such limit.
-    """
+    """A file on a disk with no room for more than `room` bytes."""
 
     def __init__(self, file, room):
         super().__init__(file)
-        signal.signal(getattr(signal, "SIGXFSZ", None), signal.SIG_IGN)  # comes with the error
-        self.limit(os.fstat(file.fileno()).st_size + room)
+        self.room = room
 
-    def limit(self, size):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
-
-    def __exit__(self, *exception):
-        try:
-            self.file.close()
-        finally:
-            self.limit(resource.RLIM_INFINITY)
+    def write(self, data):
+        self.file.write(data[: max(self.room, 0)])
+        self.room -= len(data)
+        if self.room < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return len(data)
 
 
 class Halved(Opened):

@@ -1,7 +1,9 @@
 """For the tests of the scripts: the versions as modules, small settings, a run in this process."""
 
+import contextlib
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # for the benchmarks, which are started as scripts
+UserError = importlib.import_module("common.errors").UserError
 VERSIONS = importlib.import_module("results.store").versions()
 STEPS = list(zip(VERSIONS, VERSIONS[1:], strict=False))  # (before, after)
 
@@ -17,7 +20,7 @@ STEPS = list(zip(VERSIONS, VERSIONS[1:], strict=False))  # (before, after)
 UNCACHED = "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0"
 
 SIZES = {"vocab_size": 300, "context_length": 16, "batch_size": 4, "grad_accum": 2}
-SIZES |= {"n_head": 2, "n_embd": 16, "n_layer": 2}
+SIZES |= {"n_head": 2, "n_kv_head": 1, "n_embd": 16, "n_layer": 2, "ngram_rows": 64}
 LENGTHS = {"warmup_steps": 2, "steps": 12, "eval_every": 4, "max_new_tokens": 8}
 SMALL = {**SIZES, **LENGTHS, "prompt": "The", "device": "cpu", "dtype": "float32"}
 
@@ -34,12 +37,30 @@ def machine(device="cpu"):
         return on
     ask = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     driver = subprocess.run(ask, capture_output=True, encoding="utf-8", check=True).stdout.split()
-    driver = f"driver {driver[0]}, CUDA {torch.version.cuda}"
-    on = f"{torch.cuda.get_device_name()}, {driver}, {on}"
-    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    pinned = next(line.partition("==")[2] for line in lines if line.startswith("torch=="))
-    other = torch.__version__.partition("+")[0] != pinned
-    return on + f"\n(another torch than the {pinned} of requirements.txt)" * other
+    on = f"{torch.cuda.get_device_name()}, driver {driver[0]}, CUDA {torch.version.cuda}, {on}"
+    pinned = f"torch=={torch.__version__.partition('+')[0]}\n"
+    other = pinned not in (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    return on + "\n(another torch than that of requirements.txt)" * other
+
+
+@contextlib.contextmanager
+def refused(match=None):
+    """What runs inside has to end with an error that is meant for people, one line, in which the
+    regular expression `match` is found."""
+    with pytest.raises(UserError, match=match) as caught:
+        yield caught
+    assert "\n" not in str(caught.value), caught.value
+
+
+def python(*args, cwd=None, **environment):
+    """The finished process of `python ARGS`, its output as text."""
+    return subprocess.run(
+        [sys.executable, *map(str, args)],
+        capture_output=True,
+        encoding="utf-8",
+        cwd=cwd,
+        env={**os.environ, **environment},
+    )
 
 
 def load(version):
@@ -63,6 +84,15 @@ def model_of(module, vocab_size=50, **changes):
     torch.manual_seed(0)
     config = small(module, **changes)
     return module.LanguageModel(config, vocab_size), config
+
+
+def optimizers_of(module, model, config):
+    """The optimizers of a version's train."""
+    import torch
+
+    if hasattr(module, "new_optimizers"):
+        return [*module.new_optimizers(model, config, torch.float32)]
+    return [torch.optim.AdamW(model.parameters())]
 
 
 def flags(module, **values):
@@ -96,11 +126,8 @@ def finished_run(version, folder, **changes):
 def read(path):
     """A JSON file's object, or the list of a .jsonl file's objects."""
     text = path.read_text(encoding="utf-8")
-    return (
-        [json.loads(line) for line in text.splitlines()]
-        if ".jsonl" in path.name
-        else json.loads(text)
-    )
+    lines = ".jsonl" in path.name
+    return [json.loads(line) for line in text.splitlines()] if lines else json.loads(text)
 
 
 def edit_json(path, **changes):

@@ -2,12 +2,10 @@
 
 import ast
 import shutil
-import subprocess
-import sys
 from itertools import takewhile
 
 import pytest
-from lineage import ROOT, VERSIONS
+from lineage import ROOT, VERSIONS, python
 
 LAYERS = "common.errors common.files common.config common.cli common.data common.bpe".split()
 ABOVE = "common.tokenizers common.evaluation common.training results".split()  # bpe_tokenizer
@@ -42,8 +40,7 @@ def belongs(name, packages):
 def lint(folder):
     """The exit status of import-linter in a folder, and what it prints."""
     program = "import importlinter.cli as cli; cli.lint_imports_command(['--no-cache'])"
-    command = [sys.executable, "-c", program]
-    done = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8")
+    done = python("-c", program, cwd=folder)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -52,23 +49,23 @@ def test_packages_import_in_one_direction():
     assert status == 0, report
 
 
+WRONG_WAY = {
+    "common/errors.py": "import common.files",
+    "common/data/cache.py": "def late():\n    from results import tables",
+    "common/evaluation/ngram.py": "from common.training.log import Log",
+    "common/cli.py": "from data import world",
+    "data/world.py": "from common.errors import UserError",
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("path", "line"),
-    [
-        ("common/errors.py", "import common.files"),
-        ("common/data/cache.py", "def late():\n    from results import tables"),
-        ("common/evaluation/ngram.py", "from common.training.log import Log"),
-        ("common/cli.py", "from data import world"),
-        ("data/world.py", "from common.errors import UserError"),
-    ],
-)
-def test_an_import_against_the_direction_is_found(path, line, tmp_path):
+@pytest.mark.parametrize("path", WRONG_WAY)
+def test_an_import_against_the_direction_is_found(path, tmp_path):
     for name in ("common", "results", "data", "pyproject.toml"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, tmp_path / name)
     with open(tmp_path / path, "a", encoding="utf-8") as file:
-        file.write(f"\n{line}\n")
+        file.write(f"\n{WRONG_WAY[path]}\n")
     status, report = lint(tmp_path)
     assert status == 1 and "BROKEN" in report
 
@@ -110,8 +107,7 @@ except SystemExit:
     files = [getattr(module, "__file__", "") for module in sys.modules.values()]
     print("LOADED", *files, sep="\\n")
 """
-    command = [sys.executable, "-c", program]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8")
+    done = python("-c", program, cwd=ROOT)
     loaded = {str(ROOT / "v0.py"), *done.stdout.partition("LOADED\n")[2].splitlines()}
     own = [path for path in [*ROOT.glob("*.py"), *PACKAGES] if str(path) in loaded]
     assert ROOT / "common" / "training" / "run.py" in own, done.stderr

@@ -3,18 +3,16 @@
 import itertools
 import json
 import os
-import subprocess
+import re
 import sys
 import tracemalloc
 from pathlib import Path
 
-import bpe_tokenizer
 from bpe_tokenizer import (
     GPT2_PATTERN,
     GPT4_PATTERN,
     WHITESPACE_PATTERN,
     BPETokenizer,
-    TokenizerError,
 )
 from common.errors import UserError
 from common.tokenizers import load_tokenizer_file
@@ -25,14 +23,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-TEXT = (
-    "The lighthouse keeper's daughter couldn't sleep; she'd heard 1234 waves. \n\n"
-    "  'Who's there?' she asked the storm...\tNobody, of course!\n \n = A heading = \n"
-    "It was the 21st of June, and the naïve café-owner's clock said 日本時間 12:30 😀.\n"
-    "By winter everything had changed: ships no longer passed, letters stopped arriving, and the"
-    " garden lay under snow until somebody remembered where her grandfather's telescope was.\n"
-) * 3
+from lineage import ROOT, python, read, refused
+from test_bpe_tokenizer import TEXT
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +41,6 @@ def files(tokenizer, tmp_path, monkeypatch):
     return tmp_path
 
 
-def load_json(path):
-    return json.loads(Path(path).read_text(encoding="utf-8"))
-
-
 # -- the vocabulary's file
 
 
@@ -62,10 +50,8 @@ def test_saving_and_loading(files, tokenizer):
         assert getattr(again, name) == getattr(tokenizer, name)
     assert again.encode(TEXT) == tokenizer.encode(TEXT)
     # A person can read it: each merge has a line, with the string that it makes.
-    a, b = tokenizer.merges[0]
-    row = json.dumps([a, b, tokenizer.vocab[256].decode("utf-8")], ensure_ascii=False)
-    text = Path("vocab.json").read_text(encoding="utf-8")
-    assert row in [line.strip().removesuffix(",") for line in text.splitlines()]
+    row = json.dumps([*tokenizer.merges[0], tokenizer.vocab[256].decode("utf-8")])
+    assert f"    {row},\n" in Path("vocab.json").read_text(encoding="utf-8")
     for odd in (BPETokenizer(), BPETokenizer(special_tokens=(), pattern="\n|[^\n]+")):
         odd.save("odd.json")
         assert BPETokenizer.load(Path("odd.json")).sha256 == odd.sha256
@@ -99,97 +85,29 @@ def test_the_checksum_tells_vocabularies_apart(tokenizer):
     assert len({tokenizer.sha256, *(other.sha256 for other in others)}) == 5
 
 
-@pytest.mark.parametrize("step", ["fsync", "replace"])
-def test_a_failed_save_leaves_the_old_file(files, monkeypatch, step):
-    def full(*args):
-        raise OSError(28, "No space left on device")
-
-    before = Path("vocab.json").read_bytes()
-    with monkeypatch.context() as patch:
-        patch.setattr(os, step, full)
-        with pytest.raises(UserError, match="vocab.json.*No space left"):
-            BPETokenizer().save("vocab.json")
-    assert Path("vocab.json").read_bytes() == before
-    assert sorted(path.name for path in files.iterdir()) == ["text.txt", "vocab.json"]
-
-
-def refused(path, content):
-    """The one line with which this content of a vocabulary file is refused."""
-    Path(path).write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
-    with pytest.raises(TokenizerError) as caught:
-        BPETokenizer.load(path)
-    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-EDITS = {
-    "format": "something else",
-    "version": 2,
-    "vocab_size": 10**9,
-    "pattern": "(",
-    "special_tokens": {"<|endoftext|>": 10**9},
-    "sha256": "0" * 64,
-    "merges": [],
-}
-
-
-@pytest.mark.parametrize("field", EDITS)
-def test_edited_files_are_refused(files, field):
-    saved = load_json("vocab.json")
-    for wrong in (EDITS[field], None, 3.5, [1], "x", {"a": "b"}, True, -1, [[1, 2, "x"]] * 2):
-        refused("vocab.json", json.dumps({**saved, field: wrong}))
-    missing = {name: value for name, value in saved.items() if name != field}
-    assert field in refused("vocab.json", json.dumps(missing))
-    assert "more" in refused("vocab.json", json.dumps({**saved, "more": 1}))
-
-
-@pytest.mark.parametrize(
-    "row",
-    [
-        *([400, 97, "x"], [-1, 97, "x"], [10**30, 97, "x"], [97.5, 97, "aa"], ["97", 97, "aa"]),
-        *([97, 97], [97, 97, 97, 97], "aa", [97, 97, "ab"], 5, None, [256, 97, "aaa"]),
-    ],
-)
-def test_bad_merges_are_refused(tmp_path, row):
-    path = tmp_path / "vocab.json"
-    BPETokenizer([(97, 97), (256, 97)]).save(path)
-    saved = load_json(path)
-    saved["merges"][0] = row
-    refused(path, json.dumps(saved))
-    saved["merges"] = [[97, 97, "aa"], [97, 97, "aa"]]
-    assert "comes twice" in refused(path, json.dumps(saved))
-
-
-def test_foreign_files_are_refused(files):
-    whole = Path("vocab.json").read_text(encoding="utf-8")
-    for end in (0, 1, 100, len(whole) // 2, len(whole) - 3):
-        refused("cut.json", whole[:end])
-    for text in ("[]", "3", "null", '"text"', "{}", "[" * 100_000, '{"a": 1, "a": 2}', "NaN"):
-        refused("other.json", text)
-    refused("other.json", "9" * 10_000)
-    refused("other.json", b"\x80\x04\x95pickle")
-    with open("sparse.json", "wb") as file:  # takes no room, claims a lot
+@pytest.mark.parametrize("load", [BPETokenizer.load, load_tokenizer_file])
+def test_foreign_files_are_refused(tmp_path, load):
+    (tmp_path / "folder").mkdir()
+    contents = ["", "[]", "3", "null", '"text"', "{}", "[" * 100_000, "NaN", "9" * 10_000]
+    contents += ['{"a": 1, "a": 2}', b"\x80\x04\x95pickle", b"\xff\xfe{}"]
+    for number, content in enumerate(contents):
+        content = content if isinstance(content, bytes) else content.encode("utf-8")
+        (tmp_path / str(number)).write_bytes(content)
+    with open(tmp_path / "sparse", "wb") as file:  # takes no room, claims a lot
         file.truncate(2**33)
-    for path, message in (
-        ("sparse.json", "more than"),
-        ("missing.json", "No such"),
-        (".", "can't read"),
-    ):
-        with pytest.raises(TokenizerError, match=message):
-            BPETokenizer.load(path)
     if hasattr(os, "mkfifo"):
-        os.mkfifo("fifo.json")  # opening it would wait without end
-        with pytest.raises(TokenizerError, match="fifo.json"):
-            BPETokenizer.load("fifo.json")
+        os.mkfifo(tmp_path / "fifo")  # opening it would wait without end
+    for path in [*tmp_path.iterdir(), tmp_path / "missing"]:
+        with refused(re.escape(str(path))):
+            load(path)
 
 
 def test_tokens_that_double_cannot_fill_memory():
     doubling = [(97, 97), *((256 + i, 256 + i) for i in range(60))]  # the last: 2^61 bytes
-    with pytest.raises(TokenizerError, match="too long"):
+    with refused("too long"):
         BPETokenizer(doubling)
-    endless = ((i // 256, i % 256) for i in itertools.count())
-    with pytest.raises(TokenizerError, match="too early|too many"):
-        BPETokenizer(endless)
+    with refused("too early|too many"):
+        BPETokenizer((i // 256, i % 256) for i in itertools.count())
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -205,24 +123,16 @@ def test_any_damage_is_noticed(tmp_path_factory, data):
     path.write_bytes(whole[:start] + data.draw(st.binary(max_size=20)) + whole[start + length :])
     try:
         assert BPETokenizer.load(path).sha256 == tokenizer.sha256
-    except TokenizerError as error:
+    except UserError as error:
         assert str(path) in str(error) and "\n" not in str(error)
 
 
+WORDS = ["<|endoftext|>", "<|unk|>", "a", "aa", "Ġ", "BPE", "(", "ByteLevel"]
+NUMBERS = st.integers() | st.sampled_from([-1, 0, 96, 97, 256, 10**9, 2**63, 10**30]) | st.floats()
+KEYS = st.sampled_from(["a", "type", "merges", "vocab", "id"])
 ANY_JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.sampled_from([-1, 0, 96, 97, 256, 10**9, 2**63, 10**30])
-    | st.floats()
-    | st.text(max_size=5)
-    | st.sampled_from(["<|endoftext|>", "<|unk|>", "a", "aa", "Ġ", "BPE", "(", "ByteLevel"]),
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(
-            st.sampled_from(["a", "type", "merges", "vocab", "id"]), inner, max_size=3
-        )
-    ),
+    st.none() | st.booleans() | NUMBERS | st.text(max_size=5) | st.sampled_from(WORDS),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=3),
     max_leaves=12,
 )
 
@@ -246,29 +156,30 @@ def changed(data, value):
 
 @pytest.fixture(scope="module")
 def saved_files(tmp_path_factory):
-    """A whole vocabulary file of each kind that load_tokenizer_file reads: its JSON value."""
+    """A vocabulary file of each kind that load_tokenizer_file reads: its JSON value, its hash."""
     folder, text = tmp_path_factory.mktemp("kinds"), "the cat that sat on the mat"
-    bpe = BPETokenizer.train(text, 264, special_tokens=["<|endoftext|>"])
-    bpe.save(folder / "bpe")
-    bpe.to_huggingface().save(str(folder / "huggingface"))
-    CharTokenizer.train([text]).save(folder / "char")
-    WordTokenizer.train([text], 12).save(folder / "word")
-    return {path.name: load_json(path) for path in folder.iterdir()}
+    made = {"bpe": BPETokenizer.train(text, 264, special_tokens=["<|endoftext|>"])}
+    made |= {"char": CharTokenizer.train([text]), "word": WordTokenizer.train([text], 12)}
+    for kind, tokenizer in made.items():
+        tokenizer.save(folder / kind)
+    made["huggingface"] = made["bpe"]
+    made["bpe"].to_huggingface().save(str(folder / "huggingface"))
+    return {kind: (read(folder / kind), made[kind].sha256) for kind in made}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bpe", "huggingface", "char", "word"])
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_any_vocabulary_file_is_read_or_refused(saved_files, tmp_path_factory, kind, data):
-    """Any bytes, any JSON, a whole file with something changed: a tokenizer, or one line."""
+def test_any_change_of_a_vocabulary_file_is_noticed(saved_files, tmp_path_factory, kind, data):
+    """Any bytes, any JSON, a whole file with something changed: refused in one line, or the same
+    tokenizer. A tokenizer.json, which has no checksum, may be another one."""
     path = tmp_path_factory.getbasetemp() / "any.json"
-    value = saved_files[kind]
-    for _ in range(data.draw(st.integers(0, 3))):
+    whole, sha256 = saved_files[kind]
+    value = whole
+    for _ in range(data.draw(st.integers(1, 3))):
         value = changed(data, value)
-    content = json.dumps(value).encode()
-    content = data.draw(st.sampled_from([content] * 9 + [None]))
-    path.write_bytes(data.draw(st.binary(max_size=60)) if content is None else content)
+    any_bytes = data.draw(st.sampled_from([False] * 9 + [True]))
+    path.write_bytes(data.draw(st.binary(max_size=60)) if any_bytes else json.dumps(value).encode())
     tracemalloc.start()
     try:
         for load in (load_tokenizer_file, BPETokenizer.load, BPETokenizer.from_huggingface):
@@ -277,6 +188,7 @@ def test_any_vocabulary_file_is_read_or_refused(saved_files, tmp_path_factory, k
             except UserError as error:
                 assert str(path) in str(error) and "\n" not in str(error)
             else:
+                assert kind == "huggingface" or tokenizer.sha256 == sha256
                 ids = tokenizer.encode("the cat")
                 assert all(0 <= i < tokenizer.vocab_size for i in ids if i is not None)
         assert tracemalloc.get_traced_memory()[1] < 50e6  # whatever the file claims
@@ -292,14 +204,10 @@ def huggingface_tokenizer(pre_tokenizer):
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizer
-    made.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400,
-        special_tokens=["<|endoftext|>", "<|pad|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
+    made.pre_tokenizer, made.decoder = pre_tokenizer, decoders.ByteLevel()
+    special, alphabet = ["<|endoftext|>", "<|pad|>"], pre_tokenizers.ByteLevel.alphabet()
+    settings = {"special_tokens": special, "initial_alphabet": alphabet, "show_progress": False}
+    trainer = trainers.BpeTrainer(vocab_size=400, **settings)
     made.train_from_iterator(TEXT.splitlines(keepends=True), trainer)
     return made
 
@@ -333,7 +241,7 @@ def tokenizer_json(tokenizer, tmp_path):
     """The path of the vocabulary as a tokenizer.json, and its JSON value."""
     path = tmp_path / "tokenizer.json"
     tokenizer.to_huggingface().save(str(path))
-    return path, load_json(path)
+    return path, read(path)
 
 
 def test_a_carried_vocabulary_comes_back(tokenizer, tokenizer_json):
@@ -345,46 +253,38 @@ def test_a_carried_vocabulary_comes_back(tokenizer, tokenizer_json):
     assert BPETokenizer.from_huggingface(path).sha256 == tokenizer.sha256
 
 
-REFUSED = {
-    "normalizer": (lambda s: s.update(normalizer={"type": "NFC"}), "normalizer"),
-    "wordpiece": (lambda s: s["model"].update(type="WordPiece"), "WordPiece"),
-    "no model": (lambda s: s.update(model=None), "model"),
-    "metaspace": (lambda s: s.update(pre_tokenizer={"type": "Metaspace"}), "Metaspace"),
-    "no pre-tokenizer": (lambda s: s.update(pre_tokenizer=None), "pre-tokenizer"),
-    "prefix": (
-        lambda s: s.update(pre_tokenizer={"type": "ByteLevel", "add_prefix_space": True}),
-        "add_prefix_space",
-    ),
-    "behavior": (
-        lambda s: s["pre_tokenizer"]["pretokenizers"][0].update(behavior="Removed"),
-        "Isolated",
-    ),
-    "byte fallback": (lambda s: s["model"].update(byte_fallback=True), "byte_fallback"),
-    "ignore merges": (lambda s: s["model"].update(ignore_merges=True), "ignore_merges"),
-    "suffix": (lambda s: s["model"].update(end_of_word_suffix="</w>"), "end_of_word_suffix"),
-    "unknown half": (lambda s: s["model"]["merges"].insert(0, ["the", "x"]), "earlier tokens"),
-    "twice": (lambda s: s["model"]["merges"].append(s["model"]["merges"][0]), "two merges"),
-    "no pair": (lambda s: s["model"]["merges"].append("a"), "no pair"),
-    "short": (lambda s: s["model"]["merges"].append(["a"]), "merges"),
-    "numbers": (lambda s: s["model"].update(merges=[5]), "merges"),
-    "no merge": (lambda s: s["model"]["vocab"].update(unmade=9999), "neither a byte"),
-    "added": (lambda s: s.update(added_tokens=[{"id": "x"}, {"id": 1}]), "added_tokens"),
-    "pattern": (
-        lambda s: s["pre_tokenizer"]["pretokenizers"][0].update(pattern={"Regex": "("}),
-        "regular expression",
-    ),
-}
+OTHER_KINDS = [  # what is changed where, and what the line says
+    ("", {"normalizer": {"type": "NFC"}}, "normalizer"),
+    ("model", {"type": "WordPiece"}, "WordPiece"),
+    ("", {"model": None}, "model"),
+    ("", {"pre_tokenizer": {"type": "Metaspace"}}, "Metaspace"),
+    ("", {"pre_tokenizer": None}, "pre-tokenizer"),
+    ("", {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True}}, "add_prefix_space"),
+    ("pre_tokenizer pretokenizers 0", {"behavior": "Removed"}, "Isolated"),
+    ("pre_tokenizer pretokenizers 0", {"pattern": {"Regex": "("}}, "regular expression"),
+    ("model", {"byte_fallback": True}, "byte_fallback"),
+    ("model", {"ignore_merges": True}, "ignore_merges"),
+    ("model", {"end_of_word_suffix": "</w>"}, "end_of_word_suffix"),
+    ("model merges", [["zzz", "x"]], "earlier tokens"),
+    ("model merges", [["t", "h"], ["t", "h"]], "two merges"),
+    ("model merges", ["a"], "no pair"),
+    ("model merges", [["a"]], "merges"),
+    ("model merges", [5], "merges"),
+    ("model vocab", {"unmade": 9999}, "neither a byte"),
+    ("", {"added_tokens": [{"id": "x"}, {"id": 1}]}, "added_tokens"),
+]
 
 
-@pytest.mark.parametrize("change", REFUSED)
-def test_other_kinds_of_tokenizer_json_are_refused(tokenizer_json, change):
+@pytest.mark.parametrize("where, change, message", OTHER_KINDS)
+def test_other_kinds_of_tokenizer_json_are_refused(tokenizer_json, where, change, message):
     path, saved = tokenizer_json
-    edit, message = REFUSED[change]
-    edit(saved)
+    part = saved
+    for key in where.split():
+        part = part[int(key) if key.isdigit() else key]
+    part.update(change) if isinstance(change, dict) else part.extend(change)
     path.write_text(json.dumps(saved), encoding="utf-8")
-    with pytest.raises(TokenizerError, match=message) as caught:
+    with refused(f"{re.escape(str(path))}.*{message}"):
         BPETokenizer.from_huggingface(path)
-    assert str(path) in str(caught.value)
 
 
 # -- the command line
@@ -422,57 +322,54 @@ def test_command_show(files, tokenizer, capsys, monkeypatch):
     out = capsys.readouterr().out
     assert out.startswith("[he]") and "[\\n]\n[" in out
     assert "\x1b" not in out and "\\x1b" in out  # no text commands the terminal
-    assert f"{len(text.encode())} bytes" in out
-    assert "bytes per token" in out and "fertility" in out
-    assert " ".join(map(str, tokenizer.encode(text))) in out
-
+    ids = " ".join(map(str, tokenizer.encode(text)))
+    for said in (f"{len(text.encode())} bytes", "bytes per token", "fertility", ids):
+        assert said in out
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    main(["show", "the sea", "--vocab", "vocab.json"])
-    assert "\x1b[30;48;5;" in capsys.readouterr().out
-    monkeypatch.setenv("NO_COLOR", "1")
-    main(["show", "the sea", "--vocab", "vocab.json"])
-    assert "\x1b" not in capsys.readouterr().out
+    for no_color in ("", "1"):
+        monkeypatch.setenv("NO_COLOR", no_color)
+        main(["show", "the sea", "--vocab", "vocab.json"])
+        assert ("\x1b[30;48;5;" in capsys.readouterr().out) == (not no_color)
     main(["show", "", "--vocab", "vocab.json"])
 
 
-BAD_COMMANDS = [
-    "paint",
-    "train --data text.txt --vocab-size many",
-    "train --data text.txt --vocab-size 5",
-    "train --data text.txt --vocab-size 9999999999",
-    "train --data text.txt --pattern (",
-    "train --data text.txt --pattern (?r)\\w+",
-    "train --data text.txt --out no/such/folder/new.json",
-    "train --data text.txt --out .",
-    "train --data latin1.txt --out new.json",
-    "train --data empty.txt --out new.json",
-    "train --data missing.txt --out new.json",
-    "encode",
-    "encode text --file text.txt",
-    "encode text --vocab missing.json",
-    "encode text --vocab text.txt",
-    "encode --file missing.txt",
-    "encode text --processes 0",
-    "encode text --out no/such/new.json",
-    "decode",
-    "decode 400",
-    "decode -1",
-    "decode one",
-    "decode --file text.txt",
-    "decode --file missing.npy",
-    "decode --file bad.npy",
-    "decode --file square.npy",
-    "decode --file large.npy",
-    "decode --file objects.npy",
-    "decode --file archive.npy",
-    "show",
-    "show --file latin1.txt",
-    "show text --vocab .",
-]
+BAD_COMMANDS = """
+paint
+train --data text.txt --vocab-size many
+train --data text.txt --vocab-size 5
+train --data text.txt --vocab-size 9999999999
+train --data text.txt --pattern (
+train --data text.txt --pattern (?r)\\w+
+train --data text.txt --out no/such/folder/new.json
+train --data text.txt --out .
+train --data latin1.txt --out new.json
+train --data empty.txt --out new.json
+train --data missing.txt --out new.json
+encode
+encode text --file text.txt
+encode text --vocab missing.json
+encode text --vocab text.txt
+encode --file missing.txt
+encode text --processes 0
+encode text --out no/such/new.json
+decode
+decode 400
+decode -1
+decode one
+decode --file text.txt
+decode --file missing.npy
+decode --file bad.npy
+decode --file square.npy
+decode --file large.npy
+decode --file objects.npy
+decode --file archive.npy
+show
+show --file latin1.txt
+show text --vocab .
+"""
 
 
-@pytest.mark.parametrize("command", BAD_COMMANDS)
+@pytest.mark.parametrize("command", BAD_COMMANDS.strip().splitlines())
 def test_bad_commands_end_in_one_message(files, capsys, command):
     Path("latin1.txt").write_bytes("café".encode("latin-1"))
     Path("empty.txt").write_bytes(b"")
@@ -481,10 +378,8 @@ def test_bad_commands_end_in_one_message(files, capsys, command):
     np.save("objects.npy", np.array([None, {}]), allow_pickle=True)
     np.savez("archive.npz", a=np.zeros(2))
     os.rename("archive.npz", "archive.npy")
-    whole = Path("square.npy").read_bytes()
-    Path("large.npy").write_bytes(
-        whole.replace(b"(2, 2)", b"(2**50,)".replace(b"2**50", b"9" * 15))
-    )
+    large = Path("square.npy").read_bytes().replace(b"(2, 2)", b"(999999999999999,)")
+    Path("large.npy").write_bytes(large)
     before = sorted(files.iterdir())
     with pytest.raises(SystemExit) as stop:
         main(command.split())
@@ -495,15 +390,9 @@ def test_bad_commands_end_in_one_message(files, capsys, command):
 
 
 def test_the_script_itself(files):
-    script = Path(bpe_tokenizer.__file__)
-    run = subprocess.run(
-        [sys.executable, script, "show", "日本時間", "--vocab", "vocab.json"],
-        capture_output=True,
-        env={**os.environ, "PYTHONIOENCODING": "ascii"},
-    )
-    assert run.returncode == 0 and "本" in run.stdout.decode("utf-8")
-    run = subprocess.run([sys.executable, script, "show", "x", "--vocab", "-"], capture_output=True)
-    assert run.returncode == 2
-    assert run.stderr.startswith(b"bpe_tokenizer.py: ") and run.stderr.count(b"\n") == 1
-    run = subprocess.run([sys.executable, script, "--help"], capture_output=True)
-    assert run.returncode == 0 and b"train" in run.stdout
+    script = ROOT / "bpe_tokenizer.py"
+    done = python(script, "show", "日本時間", "--vocab", "vocab.json", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0 and "本" in done.stdout
+    done = python(script, "show", "x", "--vocab", "-")
+    assert done.returncode == 2
+    assert done.stderr.startswith("bpe_tokenizer.py: ") and done.stderr.count("\n") == 1

@@ -3,14 +3,13 @@
 import random
 import re
 
-from common.errors import UserError
 from data import world
 from data.reader import KINDS, Reader
 from results import claims
 
 import msgspec
 import pytest
-from lineage import edit_json, finished_run
+from lineage import edit_json, finished_run, refused
 
 STORY = """One morning in spring, the sun shone on the wet roofs. At the mill stood Mira the \
 doctor, who was holding a plain red doll. Tom the smith was at the inn with his big iron key.
@@ -57,27 +56,27 @@ def test_every_event_of_the_world_is_recognized():
     assert met == {event for event in world.SENTENCES if not event.startswith("question")}
 
 
-@pytest.mark.parametrize(
-    "right, wrong, kind",
-    [
-        ("Tom the smith was at the inn", "Mira the smith was at the inn", "names"),
-        ("So Mira went", "So Anna went", "names"),
-        ("handed the big iron key to Mira", "handed the big iron key to Tom", "names"),
-        ("wanted Tom's big iron key", "wanted Tom's big tin key", "things"),
-        ("wanted Tom's big iron key", "wanted Tom's big iron bell", "things"),
-        ("wanted Tom's big iron key", "wanted Mira's big iron key", "owners"),
-        ("smile Tom handed the big iron key to Mira", "smile Mira handed it to Tom", "holders"),
-        ("At last Mira hid", "At last Tom hid", "holders"),
-        ("Now Mira had", "Now Tom had", "holders"),
-        (
-            "Tom was at the inn and had nothing",
-            "Tom sat at the inn beside the plain red doll",
-            "holders",
-        ),
-        ("So Mira went to the inn", "So Mira went to the mill", "places"),
-        ("Mira was at the inn with", "Mira was at the mill with", "places"),
-    ],
-)
+SLIPS = [  # what the story has, what stands there now, and the kind of claim that this makes false
+    ("Tom the smith was at the inn", "Mira the smith was at the inn", "names"),
+    ("So Mira went", "So Anna went", "names"),
+    ("handed the big iron key to Mira", "handed the big iron key to Tom", "names"),
+    ("wanted Tom's big iron key", "wanted Tom's big tin key", "things"),
+    ("wanted Tom's big iron key", "wanted Tom's big iron bell", "things"),
+    ("wanted Tom's big iron key", "wanted Mira's big iron key", "owners"),
+    ("smile Tom handed the big iron key to Mira", "smile Mira handed it to Tom", "holders"),
+    ("At last Mira hid", "At last Tom hid", "holders"),
+    ("Now Mira had", "Now Tom had", "holders"),
+    (
+        "Tom was at the inn and had nothing",
+        "Tom sat at the inn beside the plain red doll",
+        "holders",
+    ),
+    ("So Mira went to the inn", "So Mira went to the mill", "places"),
+    ("Mira was at the inn with", "Mira was at the mill with", "places"),
+]
+
+
+@pytest.mark.parametrize("right, wrong, kind", SLIPS)
 def test_a_planted_slip_is_found_and_has_its_kind(right, wrong, kind):
     assert STORY.count(right) == 1 and false_claims(STORY) == []
     reader = Reader().story(STORY.replace(right, wrong))
@@ -120,13 +119,8 @@ def made(slips, true=60, version="v9"):
 
 
 def test_rows_use_the_same_seeds_and_have_intervals_by_hand():
-    head, (v3, v4, longer) = claims.table(
-        {
-            "v3": [made(4), made(6), made(8), made(20)],
-            "v4": [made(10), made(12), made(17)],
-            "long": [made(10)],
-        }
-    )
+    slips = {"v3": (4, 6, 8, 20), "v4": (10, 12, 17), "long": (10,)}
+    head, (v3, v4, longer) = claims.table({name: [*map(made, n)] for name, n in slips.items()})
     assert head[:3] == ["stories of (seeds)", "without a slip", "Δ to the row above"]
     assert "owners" not in head and len(head) == len(v3) == len(longer)
     # t of two degrees of freedom is 4.303: 30 ± 4.303 × 10 / √3, 65 ± 4.303 × 18.03 / √3;
@@ -144,12 +138,12 @@ def test_rows_use_the_same_seeds_and_have_intervals_by_hand():
 
 def test_the_command_writes_claims_json_and_refuses_runs_on_other_texts(tmp_path, capsys):
     folder = finished_run("v3", tmp_path / "v3", context_length=64)
-    with pytest.raises(UserError, match="was trained on"):
+    with refused("was trained on"):
         claims.claims((str(folder),), stories=1)
     edit_json(folder / "config.json", config={"data": "sample"})
     claims.claims((str(folder),), stories=2, seed=5)
     assert re.search(r"^\| v3 \(1\) +\| 0 % ", capsys.readouterr().out, re.M)
     saved = msgspec.json.decode((folder / "claims.json").read_bytes(), type=claims.Claims)
     assert (saved.version, saved.seed, saved.without_slip) == ("v3", 5, (0, 2))
-    with pytest.raises(UserError, match="at least 1"):
+    with refused("at least 1"):
         claims.claims((str(folder),), stories=0)

@@ -1,17 +1,17 @@
 """The command line of the scripts: ~ in paths, and how little is imported until it is needed."""
 
 import os
-import subprocess
 import sys
 
 from common.cli import parse, run_command
 from results.__main__ import main
 
 import pytest
-from lineage import ROOT, VERSIONS, flags, load, run, story_file
+from lineage import ROOT, VERSIONS, flags, load, python, run, story_file
 
 # Slow to import, and wanted only once a picture is drawn, a dataset read, an interval computed.
 HEAVY = "matplotlib scipy datasets pandas pyarrow transformers jinja2 safetensors".split()
+HEAVY += "torch tyro argparse tiktoken tokenizers".split()
 
 
 @pytest.fixture
@@ -62,23 +62,29 @@ def test_commands_find_the_home_too(home):
 
 
 def imported(program):
-    """The names of HEAVY, and torch, that are imported when a program has run."""
-    program += "\nprint('|', *set(sys.modules) & {*sys.argv[1:]})"
-    command = [sys.executable, "-c", "import runpy, sys\n" + program, *HEAVY, "torch"]
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", cwd=ROOT)
+    """The names of HEAVY that are imported when a program has run."""
+    program = f"import runpy, sys\n{program}\nprint('|', *set(sys.modules) & {{*{HEAVY!r}}})"
+    done = python("-c", program, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    return done.stdout.rpartition("|")[2].split()
+    return set(done.stdout.rpartition("|")[2].split())
 
 
-HELP = """
-names, sys.argv = sys.argv, ["x", "--help"]
+HELP = f"""
+import {", ".join(VERSIONS)}
+sys.argv = ["x", "--help"]
 try:
-    runpy.run_{}({!r}, run_name="__main__")
+    runpy.run_path("{VERSIONS[-1]}.py", run_name="__main__")
 except SystemExit:
-    sys.argv = names
+    pass
 """
+VOCABULARY = """
+from bpe_tokenizer import BPETokenizer
+tokenizer = BPETokenizer.train("some text some text", 262)
+tokenizer.decode(tokenizer.encode("some"))
+"""
+SAMPLE = "from common.data import load_corpus; load_corpus('sample').sha256"
 
 
 def test_nothing_slow_is_imported_at_the_start():
-    assert imported(HELP.format("path", VERSIONS[-1] + ".py")) == ["torch"]
-    assert imported(f"import bpe_tokenizer, {', '.join(VERSIONS)}") == ["torch"]
+    assert imported(HELP) <= {"torch", "tyro", "argparse"}
+    assert imported(VOCABULARY) == imported(SAMPLE) == set()

@@ -1,18 +1,18 @@
 """A finished run opened again, and evaluated on both splits."""
 
-import json
 import re
+import shutil
 import sys
+from pathlib import Path
 
 from common.data import load_corpus, token_file
-from common.errors import UserError
 from common.evaluation import evaluate as scores_of
 from results import load_run, store
 from results.evaluate import evaluate
 from results.saved import load_script
 
 import pytest
-from lineage import edit_json, finished_run, load
+from lineage import edit_json, finished_run, load, read, refused
 
 
 @pytest.fixture(scope="module")
@@ -23,16 +23,12 @@ def finished(tmp_path_factory):
 @pytest.fixture
 def folder(finished, tmp_path):
     """A copy of the finished run, to be damaged."""
-    copy = tmp_path / "v3"
-    copy.mkdir()
-    for path in finished.iterdir():
-        (copy / path.name).write_bytes(path.read_bytes())
-    return copy
+    return Path(shutil.copytree(finished, tmp_path / "v3"))
 
 
 def test_both_splits_are_evaluated_side_by_side_and_sliding(finished, capsys):
     evaluate((str(finished),))
-    found = json.loads((finished / "evaluation.json").read_text(encoding="utf-8"))
+    found = read(finished / "evaluation.json")
     run = load_run(finished)
     corpus = load_corpus(run.config.data)
     T = run.config.context_length
@@ -51,18 +47,15 @@ def test_both_splits_are_evaluated_side_by_side_and_sliding(finished, capsys):
 def test_longer_windows_are_evaluated_where_the_model_can_read_them(tmp_path):
     folder = finished_run("v0", tmp_path / "v0")
     evaluate((str(folder),), times=(1, 4))
-    found = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
-    context = load_run(folder).config.context_length
-    assert [(row["times"], row["context"]) for row in found["windows"]] == [
-        (1, context),
-        (4, 4 * context),
-    ]
+    rows, context = read(folder / "evaluation.json")["windows"], load_run(folder).config
+    found = [(row["times"], row["context"]) for row in rows]
+    assert found == [(n, n * context.context_length) for n in (1, 4)]
 
 
 @pytest.mark.parametrize(("runs", "times"), [((), (1,)), (("x",), (0,)), (("x",), (1,))])
 def test_wrong_arguments_are_one_line(runs, times, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="give the folder|has to be from 1|no run in x"):
+    with refused("give the folder|has to be from 1|no run in x"):
         evaluate(runs, times)
 
 
@@ -82,14 +75,31 @@ def test_wrong_arguments_are_one_line(runs, times, tmp_path, monkeypatch):
 )
 def test_files_that_are_damaged_or_of_another_run_are_named(folder, file, changes, said):
     edit_json(folder / file, **changes)
-    with pytest.raises(UserError, match=said) as error:
+    with refused(said):
         load_run(folder)
-    assert "\n" not in str(error.value)
+
+
+def test_a_version_is_its_published_run():
+    run = load_run("v0", "cpu")
+    assert (run.label, run.version, run.config.seed) == ("v0", "v0", 1)
+    assert run.result.val_bits_per_byte == store.load_results("v0-sample")[1].val_bits_per_byte
+    assert run.model.table.weight.shape[0] == run.tokenizer.vocab_size
+
+
+def test_published_weights_that_are_missing_or_damaged_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("results.saved.ROOT", tmp_path)
+    path = tmp_path / "results" / "models" / "v0.safetensors"
+    path.parent.mkdir(parents=True)
+    for content in (None, b"", b"no weights"):
+        if content is not None:
+            path.write_bytes(content)
+        with refused("v0.safetensors can't be read as weights"):
+            load_run("v0")
 
 
 def test_a_run_that_is_not_finished_is_told_to_go_on(folder):
     (folder / "result.json").unlink()
-    with pytest.raises(UserError, match="python v3.py --resume --out-dir"):
+    with refused("python v3.py --resume --out-dir"):
         load_run(folder)
 
 

@@ -2,7 +2,6 @@
 that can't be drawn, and two processes that want the same."""
 
 import errno
-import json
 import math
 import os
 import re
@@ -20,26 +19,8 @@ from common.training.machine import pick_device
 
 import pytest
 import torch
-from lab import KILLED, Lab, result_of
-from lineage import ROOT, VERSIONS, flags, load, run, small, story_file
-
-
-def result(folder):
-    return json.loads((folder / "result.json").read_text(encoding="utf-8"))
-
-
-def at_step(module, monkeypatch, step, act):
-    """Call `act` when the batch, or the first micro-batch, of this step is drawn."""
-    get_batch, count = module.get_batch, []
-
-    def counted(*args):
-        count.append(1)
-        if len(count) == (step - 1) * getattr(small(module), "grad_accum", 1) + 1:
-            act()
-        return get_batch(*args)
-
-    monkeypatch.setattr(module, "get_batch", counted)
-
+from lab import KILLED, Lab, at_step
+from lineage import ROOT, VERSIONS, flags, load, python, read, refused, run, story_file
 
 # ---- Numbers -------------------------------------------------------------------------------------
 
@@ -90,9 +71,9 @@ def test_numbers_that_explode_are_one_line(version, cache, monkeypatch, what, me
     """The line says the step; the checkpoints that are kept hold finite weights."""
     module, out = load(version), cache / "run"
     explode(module, monkeypatch, what)
-    with pytest.raises(UserError, match=message) as caught:
+    with refused(message) as caught:
         run(module, monkeypatch, flags(module, data=story_file(cache), out_dir=out, steps=40))
-    assert "lower --learning-rate" in str(caught.value) and "\n" not in str(caught.value)
+    assert "lower --learning-rate" in str(caught.value)
     kept = [*out.glob("*.pt")]
     assert bool(kept) == (what != "logits")
     for path in kept:
@@ -121,9 +102,10 @@ def one_line(main, capsys):
     return said.splitlines()[-1]
 
 
-@pytest.mark.parametrize(
-    ("version", "more"), [("v2", []), ("v3", []), ("v4", ["--position", "learned"])]
-)
+LEARNED = [("v2", []), ("v3", []), ("v4", ["--position", "learned"])]
+
+
+@pytest.mark.parametrize(("version", "more"), LEARNED)
 def test_sizes_beyond_all_memory_are_one_line(version, more, cache, monkeypatch, capsys):
     """Positions that take 562 terabytes: more than a process can address, so refused at once."""
     module = load(version)
@@ -135,15 +117,15 @@ def test_sizes_beyond_all_memory_are_one_line(version, more, cache, monkeypatch,
     assert all(name in said for name in ("--context-length", "--vocab-size", "--n-embd"))
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),
-        RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"),
-        RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried"),
-        MemoryError(),
-    ],
-)
+NO_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),
+    RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried"),
+    MemoryError(),
+]
+
+
+@pytest.mark.parametrize("error", NO_MEMORY)
 def test_every_system_s_words_for_no_memory_are_known(error, capsys):
     def main():
         raise error
@@ -168,29 +150,11 @@ def test_other_errors_keep_their_traceback():
 
 @pytest.mark.parametrize("name", ["meta", "cpu:x", "abacus", "cuda:99", "vulkan", ""])
 def test_devices_that_cannot_be_used_are_refused(name):
-    with pytest.raises(UserError, match="--device .* can't be used here") as caught:
+    with refused("--device .* can't be used here"):
         pick_device(name)
-    assert "\n" not in str(caught.value)
 
 
 # ---- Signals and readers -------------------------------------------------------------------------
-
-
-@pytest.mark.skipif(os.name == "nt", reason="on Windows these signals end a process at once")
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_signal_saves_after_its_step(name, cache, monkeypatch, capsys):
-    module, out, text = load("v3"), cache / "run", story_file(cache)
-    with pytest.MonkeyPatch.context() as patch:
-        at_step(module, patch, 6, lambda: signal.raise_signal(getattr(signal, name)))
-        with pytest.raises(SystemExit) as stop:
-            run(module, patch, flags(module, data=text, out_dir=out))
-    assert stop.value.code == 128 + getattr(signal, name)
-    go_on = f"{name}: saved at step 6; go on with: python v3.py --resume --out-dir {out}"
-    assert go_on in capsys.readouterr().err
-    assert read_checkpoint(out / "checkpoint.pt")["step"] == 6
-    run(module, monkeypatch, ["--resume", "--out-dir", out])
-    run(load("v3"), monkeypatch, flags(module, data=text, out_dir=cache / "whole"))
-    assert result_of(out) == result_of(cache / "whole")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="on Windows there is no nohup")
@@ -216,7 +180,7 @@ def test_stopped_time_is_not_training_time(cache, monkeypatch):
     monkeypatch.setattr(time, "perf_counter", lambda: clock() + sum(late))
     at_step(module, monkeypatch, 5, stopped)
     run(module, monkeypatch, flags(module, data=story_file(cache), out_dir=cache / "run"))
-    assert late and 0 < result(cache / "run")["seconds"] < 1000
+    assert late and 0 < read(cache / "run" / "result.json")["seconds"] < 1000
 
 
 def test_run_in_a_thread_works(cache, monkeypatch):
@@ -226,29 +190,24 @@ def test_run_in_a_thread_works(cache, monkeypatch):
     thread = threading.Thread(target=run_main, args=(module.main,))
     thread.start()
     thread.join()
-    assert result(cache / "run")["steps"] == 12
+    assert read(cache / "run" / "result.json")["steps"] == 12
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="on Windows a pipe's end is another error")
 def test_reader_that_leaves_costs_nothing_that_was_learned(tmp_path):
     """As `2>&1 | head -1` does: the run is saved after its step, and its status is not 0."""
-    module, out = load("v3"), tmp_path / "run"
+    module, out, script = load("v3"), tmp_path / "run", ROOT / "v3.py"
     args = flags(module, data=story_file(tmp_path), out_dir=out, steps=10**6, eval_every=1)
-    with subprocess.Popen(
-        [sys.executable, ROOT / "v3.py", *args], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as process:
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen([sys.executable, script, *args], **pipe) as process:
         for line in process.stdout:
             if line.startswith(b"step      2:"):
                 break
         process.stdout.close()
     assert process.returncode == 128 + signal.SIGPIPE
     assert read_checkpoint(out / "checkpoint.pt")["step"] >= 2
-    done = subprocess.run(
-        [sys.executable, ROOT / "v3.py", "--resume", "--out-dir", out, "--steps", "2"],
-        capture_output=True,
-        encoding="utf-8",
-    )
+    done = python(script, "--resume", "--out-dir", out, "--steps", "2")
     assert done.returncode == 2 and "is at step" in done.stderr
 
 
@@ -269,8 +228,7 @@ module.{where.split(".")[1]} = interrupted
 v0.run_main(v0.main)
 """
     args = flags(module, data=story_file(tmp_path), out_dir=tmp_path / "run")
-    command = [sys.executable, "-c", program, *args]
-    done = subprocess.run(command, capture_output=True, encoding="utf-8")
+    done = python("-c", program, *args)
     assert done.returncode == 130 and "Traceback" not in done.stderr
     assert done.stderr.endswith("stopping after this step (again to stop at once)\nstopped\n")
     assert not [*tmp_path.rglob("*.tmp")]
@@ -280,16 +238,18 @@ v0.run_main(v0.main)
 @pytest.mark.skipif(os.name == "nt", reason="on Windows a process that is ended can say nothing")
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_signal_before_training_leaves_nothing(name, tmp_path):
-    code = (
-        "import time\nfrom common.cli import run_main\nfrom common.files import atomic_write\n"
-        "def main():\n"
-        f"    with atomic_write({str(tmp_path / 'file')!r}):\n"
-        "        print('here', flush=True)\n        time.sleep(60)\n"
-        "run_main(main)\n"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+    code = f"""
+import time
+from common.cli import run_main
+from common.files import atomic_write
+def main():
+    with atomic_write({str(tmp_path / "file")!r}):
+        print("here", flush=True)
+        time.sleep(60)
+run_main(main)
+"""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, **pipes) as process:
         assert process.stdout.readline() == b"here\n"
         process.send_signal(getattr(signal, name))
         said = process.communicate()[1]
@@ -305,40 +265,28 @@ def test_picture_that_cannot_be_drawn_costs_a_warning(cache, monkeypatch, capsys
     monkeypatch.setattr("common.training.summary.draw_loss", broken)
     run(module, monkeypatch, flags(module, data=story_file(cache), out_dir=cache / "run"))
     assert "loss.png could not be drawn: no such backend\n" in capsys.readouterr().err
-    assert sorted(path.suffix for path in (cache / "run").iterdir()).count(".tmp") == 0
-    assert result(cache / "run")["steps"] == 12 and not (cache / "run" / "loss.png").exists()
+    assert not [*(cache / "run").glob("*.tmp"), *(cache / "run").glob("loss.png")]
+    assert read(cache / "run" / "result.json")["steps"] == 12
+
+
+ODD = [(["-OO"], {}, "v2"), ([], {"MPLBACKEND": "module://nowhere"}, "v0")]
+ODD += [([], {"LOCAL_WORLD_SIZE": "x"}, "v0")]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("options", "environment", "version"),
-    [
-        (["-OO"], {}, "v2"),
-        ([], {"MPLBACKEND": "module://nowhere"}, "v0"),
-        ([], {"LOCAL_WORLD_SIZE": "x"}, "v0"),
-    ],
-)
+@pytest.mark.parametrize(("options", "environment", "version"), ODD)
 def test_runs_whatever_python_and_the_environment_say(tmp_path, options, environment, version):
-    args = flags(load(version), data=story_file(tmp_path), out_dir=tmp_path / "$^$", steps=2)
-    done = subprocess.run(
-        [sys.executable, *options, ROOT / f"{version}.py", *args],
-        env={**os.environ, **environment},
-        capture_output=True,
-        encoding="utf-8",
-    )
+    out = tmp_path / "$^$"
+    args = flags(load(version), data=story_file(tmp_path), out_dir=out, steps=2)
+    done = python(*options, ROOT / f"{version}.py", *args, **environment)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "$^$" / "loss.png").exists() and result(tmp_path / "$^$")["idea"]
+    assert (out / "loss.png").exists() and read(out / "result.json")["idea"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("columns", ["1", "200"])
 def test_help_names_every_setting_however_narrow_the_terminal(columns):
-    done = subprocess.run(
-        [sys.executable, ROOT / "v4.py", "--help"],
-        env={**os.environ, "COLUMNS": columns},
-        capture_output=True,
-        encoding="utf-8",
-    )
+    done = python(ROOT / "v4.py", "--help", COLUMNS=columns)
     assert done.returncode == 0, done.stderr
     names = {name.replace("_", "-") for name in load("v4").Config.__dataclass_fields__}
     assert names <= set(re.findall(r"--([a-z][a-z-]*[a-z])", done.stdout))
@@ -360,7 +308,7 @@ def test_a_run_in_a_folder_of_another_disk_moves_the_older_one_inside(cache, mon
     monkeypatch.setattr(os, "replace", across)
     for seed in (1, 2, 3):
         run(module, monkeypatch, flags(module, data=text, out_dir=out, seed=seed, steps=1))
-    found = [result(path)["seed"] for path in (out / "older.1", out / "older.2", out)]
+    found = [read(path / "result.json")["seed"] for path in (out / "older.1", out / "older.2", out)]
     assert found == [1, 2, 3] and not out.with_name("run.1").exists()
     assert f"the run that was in {out} is now in {out / 'older.2'}" in capsys.readouterr().out
 
@@ -374,6 +322,7 @@ def test_two_runs_at_once_share_one_cache(tmp_path):
         process.join()
     assert [process.exitcode for process in pair] == [0, 0]
     assert lab.contents("a") == lab.contents("b")
+    assert len(list((tmp_path / "cache").glob("*.bin"))) == 2  # one for each split
 
 
 @pytest.mark.slow

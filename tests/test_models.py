@@ -57,8 +57,12 @@ def attention_of(module, T=16, **changes):
 def by_loops(layer, x, position):
     """Attention as its definition reads, a head and a position at a time."""
     (B, T, C), H = x.shape, layer.n_head
-    D, out = C // H, torch.zeros_like(x)
-    q, k, v = layer.qkv(x).view(B, T, 3, H, D).transpose(1, 3).unbind(2)  # (B, H, T, D) each
+    D, out, G = C // H, torch.zeros_like(x), getattr(layer, "n_kv_head", layer.n_head)
+    q, k, v = layer.qkv(x).split([C, G * D, G * D], dim=-1)
+    q, k, v = (z.view(B, T, -1, D).transpose(1, 2) for z in (q, k, v))  # k and v: (B, G, T, D)
+    if hasattr(getattr(layer, "q_norm", None), "weight"):
+        q, k = rms_norm(q, layer.q_norm.weight), rms_norm(k, layer.k_norm.weight)
+    k, v = (torch.stack([z[:, h // (H // G)] for h in range(H)], 1) for z in (k, v))
     if position == "rope":
         q, k = as_complex(q, layer.rope_base), as_complex(k, layer.rope_base)
     for b, h, i in itertools.product(range(B), range(H), range(T)):
@@ -68,6 +72,11 @@ def by_loops(layer, x, position):
         weights = scores.exp() / scores.exp().sum()
         out[b, i, h * D : (h + 1) * D] = weights @ v[b, h, : i + 1]
     return layer.proj(out)
+
+
+def rms_norm(x, gain):
+    """Divided by the root of the mean square (Zhang and Sennrich 2019), and scaled."""
+    return x / ((x * x).sum(-1, keepdim=True) / x.shape[-1] + 1.2e-7) ** 0.5 * gain
 
 
 def as_complex(x, base, start=0):
@@ -135,10 +144,19 @@ def test_the_kernel_does_not_replace_another_formula(monkeypatch):
 # ---- The same model in the next version ----
 
 
-@pytest.mark.parametrize(("before", "after"), [("v2", "v3"), ("v3", "v4")])
-def test_a_version_with_its_predecessors_settings_is_its_predecessor(before, after):
-    old, config = model_of(load(before), n_layer=1)
-    new, _ = model_of(load(after), n_layer=1, position="learned")
+AS_BEFORE = {  # the settings that make a version its predecessor
+    "v3": {},
+    "v4": {},
+    "v5": {"norm": "layer", "bias": True, "n_kv_head": 2},
+    "v6": {"ngram_rows": 0},
+}
+
+
+@pytest.mark.parametrize(("after", "changes"), AS_BEFORE.items())
+def test_a_version_with_its_predecessors_settings_is_its_predecessor(after, changes):
+    before = VERSIONS[VERSIONS.index(after) - 1]
+    old, config = model_of(load(before), n_layer=1, position="learned")
+    new, _ = model_of(load(after), n_layer=1, position="learned", **changes)
     large(old)
     names = {name: name.replace("block.", "blocks.0.") for name in old.state_dict()}
     new.load_state_dict({names[name]: value for name, value in old.state_dict().items()})
@@ -192,8 +210,12 @@ def test_parameters_are_counted_by_hand(version, changes):
         C, T = c.n_embd, c.context_length
         attention = 3 * C * C + C * C + C  # without biases in the first
         block = attention + (4 * C * C + 4 * C) + (4 * C * C + C) + 2 * 2 * C  # and two norms
-        table = T * C if getattr(c, "position", "learned") == "learned" else 0
-        expected = V * C + table + getattr(c, "n_layer", 1) * block + 2 * C + C * V
+        last = 2 * C
+        if hasattr(c, "norm"):  # no biases; two query heads share one key and value head
+            block, last = 3 * C * C + 8 * C * C + 2 * C, C
+        tables = T * C if getattr(c, "position", "learned") == "learned" else 0
+        tables += C * getattr(c, "ngram_rows", 0)
+        expected = V * C + tables + getattr(c, "n_layer", 1) * block + last + C * V
     assert sum(p.numel() for p in model.parameters()) == expected
 
 
@@ -218,7 +240,9 @@ def test_the_table_approaches_counted_frequencies(version):
 def test_matrices_start_with_a_standard_deviation_of_a_twentieth(version):
     model, config = model_of(load(version), vocab_size=500, n_embd=64)
     for name, p in model.named_parameters():
-        if p.dim() == 2 and "position" not in name:
+        if "ngrams" in name:
+            assert not p.any(), name
+        elif p.dim() == 2 and "position" not in name:
             summed = name.endswith(("proj.weight", "down.weight")) and version in DEEP
             std = 0.05 / math.sqrt(2 * config.n_layer if summed else 1)
             assert p.std().item() == pytest.approx(std, rel=0.05), name
@@ -326,13 +350,17 @@ def sample(version, model, config):
 
 @every_position
 @pytest.mark.parametrize("n_layer", [2, 4])
-def test_a_sample_with_the_cache_equals_the_sample_without(position, n_layer):
+@pytest.mark.parametrize("version", VERSIONS[VERSIONS.index("v4") :])
+def test_a_sample_with_the_cache_equals_the_sample_without(version, position, n_layer):
     """Over three times the context: when the window is full, both go on from its last half."""
-    model, config = model_of(load("v4"), position=position, n_layer=n_layer, prompt="abc")
+    more = {"n_head": 4, "n_kv_head": 2, "ngram_max": 3} if version != "v4" else {}
+    model, config = model_of(
+        load(version), position=position, n_layer=n_layer, prompt="abc", **more
+    )
     T = config.context_length
     config.max_new_tokens = 3 * T
     large(model)
-    ids, read, logits = sample("v4", model, config)
+    ids, read, logits = sample(version, model, config)
     expected_ids, windows, expected = sample("v3", model, config)  # which has no cache
     assert ids == expected_ids and len(ids) == 3 + 3 * T and len(set(ids)) > 10
     assert torch.allclose(logits, expected, atol=1e-4)
@@ -421,8 +449,9 @@ def test_training_in_bfloat16_evaluates_and_samples_in_float32(version, changes)
         logits = prepare(own, config, CPU)(idx)
         loss = F.cross_entropy(logits.flatten(0, 1), y.flatten())
         loss.backward()
-        assert {logits.dtype, *(p.grad.dtype for p in own.parameters())} == {torch.float32}
-        gradients.append(torch.cat([p.grad.flatten() for p in own.parameters()]))
+        found = [p.grad.to_dense() for p in own.parameters()]
+        assert {logits.dtype, *(gradient.dtype for gradient in found)} == {torch.float32}
+        gradients.append(torch.cat([gradient.flatten() for gradient in found]))
         losses.append(loss.item())
         with torch.no_grad():  # evaluation in training mode, sampling and evaluation in eval mode
             for found in (own(idx), own.eval()(idx)):
@@ -459,7 +488,7 @@ def test_activation_checkpointing_recomputes_blocks_and_changes_nothing(version)
         torch.manual_seed(5)
         loss = F.cross_entropy(model(torch.arange(32).view(2, 16)).flatten(0, -2), torch.arange(32))
         loss.backward()
-        found.append([loss, *(p.grad for p in model.parameters())])
+        found.append([loss, *(p.grad.to_dense() for p in model.parameters())])
         assert len(calls) == 1 + switch
         with torch.no_grad():
             model.eval()(torch.arange(16)[None])

@@ -7,14 +7,13 @@ import sys
 import time
 from types import SimpleNamespace
 
-from common.errors import UserError
 from common.training.processes import join_processes
 
 import psutil
 import pytest
 import torch
 from lab import metrics_of, plain
-from lineage import ROOT, VERSIONS, flags, load, run, story_file
+from lineage import ROOT, VERSIONS, flags, load, python, refused, run, story_file
 
 ACCUMULATING = [version for version in VERSIONS if hasattr(load(version).Config, "grad_accum")]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
@@ -32,20 +31,24 @@ def weights(folder):
 @pytest.mark.parametrize("version", ACCUMULATING)
 def test_gradients_of_micro_batches_add_up_to_those_of_the_batch(version, cache, monkeypatch):
     """Steps of plain gradient descent, where a gradient k times too long would be seen: AdamW
-    and clipping forgive it. In float64, so that rounding can't hide a difference."""
+    and clipping forgive it. In float64, so that rounding can't hide a difference. Where micro-
+    batches begin, the whole batch is that of the version before."""
 
     def descent(parameters, lr, **unused):
         return torch.optim.SGD(parameters, lr=lr)
 
-    module, text = load(version), story_file(cache)
-    monkeypatch.setattr(module.torch.optim, "AdamW", descent)
+    text = story_file(cache)
     settings = {"data": text, "learning_rate": 0.2, "clip_norm": 1e9, "steps": 5, "eval_every": 5}
+    before = VERSIONS[VERSIONS.index(version) - 1] if version == ACCUMULATING[0] else version
+    whole_module, module = load(before), load(version)
     torch.set_default_dtype(torch.float64)
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    monkeypatch.setattr(torch.optim, "AdamW", descent)
     try:
         for k in (1, 2, 8):  # the generator draws the same 8 starts, however they are grouped
+            script = whole_module if k == 1 else module
             batch = {"grad_accum": k, "batch_size": 8 // k, "dtype": "float32"}
-            run(module, monkeypatch, flags(module, out_dir=cache / str(k), **settings, **batch))
+            run(script, monkeypatch, flags(script, out_dir=cache / str(k), **settings, **batch))
     finally:
         torch.set_default_dtype(torch.float32)
     whole, rows = weights(cache / "1"), metrics_of(cache / "1")
@@ -82,15 +85,12 @@ if rank() == 0:
 """
 
 
-def two_processes(program, args, *more, cwd):
+TWO = [*TORCHRUN, "--standalone", "--nproc-per-node=2"]
+
+
+def two_processes(program, args, cwd):
     """A finished torchrun job of two processes."""
-    done = subprocess.run(
-        [*TORCHRUN, "--standalone", "--nproc-per-node=2", *more, program, *args],
-        capture_output=True,
-        encoding="utf-8",
-        cwd=cwd,
-        env={**os.environ, **ENVIRONMENT},
-    )
+    done = python(*TWO[1:], program, *args, cwd=cwd, **ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     return done
 
@@ -155,12 +155,11 @@ def test_process_that_dies_is_started_again_and_nothing_is_lost(cache):
     settings = {"data": text, "steps": 400, "eval_every": 20, "max_new_tokens": 1}
     whole = flags(module, out_dir=cache / "whole", **settings)
     two_processes(ROOT / "v3.py", whole, cwd=cache)
-    command = [*TORCHRUN, "--standalone", "--nproc-per-node=2", "--max-restarts=1", ROOT / "v3.py"]
+    command = [*TWO, "--max-restarts=1", ROOT / "v3.py"]
     command += flags(module, out_dir=cache / "killed", **settings)
     options = {"cwd": cache, "env": {**os.environ, **ENVIRONMENT}, "encoding": "utf-8"}
-    with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **options
-    ) as job:
+    options |= {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **options) as job:
         lines = cache / "killed" / "metrics.jsonl"
         while not lines.exists() or lines.read_bytes().count(b"\n") < 3:
             assert job.poll() is None
@@ -175,22 +174,20 @@ def test_process_that_dies_is_started_again_and_nothing_is_lost(cache):
     assert plain(weights(cache / "whole")) == plain(weights(cache / "killed"))
 
 
-@pytest.mark.parametrize(
-    ("environment", "message"),
-    [
-        ({"WORLD_SIZE": "3"}, "WORLD_SIZE=3 is set without torchrun's other variables"),
-        ({"WORLD_SIZE": "x"}, "WORLD_SIZE and LOCAL_RANK are set but are no numbers"),
-        ({"LOCAL_RANK": ""}, "WORLD_SIZE and LOCAL_RANK are set but are no numbers"),
-        (
-            {"WORLD_SIZE": "3", "MASTER_ADDR": "localhost", "RANK": "0"},
-            "--batch-size 4 .* 3 processes: give a multiple of 3",
-        ),
-    ],
-)
+ALONE = {"WORLD_SIZE": "3", "MASTER_ADDR": "localhost", "RANK": "0"}
+REFUSED = [
+    ({"WORLD_SIZE": "3"}, "WORLD_SIZE=3 is set without torchrun's other variables"),
+    ({"WORLD_SIZE": "x"}, "WORLD_SIZE and LOCAL_RANK are set but are no numbers"),
+    ({"LOCAL_RANK": ""}, "WORLD_SIZE and LOCAL_RANK are set but are no numbers"),
+    (ALONE, "--batch-size 4 .* 3 processes: give a multiple of 3"),
+]
+
+
+@pytest.mark.parametrize(("environment", "message"), REFUSED)
 def test_processes_that_cannot_join_are_refused(monkeypatch, environment, message):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(UserError, match=message):
+    with refused(message):
         join_processes(torch.device("cpu"), SimpleNamespace(batch_size=4, resume=False))
 
 

@@ -10,9 +10,9 @@ import re
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
-from common.errors import UserError
 from results import intervals, plan, publish, readme, store, tables, variants
 from results.plan import Planned, version
 from results.scripts import code_lines, code_sha256
@@ -20,10 +20,10 @@ from results.scripts import code_lines, code_sha256
 import msgspec
 import pytest
 import torch
+from lineage import ROOT, python, refused
 from safetensors.torch import load_file, save_file
 from scipy import stats
 
-ROOT = Path(__file__).resolve().parent.parent
 SHA = "a" * 64
 
 
@@ -46,13 +46,18 @@ def made_up(version, seed, bits, **changes):
     return whole
 
 
+def write(path, content):
+    """A file that holds a text, or a value as JSON, in a folder that is made for it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = content if isinstance(content, str) else json.dumps(content)
+    path.write_text(text, encoding="utf-8")
+
+
 def put(folder, name, bits, **changes):
     """Result files of a name for seeds 1, 2, ... with these bits per byte."""
-    folder.mkdir(exist_ok=True)
     for seed, value in enumerate(bits, 1):
         given = {"version": name.partition("-")[0], "seed": seed, "bits": value}
-        result = made_up(**{**given, **changes})
-        (folder / f"{name}-seed{seed}.json").write_text(json.dumps(result), encoding="utf-8")
+        write(folder / f"{name}-seed{seed}.json", made_up(**{**given, **changes}))
 
 
 def scores(bits, words=None):
@@ -68,12 +73,11 @@ def evaluation(side, sliding, test, words=None, windows=()):
 
 # A version that trains nothing: it notes how it was called and leaves a result. A file named
 # `stop` makes it break off once, after its checkpoint, as Ctrl-C does.
-SCRIPT = """
-import json, shutil, sys
+SCRIPT = r"""
+import json, shutil, signal, sys, time
 from pathlib import Path
 
-args = sys.argv[1:]
-here, version = Path(__file__).parent, Path(__file__).stem
+here, version, args = Path(__file__).parent, Path(__file__).stem, sys.argv[1:]
 with open(here / "calls.txt", "a") as file:
     print(version, *args, file=file)
 out = Path(args[args.index("--out-dir") + 1])
@@ -81,53 +85,47 @@ out.mkdir(parents=True, exist_ok=True)
 (out / "script.py").write_bytes(Path(__file__).read_bytes())
 settings = out / "config.json"
 if "--resume" in args:
-    config = json.loads(settings.read_text(encoding="utf-8"))["config"]
+    config = json.loads(settings.read_text())["config"]
 else:
-    flags = [flag[2:] for flag in args[::2]]
     values = [float(arg) if arg.replace(".", "").isdigit() else arg for arg in args[1::2]]
-    config = {"dropout": 0.0, **dict(zip(flags, values))}
+    config = {"dropout": 0.0, **{flag[2:]: value for flag, value in zip(args[::2], values)}}
     config["seed"] = int(config["seed"])
-    settings.write_text(json.dumps({"version": version, "config": config}), encoding="utf-8")
+    settings.write_text(json.dumps({"version": version, "config": config}))
+def save(*_):
+    time.sleep(0.5)
+    (out / "saved").touch()
+    sys.exit(130)
 if (here / "long").exists():  # saves when it is told to stop, but not at once
-    import signal, time
-    def save(*_):
-        time.sleep(0.5)
-        (out / "saved").touch()
-        sys.exit(130)
     signal.signal(signal.SIGINT, save)
     signal.signal(signal.SIGTERM, save)
-    (here / "long").unlink()
     print("training", flush=True)
     time.sleep(600)
-(out / "checkpoint.pt").write_bytes(b"")
+(out / "checkpoint.pt").touch()
 if (here / "stop").exists():
     (here / "stop").unlink()
     sys.exit(130)
 for name in ("model.safetensors", "tokenizer.json"):
     shutil.copy(here / name, out / name)
-result = json.loads((here / "result.json").read_text(encoding="utf-8"))
+result = json.loads((here / "result.json").read_text())
 result |= {"version": version, "seed": int(config["seed"]), "config": config}
-keys = [key for key in result if key.startswith("val_")]
-row = {"tokens": 1, "seconds": 1.0, "train_loss": result["train_loss"]}
-row |= {key: result[key] for key in keys}
-rows = [{"step": step, **row} for step in (0, result["steps"])]
-lines = "".join(json.dumps(row) + chr(10) for row in rows)
-(out / "metrics.jsonl").write_text(lines, encoding="utf-8")
-(out / "result.json").write_text(json.dumps(result), encoding="utf-8")
+scores = {key: result[key] for key in result if key.startswith(("val_", "train_"))}
+rows = [{"step": step, "tokens": 1, "seconds": 1.0, **scores} for step in (0, result["steps"])]
+(out / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
+(out / "result.json").write_text(json.dumps(result))
 """
 # In place of results/: measurements, which stop once where a file says so.
 MEASURE = """
 import json, sys
 from pathlib import Path
 
-here, (command, folder) = Path.cwd(), sys.argv[1:]
+here, command, folder = Path.cwd(), *sys.argv[1:]
 with open(here / "calls.txt", "a") as file:
     print("measure", command, Path(folder).name, file=file)
 if (here / "stop_measuring").exists():
     (here / "stop_measuring").unlink()
     sys.exit(1)
-for key, content in json.loads((here / "found.json").read_text(encoding="utf-8"))[command].items():
-    Path(folder, key + ".json").write_text(json.dumps(content), encoding="utf-8")
+for key, content in json.loads((here / "found.json").read_text())[command].items():
+    Path(folder, key + ".json").write_text(json.dumps(content))
 """
 FOUND = {
     "evaluate": {"evaluation": evaluation(1.5, 1.4, 1.6)},
@@ -142,17 +140,14 @@ def project(tmp_path, monkeypatch):
     monkeypatch.setattr(store, "ROOT", tmp_path)
     for number, name in enumerate(("v0", "v1", "v2", "v3")):
         text = f'"""{name}: the idea of {name}.\n\nMore."""\n' + SCRIPT + "# more\n" * number
-        (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
-    (tmp_path / "results").mkdir()
-    (tmp_path / "results" / "__main__.py").write_text(MEASURE, encoding="utf-8")
-    (tmp_path / "found.json").write_text(json.dumps(FOUND), encoding="utf-8")
-    (tmp_path / "result.json").write_text(json.dumps(made_up("", 0, 1.5)), encoding="utf-8")
-    (tmp_path / "tokenizer.json").write_text("{}", encoding="utf-8")
+        write(tmp_path / f"{name}.py", text)
+    write(tmp_path / "results" / "__main__.py", MEASURE)
+    write(tmp_path / "found.json", FOUND)
+    write(tmp_path / "result.json", made_up("", 0, 1.5))
+    write(tmp_path / "tokenizer.json", {})
     save_file({"w": torch.arange(3.0)}, tmp_path / "model.safetensors", {"version": "v0"})
-    (tmp_path / "data").mkdir()
     splits = {"validation": {"floor_bits_per_byte": 0.25}, "test": {"floor_bits_per_byte": 0.26}}
-    info = {"sha256": SHA, "format": 2, "splits": splits}
-    (tmp_path / "data" / "input.json").write_text(json.dumps(info), encoding="utf-8")
+    write(tmp_path / "data" / "input.json", {"sha256": SHA, "format": 2, "splits": splits})
     return tmp_path
 
 
@@ -178,34 +173,20 @@ def cells(text):
 # ---- intervals ----
 
 
-def test_the_interval_of_a_difference_is_that_of_the_paired_t_test():
-    """Differences 1, 2, 3: mean 2, deviation 1; t with two degrees of freedom is 4.303."""
-    half = 4.3026527 / 3**0.5
-    before, after = {1: 5.0, 2: 6.0, 3: 7.0, 9: 0.0}, {1: 6.0, 2: 8.0, 3: 10.0, 4: 0.0}
+def test_intervals_by_hand():
+    """Of 1, 2, 3: mean 2, deviation 1; t with two degrees of freedom is 4.303."""
+    t, before = 4.3026527, {1: 5.0, 2: 6.0, 3: 7.0, 9: 0.0}
+    after = {1: 6.0, 2: 8.0, 3: 10.0, 4: 0.0}
+    half = t / math.sqrt(3)
     assert intervals.difference(before, after) == pytest.approx((2, 2 - half, 2 + half))
-
-
-def test_fewer_than_three_seeds_claim_nothing_and_equal_differences_have_no_width():
-    before = {1: 1.0, 2: 2.0, 3: 3.0}
-    assert intervals.difference(before, {2: 1.0, 3: 2.0, 4: 3.0}) is None
-    assert intervals.difference(before, {1: 2.0, 2: 3.0, 3: 4.0}) == (1, 1, 1)
-
-
-def test_prediction_interval_by_hand():
-    """1, 2, 3: mean 2, deviation 1; t with two degrees of freedom is 4.303; √(1 + 1/3)."""
-    half = 4.3026527 * math.sqrt(4 / 3)
-    found = intervals.prediction_interval([1.0, 2.0, 3.0])
-    assert found == pytest.approx((2 - half, 2 + half))
+    assert intervals.difference(before, {2: 1.0, 3: 2.0, 4: 3.0}) is None  # two in common
+    assert intervals.difference(before, {1: 6.0, 2: 7.0, 3: 8.0}) == (1, 1, 1)
+    half = t * math.sqrt(1 + 1 / 3)
+    assert intervals.prediction_interval([1, 2, 3]) == pytest.approx((2 - half, 2 + half))
     assert intervals.prediction_interval([1.0, 1.1]) is None
 
 
 # ---- tables ----
-
-
-def test_versions_are_in_natural_order(project):
-    for name in ("v10", "v1_1", "v9", "vx", "v2_dot"):
-        (project / f"{name}.py").touch()
-    assert store.versions() == ["v0", "v1", "v1_1", "v2", "v3", "v9", "v10"]
 
 
 def test_the_lineage_of_the_sample(project, monkeypatch):
@@ -236,7 +217,7 @@ def test_the_lineage_of_the_sample(project, monkeypatch):
 
 
 def test_a_version_needs_its_script_and_one_line_in_the_plan(project, monkeypatch):
-    (project / "v99.py").write_text('"""v99: one more."""\n' + SCRIPT, encoding="utf-8")
+    write(project / "v99.py", '"""v99: one more."""\n' + SCRIPT)
     planned(monkeypatch, *version("v3"), *version("v99", "--dropout 0.5"))
     publish.publish(only="v99")
     flags = [line.split()[3:] for line in calls(project) if line.startswith("v99")]
@@ -245,55 +226,38 @@ def test_a_version_needs_its_script_and_one_line_in_the_plan(project, monkeypatc
     assert flags[5:] == [[*wikitext, str(n)] for n in range(1, 4)]
     names = ("lineage", "lineage-sample", "wikitext", "glimpses", "samples")
     text = "".join(f"{readme.MARKER.format(name)}\n<!-- /{name} -->\n" for name in names)
-    (project / "README.md").write_text(text, encoding="utf-8")
+    write(project / "README.md", text)
     readme.readme(pictures=False)
     text = (project / "README.md").read_text(encoding="utf-8")
     assert text.count("| `v99` |") == 4 and "**v99**" in text
     assert ("v99", "v99-sample") in variants.measured_runs()
 
 
-def test_word_perplexity_is_shown_for_both_splits(project, monkeypatch):
-    planned(monkeypatch, *version("v0"), *version("v1"), *version("v2"))
-    put(project / "results", "v0-wikitext-2", [2.4], val_word_perplexity=987.65)
-    for name, more in (
-        ("v1", {"heldout": {"split": "test", "tokens": 5, **scores(2.0, 90.04)}}),
-        ("v2", {"evaluation": evaluation(2.0, 1.9, 2.1, 80.04)}),
-    ):
-        put(project / "results", f"{name}-wikitext-2", [2.0], val_word_perplexity=99.0, **more)
-    shown = [row[tables.WORDS] for row in cells(tables.short_wikitext())]
-    assert shown[1:] == ["99.0 / 90.0", "99.0 / 80.0"] and shown[0] in ("987.6 / –", "987.7 / –")
-
-
-def reference(project, bits):
-    row = dict(name="5-grams, counted", order=5, val_bits_per_byte=bits, seconds=0.6)
-    content = {key: made_up("", 0, 1.0)[key] for key in ("data", "tokenizer")}
-    content["rows"] = [row | {"val_word_perplexity": 321.04}]
-    store.reference_path("wikitext-2").write_text(json.dumps(content), encoding="utf-8")
-
-
-@pytest.mark.parametrize(
-    ("counted", "said"),
-    [
-        (1.0, "Counted 5-grams (1.000) beat every run of the table."),
-        (1.7, "beat every run up to v1 (1.800); only v1, longer (1.500) beats them."),
-        (3.0, "Every run of the table beats counted 5-grams (3.000)."),
-    ],
-)
-def test_a_sentence_says_what_counting_beats(project, monkeypatch, counted, said):
-    longer = Planned("v1-wikitext-2-long", label="longer", base="v1-wikitext-2")
-    planned(monkeypatch, *version("v0"), *version("v1"), longer)
+def test_wikitext_has_word_perplexities_and_a_sentence_on_counting(project, monkeypatch):
+    longer = Planned("v2-wikitext-2-long", label="longer", base="v2-wikitext-2")
+    planned(monkeypatch, *version("v0"), *version("v1"), *version("v2"), longer)
     assert tables.counting_note() == ""
-    for name, bits in (("v0-wikitext-2", 2.4), ("v1-wikitext-2", 1.8), (longer.name, 1.5)):
-        put(project / "results", name, [bits], data={"name": "wikitext-2"})
-    reference(project, counted)
-    assert said in tables.counting_note()
+    heldout = {"heldout": {"split": "test", "tokens": 5, **scores(2.0, 90.04)}}
+    later = {"evaluation": evaluation(2.0, 1.9, 2.1, 80.04)}
+    for name, bits, more in (("v0", 2.4, {}), ("v1", 2.0, heldout), ("v2", 1.8, later)):
+        more |= {"val_word_perplexity": 99.04, "data": {"name": "wikitext-2"}}
+        put(project / "results", f"{name}-wikitext-2", [bits], **more)
+    put(project / "results", longer.name, [1.5], data={"name": "wikitext-2"})
+    row = dict(name="5-grams, counted", order=5, seconds=0.6, val_word_perplexity=321.04)
+    reference = {key: made_up("", 0, 1.0)[key] for key in ("data", "tokenizer")}
+    for counted, said in (
+        (1.0, "Counted 5-grams (1.000) beat every run of the table."),
+        (1.7, "beat every run up to v2 (1.800); only v2, longer (1.500) beats them."),
+        (3.0, "Every run of the table beats counted 5-grams (3.000)."),
+    ):
+        reference["rows"] = [row | {"val_bits_per_byte": counted}]
+        write(store.reference_path("wikitext-2"), reference)
+        assert said in tables.counting_note()
     assert "AWD-LSTM 65.8" in tables.lineage_table("wikitext-2").splitlines()[-1]
-    assert cells(tables.short_wikitext())[-1][tables.WORDS] == "321.0 / –"
-
-
-def test_damaged_references_are_named(project):
-    reference(project, "1.0")
-    with pytest.raises(UserError, match=r"reference-wikitext-2\.json .*val_bits_per_byte"):
+    words = [row[tables.WORDS] for row in cells(tables.short_wikitext())]
+    assert words == ["99.0 / –", "99.0 / 90.0", "99.0 / 80.0", "– / –", "321.0 / –"]
+    write(store.reference_path("wikitext-2"), {**reference, "rows": [{**row, "order": "5"}]})
+    with refused(r"reference-wikitext-2\.json is not a file of reference rows"):
         tables.counting_note()
 
 
@@ -348,7 +312,7 @@ def test_what_was_measured_otherwise_is_left_out(project, capsys):
 
 def test_rewriting_changes_the_tables_alone_and_twice_is_once(project):
     put(project / "results", "v0-sample", [1.30, 1.31, 1.32])
-    (project / "results" / "bench-memory.txt").write_text("a  b\n 1  2\n", encoding="utf-8")
+    write(project / "results" / "bench-memory.txt", "a  b\n 1  2\n")
     names = ("lineage", "bench-memory")
     marked = {n: f"{readme.MARKER.format(n)}\n{{}}<!-- /{n} -->" for n in names}
     prose = f"# Title – with a dash\n\n{marked['lineage']}\n\nBetween.\n{marked['bench-memory']}\n"
@@ -367,8 +331,8 @@ def test_rewriting_changes_the_tables_alone_and_twice_is_once(project):
 )
 def test_a_wrong_marker_is_refused_and_nothing_is_written(project, text, said):
     text = text.format(*(readme.MARKER.format(name) for name in ("lineage", "x")))
-    (project / "README.md").write_text(text, encoding="utf-8")
-    with pytest.raises(UserError, match=said):
+    write(project / "README.md", text)
+    with refused(said):
         readme.readme(pictures=False)
     assert (project / "README.md").read_text(encoding="utf-8") == text
 
@@ -416,11 +380,13 @@ def test_publish_makes_what_is_missing_and_only_that(project, monkeypatch, capsy
         assert published == json.loads(own.read_text(encoding="utf-8"))
     publish.publish()
     assert calls(project) == []
-    with pytest.raises(UserError, match="no planned run has 'v4-smaple' in its name"):
+    with refused("no planned run has 'v4-smaple' in its name"):
         publish.publish(only="v4-smaple")
 
 
-def test_weights_of_the_first_seed_are_kept_in_float16(project, monkeypatch):
+def test_weights_of_the_first_seed_are_kept_and_again_makes_what_was_not_made_here(
+    project, monkeypatch
+):
     planned(monkeypatch, Planned("v0-sample", seeds=(1, 2)), Planned("v0-sample-x", seeds=(1,)))
     publish.publish()
     folder = project / "results" / "models"
@@ -431,56 +397,58 @@ def test_weights_of_the_first_seed_are_kept_in_float16(project, monkeypatch):
     calls(project)
     publish.publish()  # from the run's folder: it is not trained again
     assert (folder / "v0.safetensors").exists() and not calls(project)
+    (project / "runs" / "published" / "v0-sample-seed1" / "result.json").unlink()
+    publish.publish(again=True)  # what was not made here
+    assert [call.split()[-1] for call in calls(project)] == ["--resume"]
+    publish.publish(again=True)
+    assert not calls(project)
 
 
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        (
-            lambda p: (p / "v3.py").write_text(SCRIPT + "x = 1\n", encoding="utf-8"),
-            "made by other code",
-        ),
-        (lambda p: (p / "v3.py").write_text("import os\n# said\n" + SCRIPT, encoding="utf-8"), ""),
-        (
-            lambda p: (p / "data" / "input.json").write_text('{"sha256": "b"}', encoding="utf-8"),
-            "another text",
-        ),
-        (lambda p: put(p / "results", "v3-sample", [1.0]), "made by other code"),
-    ],
-)
-def test_publish_says_truly_what_is_outdated(project, monkeypatch, capsys, change, reason):
-    planned(monkeypatch, Planned("v3-sample", seeds=(1,)))
+def test_publish_says_truly_what_is_outdated(project, monkeypatch, capsys):
+    wanted = {"name": "v3-sample", "flags": "--dropout 0.1", "seeds": (2,)}
+    planned(monkeypatch, Planned(**wanted))
     publish.publish()
     put(project / "results", "v1-sample", [1.0])
-    calls(project)
-    change(project)
-    capsys.readouterr()
-    publish.publish(dry_run=True)
-    out = capsys.readouterr().out
-    assert f"{1 - bool(reason)} of 1 runs are up to date" in out and reason in out
-    assert "in results/ but no longer planned: v1-sample-seed1.json" in out and not calls(project)
-
-
-def test_other_flags_and_measurements_in_the_plan_make_a_run_outdated(project, monkeypatch, capsys):
-    planned(monkeypatch, Planned("v3-sample", "--dropout 0.1", seeds=(2,)))
-    publish.publish()
-    for run, reason in (
-        (Planned("v3-sample", "--dropout 1e-1", seeds=(2,)), "1 of 1 runs are up to date"),
-        (Planned("v3-sample", "--dropout 0.2", seeds=(2,)), "made with other settings (1)"),
-        (Planned("v3-sample", seeds=(2,), measured=("claims",)), "without its claims (1)"),
+    script, published = project / "v3.py", project / "results" / "v3-sample-seed2.json"
+    for path, content, changes, reason in (
+        (script, "import os\n# said\n" + SCRIPT, {}, "1 of 1 runs are up to date"),
+        (script, SCRIPT + "x = 1\n", {}, "made by other code (1)"),
+        (published, made_up("v3", 2, 1.0), {}, "made by other code (1)"),
+        (project / "data" / "input.json", {"sha256": "b"}, {}, "made from another text (1)"),
+        (script, SCRIPT, {"flags": "--dropout 1e-1"}, "1 of 1 runs are up to date"),
+        (script, SCRIPT, {"flags": "--dropout 0.2"}, "made with other settings (1)"),
+        (script, SCRIPT, {"flags": "", "measured": ("claims",)}, "without its claims (1)"),
     ):
-        planned(monkeypatch, run)
+        before = path.read_bytes()
+        write(path, content)
+        planned(monkeypatch, Planned(**wanted | changes))
         publish.publish(dry_run=True)
-        assert reason in capsys.readouterr().out
+        out = capsys.readouterr().out
+        assert reason in out and "but no longer planned: v1-sample-seed1.json" in out
+        path.write_bytes(before)
     calls(project)
     publish.publish()  # what is missing is measured, not trained
     assert calls(project) == ["measure claims v3-sample-seed2"]
 
 
+def test_how_long_it_takes_follows_the_nearest_runs_and_then_the_clock(
+    project, monkeypatch, capsys
+):
+    put(project / "results", "v2-sample", [1.0] * 2, seconds=600)
+    put(project / "results", "v2-sample-dot", [1.0] * 3, seconds=1000)
+    write(project / "results" / "v3-sample-seed2.json", "{")
+    for name, seconds in (("v2-sample", 600), ("v2-sample-mean", 1000), ("v1-sample", 1000)):
+        planned(monkeypatch, Planned(name, seeds=(9,)))
+        publish.publish(dry_run=True)
+        minutes = round((publish.EVALUATED * seconds + publish.STARTED) / 60)
+        assert f"about {minutes} min, by those in results/" in capsys.readouterr().out
+    assert "about 8 min left" in publish._time_left([60, 120, 180], 1, 90)  # 1.5 times as slow
+
+
 def test_a_run_that_stopped_while_it_was_measured_is_not_trained_again(project, monkeypatch):
     planned(monkeypatch, Planned("v0-sample", seeds=(1,), measured=("evaluation", "probes")))
     (project / "stop_measuring").touch()
-    with pytest.raises(UserError, match="v0-sample, seed 1: evaluate stopped"):
+    with refused("v0-sample, seed 1: evaluate stopped"):
         publish.publish()
     assert not list((project / "results").glob("*.json"))
     calls(project)
@@ -518,52 +486,33 @@ run_main(publish.publish)
     assert (project / "runs" / "published" / "v0-sample-seed1" / "saved").exists()
 
 
+OWN = "runs/published/v0-sample-seed1"
+RESUMED, AGAIN = ["--resume"], ["--seed", "1"]
+
+
 @pytest.mark.parametrize(
-    ("change", "then"),
+    ("file", "content", "then"),
     [
-        (lambda folder, script: None, ["--resume"]),
-        (
-            lambda folder, script: script.write_text("# said\n" + SCRIPT, encoding="utf-8"),
-            ["--resume"],
-        ),
-        (
-            lambda folder, script: script.write_text(SCRIPT + "x = 1\n", encoding="utf-8"),
-            ["--seed", "1"],
-        ),
-        (lambda folder, script: (folder / "script.py").write_bytes(b"a\0b"), ["--seed", "1"]),
-        (
-            lambda folder, script: (folder / "config.json").write_text("[]", encoding="utf-8"),
-            ["--seed", "1"],
-        ),
-        (
-            lambda folder, script: (folder / "config.json").write_text("{}", encoding="utf-8"),
-            ["--seed", "1"],
-        ),
+        ("notes", "", RESUMED),
+        ("v0.py", "# said\n" + SCRIPT, RESUMED),
+        ("v0.py", SCRIPT + "x = 1\n", AGAIN),
+        (f"{OWN}/script.py", "a\0b", AGAIN),
+        (f"{OWN}/config.json", [], AGAIN),
+        (f"{OWN}/config.json", {}, AGAIN),
     ],
 )
 def test_a_stopped_run_is_resumed_unless_it_is_another_one_by_now(
-    project, monkeypatch, change, then
+    project, monkeypatch, file, content, then
 ):
     planned(monkeypatch, Planned("v0-sample", seeds=(1,)))
     (project / "stop").touch()
-    with pytest.raises(UserError, match="v0-sample, seed 1 stopped"):
+    with refused("v0-sample, seed 1 stopped"):
         publish.publish()
     calls(project)
-    change(project / "runs" / "published" / "v0-sample-seed1", project / "v0.py")
+    write(project / file, content)
     publish.publish()
     assert [call.split()[3:] for call in calls(project)] == [then]
     assert list(store.load_results("v0-sample")) == [1]
-
-
-def test_publish_again_makes_what_was_not_made_here(project, monkeypatch):
-    planned(monkeypatch, Planned("v0-sample", seeds=(1, 2)))
-    publish.publish()
-    (project / "runs" / "published" / "v0-sample-seed1" / "result.json").unlink()
-    calls(project)
-    publish.publish(again=True)
-    assert [call.split()[-1] for call in calls(project)] == ["--resume"]
-    publish.publish(again=True)
-    assert not calls(project)
 
 
 def test_the_longer_runs_text_is_made_once_by_the_plans_command(project, monkeypatch):
@@ -573,91 +522,57 @@ with open("made", "a") as made, open(sys.argv[-1], "w"), open("more.json", "w") 
     made.write("once ")
     json.dump({"command": " ".join(["python", *sys.argv]), "format": 2}, about)
 """
-    (project / "data" / "world.py").write_text(world, encoding="utf-8")
+    write(project / "data" / "world.py", world)
     publish.publish()
     assert (project / "made").read_text(encoding="utf-8") == "once " and len(calls(project)) == 2
     about = json.loads((project / "more.json").read_text(encoding="utf-8"))
     for changes in ({"command": "another"}, {"format": 1}):
-        (project / "more.json").write_text(json.dumps(about | changes), encoding="utf-8")
+        write(project / "more.json", about | changes)
         assert not publish._has_more_text()
 
 
-def test_how_long_it_takes_follows_the_nearest_runs_and_then_the_clock(project):
-    put(project / "results", "v2-sample", [1.0] * 2, seconds=60)
-    put(project / "results", "v2-sample-dot", [1.0] * 3, seconds=100)
-    (project / "results" / "v3-sample-seed2.json").write_text("{", encoding="utf-8")
-    jobs = [(Planned(name), 9) for name in ("v2-sample", "v2-sample-mean", "v3-sample")]
-    wanted = [n * publish.EVALUATED + publish.STARTED for n in (60, 100, 100)]
-    assert publish._expected(jobs) == pytest.approx(wanted)
-    assert "about 6 min, " in publish._time_left([60, 120, 180], 0, 0)
-    assert "about 8 min left" in publish._time_left([60, 120, 180], 1, 90)  # 1.5 times as slow
-    assert "after the first" in publish._time_left([None, None], 0, 0)
-    assert "about 5 min left" in publish._time_left([None, None], 1, 300)
-
-
-def test_the_code_hash_leaves_out_comments_docstrings_and_imports(tmp_path):
-    path = tmp_path / "script.py"
-    hashes = []
+def test_the_code_hash_leaves_out_comments_docstrings_and_imports(project):
+    path, hashes = project / "script.py", []
     for text in (
         "x = 1\n\n\ndef f():\n    return x\n",
         '"""Says."""\nimport a\nfrom b import c\nx = 1  # one\ndef f():\n    "More."\n    return x',
         "x = 2\n\n\ndef f():\n    return x\n",
+        "import v0\n",
     ):
-        path.write_text(text, encoding="utf-8")
+        write(path, text)
         hashes.append(code_sha256(path))
     assert hashes[0] == hashes[1] != hashes[2]
-
-
-def test_an_ablations_hash_includes_the_version_that_it_imports(project):
-    path = project / "v0_ablation.py"
-    path.write_text("import v0\n", encoding="utf-8")
-    before = code_sha256(path)
-    (project / "v0.py").write_text("x = 3\n", encoding="utf-8")
-    assert code_sha256(path) != before
+    write(project / "v0.py", "x = 3\n")  # a version that an ablation imports counts
+    assert code_sha256(path) != hashes[3]
 
 
 def test_code_lines_leave_out_docstrings_comments_and_settings(tmp_path):
     path = tmp_path / "v.py"
-    text = '"""Says."""\n\n# a\n@dataclass\nclass Config:\n    x: int = 1  # b\n\n\ny = 1  # c\n'
-    path.write_text(text, encoding="utf-8")
+    config = "@dataclass\nclass Config:\n    x: int = 1  # b\n\n\n"
+    write(path, f'"""Says."""\n\n# a\n{config}y = 1  # c\n')
     assert code_lines(path) == ["y = 1  # c"]
 
 
 # ---- damage ----
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"val_bits_per_byte": "1.0"}, "val_bits_per_byte"),
-        ({"val_loss": None}, "val_loss"),
-        ({"steps": -1}, "steps"),
-        ({"params": 2**70}, "params"),
-        ({"tokens_seen": True}, "tokens_seen"),
-        ({"environment": None}, "environment"),
-        ({"config": {"a": [1]}}, "config"),
-        ({"curve": []}, "curve"),
-        ({"curve": [{"step": 1}]}, "curve"),
-        ({"extrapolation": [{"times": 1}]}, "extrapolation"),
-        ({"heldout": 3}, "heldout"),
-        ({"evaluation": {"version": "v0", "splits": {"test": {}}}}, "evaluation"),
-    ],
-)
-def test_a_part_of_the_wrong_kind_is_named(project, changes, said):
+WRONG_KINDS = [{"val_bits_per_byte": "1.0"}, {"val_loss": None}, {"steps": -1}, {"params": 2**70}]
+WRONG_KINDS += [{"config": {"a": [1]}}, {"curve": [{"step": 1}]}, {"extrapolation": [{"times": 1}]}]
+WRONG_KINDS += [{"evaluation": {"version": "v0", "splits": {"test": {}}}}, {"curve": []}]
+WRONG_KINDS += [{"environment": None}, {"tokens_seen": True}, {"heldout": 3}]
+
+
+@pytest.mark.parametrize("changes", WRONG_KINDS, ids=str)
+def test_a_part_of_the_wrong_kind_is_named(project, changes):
     put(project / "results", "v0-sample", [1.0], **changes)
-    with pytest.raises(
-        UserError, match=rf"v0-sample-seed1.json is not a result file: .*{said}"
-    ) as it:
+    with refused(rf"v0-sample-seed1.json is not a result file: .*{[*changes][0]}"):
         store.load_results("v0-sample")
-    assert "\n" not in str(it.value)
 
 
 @pytest.mark.parametrize(("version", "seed"), [("v0", 2), ("v1", 1)])
 def test_a_run_under_another_runs_name_is_refused(project, version, seed):
-    (project / "results" / "v0-sample-seed1.json").write_text(
-        json.dumps(made_up(version, seed, 1)), encoding="utf-8"
-    )
-    with pytest.raises(UserError, match=f"holds a run of {version} with seed {seed}"):
+    write(project / "results" / "v0-sample-seed1.json", made_up(version, seed, 1))
+    with refused(f"holds a run of {version} with seed {seed}"):
         store.load_results("v0-sample")
 
 
@@ -683,22 +598,12 @@ def test_every_planned_run_has_its_script_and_a_name_of_its_own():
 # ---- commands ----
 
 
-def results(*args, cwd=ROOT, **environment):
-    """The finished process of `python -m results ARGS`, as a person calls it."""
-    return subprocess.run(
-        [sys.executable, "-m", "results", *map(str, args)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        capture_output=True,
-        encoding="utf-8",
-        cwd=cwd,
-    )
+results = partial(python, "-m", "results", PYTHONPATH=str(ROOT))
 
 
 def test_the_bare_command_is_the_table_of_the_local_runs(tmp_path):
     for name, bits in (("v0", 1.25), ("tries/v3", 1.0), ("damaged", None)):
-        (tmp_path / "runs" / name).mkdir(parents=True)
-        text = json.dumps(made_up(Path(name).name, 1, bits))
-        (tmp_path / "runs" / name / "result.json").write_text(text, encoding="utf-8")
+        write(tmp_path / "runs" / name / "result.json", made_up(Path(name).name, 1, bits))
     done = results(cwd=tmp_path)
     assert done.returncode == 0 and done.stderr.count("\n") == 1 and "left out: " in done.stderr
     rows = [[cell.strip() for cell in line.split("|")] for line in done.stdout.splitlines()[2:]]
@@ -712,7 +617,7 @@ def test_the_bare_command_is_the_table_of_the_local_runs(tmp_path):
 
 def test_help_lists_the_commands_without_importing_what_is_slow(tmp_path):
     for name in ("torch", "scipy", "matplotlib", "datasets"):
-        (tmp_path / f"{name}.py").write_text("1 / 0\n", encoding="utf-8")
+        write(tmp_path / f"{name}.py", "1 / 0\n")
     path = f"{tmp_path}{os.pathsep}{ROOT}"
     for args in (["--help"], ["local", "--help"], ["compare", "--help"], ["publish", "--help"]):
         done = results(*args, PYTHONPATH=path)
@@ -730,6 +635,6 @@ def test_a_wrong_command_line_ends_with_status_2(args):
 
 def test_ctrl_c_while_modules_are_imported_is_no_traceback(tmp_path):
     """torch here is a file in which Ctrl-C comes."""
-    (tmp_path / "torch.py").write_text("raise KeyboardInterrupt\n", encoding="utf-8")
+    write(tmp_path / "torch.py", "raise KeyboardInterrupt\n")
     done = results("evaluate", "x", PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped\n")

@@ -1,5 +1,6 @@
 """What every version of the lineage has to do, tested on each with small sizes."""
 
+import io
 import math
 import signal
 
@@ -7,6 +8,7 @@ from common.training.curve import draw_loss
 
 import pytest
 import torch
+from lab import at_step, metrics_of, plain, result_of
 from lineage import ROOT, VERSIONS, finished_run, flags, load, read, run, small, story_file
 
 pytestmark = pytest.mark.parametrize("version", VERSIONS)
@@ -30,14 +32,11 @@ def finished(tmp_path_factory):
     return folder
 
 
-def metrics(folder):
-    return [{**row, "seconds": None} for row in read(folder / "metrics.jsonl")]
-
-
 def test_a_run_leaves_its_files_and_a_full_result(version, finished, cache):
     folder = finished(version)
     assert {path.name for path in folder.iterdir()} == set(FILES.split())
     result, config = read(folder / "result.json"), small(load(version))
+    assert result["checksum"] and read(folder / "config.json")["checksum"]
     assert set(RESULT.split()) <= set(result)
     assert result["version"] == version and result["steps"] == 12
     assert f"{version}: {result['idea']}." == load(version).__doc__.splitlines()[0]
@@ -45,8 +44,8 @@ def test_a_run_leaves_its_files_and_a_full_result(version, finished, cache):
     assert 0 < result["val_accuracy"] < result["val_accuracy_top5"] < 1
     rows = getattr(config, "batch_size", 1) * getattr(config, "grad_accum", 1)
     assert result["tokens_seen"] == 12 * rows * config.context_length
-    assert [row["step"] for row in metrics(folder)] == [0, 4, 8, 12]
-    assert metrics(folder)[-1]["train_loss"] < metrics(folder)[1]["train_loss"]  # it learns
+    assert [row["step"] for row in metrics_of(folder)] == [0, 4, 8, 12]
+    assert metrics_of(folder)[-1]["train_loss"] < metrics_of(folder)[1]["train_loss"]  # it learns
     assert (folder / "script.py").read_bytes() == (ROOT / f"{version}.py").read_bytes()
     draw_loss(read(folder / "metrics.jsonl"), cache / "loss.png", version, entropy=0.5)
     assert (cache / "loss.png").read_bytes().startswith(b"\x89PNG")
@@ -56,7 +55,7 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit(version, finished, cache, 
     folder, other = finished(version), cache / "other"
     for seed, same in ((1, True), (2, False)):
         finished_run(version, other, seed=seed)
-        assert (metrics(folder) == metrics(other)) == same
+        assert (metrics_of(folder) == metrics_of(other)) == same
         samples = [(path / "samples.txt").read_bytes() for path in (folder, other)]
         assert (samples[0] == samples[1]) == same
 
@@ -79,47 +78,29 @@ def test_nothing_but_the_seed_decides_the_batches(version, cache, monkeypatch):
 
 
 def test_a_stopped_run_goes_on_bit_for_bit(version, cache, monkeypatch, capsys):
-    """In bfloat16, with dropout, where there is some; stopped between two evaluations or at one."""
+    """In bfloat16, with dropout, where there is some; stopped between two evaluations or at one, by
+    Ctrl-C, by SIGTERM or by the terminal's end."""
     module, changes = load(version), {"dtype": "bfloat16", "dropout": 0.2}
     finished_run(version, cache / "whole", **changes)
-    get_batch, calls = module.get_batch, []
-    number, step = (signal.SIGINT, 7) if version in VERSIONS[::2] else (signal.SIGTERM, 8)
-
-    def interrupt(*args):  # in the middle of this step
-        calls.append(1)
-        if len(calls) == (step - 1) * getattr(small(module), "grad_accum", 1) + 1:
-            signal.raise_signal(number)
-        return get_batch(*args)
-
-    monkeypatch.setattr(module, "get_batch", interrupt)
+    get_batch, nth = module.get_batch, VERSIONS.index(version)
+    names = ("SIGINT", "SIGTERM", "SIGHUP" if hasattr(signal, "SIGHUP") else "SIGINT")
+    number, step = signal.Signals[names[nth % 3]], 7 + nth % 2
+    at_step(module, monkeypatch, step, lambda: signal.raise_signal(number))
     with pytest.raises(SystemExit) as stop:
         args = flags(module, data=cache / "story.txt", out_dir=cache / "parts", **changes)
         run(module, monkeypatch, args)
     go_on = f"python {version}.py --resume --out-dir {cache / 'parts'}"
-    assert stop.value.code == 128 + number and len(metrics(cache / "parts")) == step - 5
+    assert stop.value.code == 128 + number and len(metrics_of(cache / "parts")) == step - 5
     assert f"{number.name}: saved at step {step}; go on with: {go_on}\n" in capsys.readouterr().err
     monkeypatch.setattr(module, "get_batch", get_batch)
     run(module, monkeypatch, go_on.split()[2:])
     folders = cache / "whole", cache / "parts"
     whole, parts = (torch.load(path / "checkpoint.pt", weights_only=True) for path in folders)
-    assert metrics(folders[0]) == metrics(folders[1])
-    for name, tensor in whole["state"]["model"].items():
-        assert torch.equal(tensor, parts["state"]["model"][name]), name
-    assert torch.equal(whole["state"]["batches"], parts["state"]["batches"])
+    for name in ("model", "batches"):
+        assert plain(whole["state"][name]) == plain(parts["state"][name])
+    assert metrics_of(folders[0]) == metrics_of(folders[1])
+    assert result_of(folders[0]) == result_of(folders[1])
     assert len({(path / "samples.txt").read_bytes() for path in folders}) == 1
-
-
-def test_gradient_accumulation_equals_the_large_batch(version, cache):
-    """Where it begins, the large batch is that of the version before."""
-    if "grad_accum" not in vars(small(load(version))):
-        pytest.skip("no gradient accumulation before v1_1")
-    rows, large = [], "v1" if version == "v1_1" else version
-    for script, B, pieces in ((large, 8, 1), (version, 2, 4)):
-        folder = finished_run(script, cache / str(B), batch_size=B, grad_accum=pieces)
-        rows.append(metrics(folder)[1:])
-    for large, small_ones in zip(*rows, strict=True):
-        for name in ("tokens", "train_loss", "val_loss"):
-            assert small_ones[name] == pytest.approx(large[name], rel=1e-5), name
 
 
 def test_sample_only_continues_the_prompt_from_each_seed(version, finished, monkeypatch, capsys):
@@ -136,3 +117,19 @@ def test_sample_only_continues_the_prompt_from_each_seed(version, finished, monk
     both = printed("--seed", "5", "--n-samples", "2")
     assert both == f"--- seed 5 ---\n{five}--- seed 6 ---\n{six}"
     assert before == {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+def test_interactive_continues_each_typed_line(version, finished, monkeypatch, capsys):
+    module, folder = load(version), finished(version)
+    capsys.readouterr()  # what the training printed
+
+    def printed(*args):
+        run(module, monkeypatch, ["--out-dir", folder, *args])
+        return capsys.readouterr().out
+
+    texts = [
+        printed("--sample-only", "--prompt", prompt, "--seed", seed)
+        for prompt, seed in (("Anna", 1), ("Tom", 1), ("Tom", 2))
+    ]
+    monkeypatch.setattr("sys.stdin", io.StringIO("Anna\nTom\n\n"))
+    assert printed("--interactive") == "".join(f"> {text}" for text in texts) + "> \n"

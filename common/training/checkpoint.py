@@ -143,6 +143,8 @@ def _check_optimizer_state(optimizer, states):
         if isinstance(optimizer, torch.optim.Adam) and {*state} != ADAM:
             raise ValueError(f"its optimizer holds {', '.join(state)} of parameter {i}")
         for name, tensor in state.items():
+            if name == "step" and isinstance(tensor, int):  # SparseAdam counts so
+                continue
             shape = torch.Size() if name == "step" else parameters[i].shape
             if tensor.shape != shape or not tensor.is_floating_point():
                 raise ValueError(f"its optimizer's {name} of parameter {i} has another shape")

@@ -38,20 +38,26 @@ def describe_model(model, estimate):
     ]
 
 
-def estimate_memory(model, config, device):
-    """MB (10^6 bytes) by purpose: parameters, gradients, optimizer (AdamW keeps two numbers per
-    parameter), activations.
+def estimate_memory(model, config, device, optimizers):
+    """MB (10^6 bytes) by purpose: parameters, gradients, optimizer (AdamW keeps two averages per
+    parameter, Muon one), activations.
 
     Activations are measured: forward passes of one sequence and of two, in which autograd reports
     what it keeps for the backward pass. What the second sequence adds, each further one takes.
     The random numbers that dropout draws in them are put back, so that a resumed run, which
     measures again, continues with those that it was stopped at.
     """
-    parameters = sum(p.numel() * p.element_size() for p in model.parameters())
+    parameters = sum(p.nbytes for p in model.parameters())
+    looked_up = sum(m.weight.nbytes for m in model.modules() if getattr(m, "sparse", False))
     one, two = (_kept(model, config, device, B) for B in (1, 2))
-    activations = one + (rows_per_process(config) - 1) * (two - one)
-    sizes = {"parameters": parameters, "gradients": parameters, "optimizer": 2 * parameters}
-    return {name: n / 1e6 for name, n in {**sizes, "activations": activations}.items()}
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    sizes = {
+        "parameters": parameters,
+        "gradients": parameters - looked_up,  # of a table that is looked up they hold few rows
+        "optimizer": sum((1 + ("betas" in g)) * p.nbytes for g in groups for p in g["params"]),
+        "activations": one + (rows_per_process(config) - 1) * (two - one),
+    }
+    return {name: n / 1e6 for name, n in sizes.items()}
 
 
 def _kept(model, config, device, B):

@@ -77,12 +77,20 @@ def average_gradients(model):
     """
     if world_size() == 1:
         return
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    gradients = [p.grad for p in model.parameters() if p.grad is not None and not p.grad.is_sparse]
     flat = torch.cat([gradient.flatten() for gradient in gradients])  # one message, not many
     dist.all_reduce(flat)
     means = (flat / world_size()).split([gradient.numel() for gradient in gradients])
     for gradient, mean in zip(gradients, means, strict=True):
         gradient.copy_(mean.view_as(gradient))
+    for p in model.parameters():
+        if p.grad is not None and p.grad.is_sparse:  # each process has touched rows of its own
+            own = p.grad.coalesce()
+            rows = gather((own.indices().cpu(), own.values().cpu()))
+            indices = torch.cat([indices for indices, _ in rows], dim=1)
+            values = torch.cat([values for _, values in rows]) / world_size()
+            whole = torch.sparse_coo_tensor(indices, values, p.shape)
+            p.grad = whole.to(p.device).coalesce()
 
 
 def mean_over_processes(value):

@@ -25,6 +25,7 @@ from common.training.processes import (
     rank,
     world_size,
 )
+from common.training.samples import print_samples
 from common.training.signals import StopSignals
 from common.training.summary import finish_run, how_to_go_on, is_finished
 from common.training.vocabulary import (
@@ -135,8 +136,10 @@ class Run:
             )
         for note in self.notes:
             self.log.say(note)
-        self.optimizer = optimizer
-        self.state = {"model": self.model, "optimizer": optimizer, "batches": generator}
+        self.optimizers = optimizer if isinstance(optimizer, list) else [optimizer]
+        names = ["optimizer", "optimizer 2", "optimizer 3"]
+        self.state = {"model": self.model, "batches": generator}
+        self.state |= dict(zip(names, self.optimizers, strict=False))
         last_evaluated = -1
         if self.config.resume:
             saved, self.saved = self.saved, None
@@ -172,7 +175,7 @@ class Run:
 
     def _estimate_memory(self):
         keep_freed_memory()
-        estimate = estimate_memory(self.model, self.config, self.device)
+        estimate = estimate_memory(self.model, self.config, self.device, self.optimizers)
         self.extra["memory_estimate_mb"] = estimate
         for line in describe_model(self.model, estimate):
             self.log.say(line)
@@ -254,7 +257,7 @@ class Run:
         sys.exit(128 + number)
 
     def _check_finite(self, what, loss):
-        rate = self.optimizer.param_groups[0]["lr"]
+        rate = self.optimizers[0].param_groups[0]["lr"]
         logging.check_finite(loss, self.step, rate, self.folder.path, what)
 
     def _refuse_weights(self):
@@ -281,9 +284,5 @@ class Run:
             print("\n".join(lines))
 
     def print_samples(self, model, tokenizer, generate):
-        """Print config.n_samples continuations of the prompt, each from a seed of its own."""
-        for i in range(self.config.n_samples):
-            config = dataclasses.replace(self.config, seed=self.config.seed + i)
-            if self.config.n_samples > 1:
-                print(f"--- seed {config.seed} ---")
-            print(self.readable(generate(model, config, tokenizer, self.device)), flush=True)
+        """Print continuations of the prompt; with --interactive, of each prompt that is typed."""
+        print_samples(self, model, tokenizer, generate)
