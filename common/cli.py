@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import functools
 import inspect
 import itertools
@@ -15,9 +16,11 @@ import traceback
 import typing
 from pathlib import Path
 
-from common.config import LATER, RunConfig, check_config, check_field
+from common.config import LATER, RunConfig, Settings, check_config, check_field
 from common.errors import UserError, is_out_of_memory
 from common.files import read_json
+
+import msgspec
 
 PATHS = "data data_dir tokenizer out_dir".split()  # a shell leaves --out-dir=~/runs as it is
 
@@ -31,10 +34,6 @@ def parse(config_class, description, args=None):
     prints its own message for anything else that can't be meant, and exits with status 2.
     """
     args = sys.argv[1:] if args is None else [str(arg) for arg in args]
-    for flag, value in itertools.pairwise(args):
-        if flag == "--prompt" and value.startswith("-"):
-            wanted = shlex.quote(f"--prompt={value}")
-            raise UserError(f"--prompt {value}: write a text that begins with a dash as {wanted}")
     config = _parse(config_class, description, args, config_class())
     again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
     if again and not config.resume and os.path.exists(f"{config.out_dir}/checkpoint.pt"):
@@ -55,10 +54,7 @@ def parse(config_class, description, args=None):
 
 def _parse(config_class, description, args, default):
     """One reading of the command line, with the values of `default` where it says nothing."""
-    import tyro
-
-    if shutil.get_terminal_size().columns < 40:  # tyro does not end on the narrowest of them
-        os.environ["COLUMNS"] = "40"
+    tyro = _tyro_for(args)
     own = [f for f in dataclasses.fields(config_class) if f.name not in _inherited()]
     lesson = _group("SettingsOfTheLesson", config_class, own, default)
     common = _group("SettingsOfEveryVersion", RunConfig, dataclasses.fields(RunConfig), default)
@@ -73,6 +69,19 @@ def _parse(config_class, description, args, default):
     config = config_class(**values)
     version = version_of(config_class)
     return dataclasses.replace(config, out_dir=config.out_dir or default_folder(version, config))
+
+
+def _tyro_for(args):
+    """The library, after a look at what it does not know what to do with."""
+    import tyro
+
+    for flag, value in itertools.pairwise(args):
+        if flag == "--prompt" and value.startswith("-"):
+            wanted = shlex.quote(f"--prompt={value}")
+            raise UserError(f"--prompt {value}: write a text that begins with a dash as {wanted}")
+    if shutil.get_terminal_size().columns < 40:  # tyro does not end on the narrowest of them
+        os.environ["COLUMNS"] = "40"
+    return tyro
 
 
 def _inherited():
@@ -127,13 +136,33 @@ def saved_config(config_class, config):
     return dataclasses.replace(saved, out_dir=config.out_dir, resume=False, sample_only=False)
 
 
+class _Saved(msgspec.Struct):
+    """A run's config.json."""
+
+    version: str
+    config: Settings
+
+
 def read_config(path):
     """(version, settings) of a run's config.json. Raises UserError where it is none."""
-    saved = read_json(path, "a run's settings")
-    version, values = saved.get("version"), saved.get("config")
-    if not isinstance(version, str) or not isinstance(values, dict) or "seed" not in values:
-        raise UserError(f"{path} is not a run's settings: it lacks a version or their values")
-    return version, LATER | values
+    saved = read_json(path, "a run's settings", _Saved)
+    if "seed" not in saved.config:
+        raise UserError(f"{path} is not a run's settings: it lacks a seed")
+    kinds = {name: type(value) for name, value in vars(RunConfig()).items()}
+    for name, value in saved.config.items():
+        try:
+            if not isinstance(value, kinds.get(name, object)):
+                raise TypeError
+            check_field(name, value)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+        except TypeError:  # of a kind that has no such range
+            raise _damaged(path, name, value) from None
+    return saved.version, LATER | saved.config
+
+
+def _damaged(path, name, value):
+    return UserError(f"{path}: {name} is {value!r:.40}; the file has been damaged")
 
 
 def config_from(config_class, values, path):
@@ -146,19 +175,17 @@ def config_from(config_class, values, path):
         name, value = field.name, values[field.name]
         allowed = typing.get_args(field.type) or (value,)  # of a Literal
         if type(value) is not type(getattr(defaults, name)) or value not in allowed:
-            raise UserError(f"{path}: {name} is {value!r:.40}; the file has been damaged")
-        try:
-            check_field(name, value)
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from None
+            raise _damaged(path, name, value)
     return config_class(**{field.name: values[field.name] for field in fields})
 
 
 def run_command(what, description, args=None, prog=None):
     """Run a function, or one of a dictionary of them by its name, with arguments from the command
-    line: its required arguments are positional, the others flags, its docstring their help.
+    line: its required arguments are positional, the others flags, its docstring their help. A
+    flag has the range that it has everywhere.
     """
-    import tyro
+    args = sys.argv[1:] if args is None else args
+    tyro = _tyro_for(args)
 
     def later(function):  # first the command line alone, then the function, which may print
         @functools.wraps(function)
@@ -168,7 +195,6 @@ def run_command(what, description, args=None, prog=None):
 
         return call
 
-    args = sys.argv[1:] if args is None else args
     settings = {"description": description, "config": (tyro.conf.PositionalRequiredArgs,)}
     settings["prog"] = prog or f"python {Path(sys.argv[0]).name}"
     if isinstance(what, dict):
@@ -177,6 +203,9 @@ def run_command(what, description, args=None, prog=None):
         chosen = tyro.extras.subcommand_cli_from_dict(commands, args=args, **settings)
     else:
         chosen = tyro.cli(later(what), args=args, **settings)
+    for name, value in chosen.keywords.items():
+        for one in value if isinstance(value, tuple) else [value]:
+            check_field(name, one)
     chosen()
 
 
@@ -188,19 +217,24 @@ def _expanded(value):
 
 
 def _terminated(number, frame):
-    print("stopped", file=sys.stderr)
+    with contextlib.suppress(OSError):  # the terminal may be what has gone
+        print("stopped", file=sys.stderr)
     sys.exit(128 + number)
 
 
 def run_main(main):
     """Call main(); a UserError is one line on standard error and exit status 2, no traceback."""
-    # Progress bars and messages hold characters that a Windows console's own encoding may lack.
-    for stream in (sys.stdout, sys.stderr):
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by who called, as `>&-` does
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+        # Progress bars and messages hold characters that a Windows console's encoding may lack.
         with contextlib.suppress(AttributeError):
-            stream.reconfigure(encoding="utf-8", errors="replace")
-    # SIGTERM before a run has begun and after it has ended, like Ctrl-C: tidy up, then leave.
-    with contextlib.suppress(ValueError):  # signals are the main thread's
-        signal.signal(signal.SIGTERM, _terminated)
+            getattr(sys, name).reconfigure(encoding="utf-8", errors="replace")
+    # Before a run has begun and after it has ended, like Ctrl-C: tidy up, then leave.
+    for number in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:
+        with contextlib.suppress(ValueError):  # signals are the main thread's
+            if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+                signal.signal(number, _terminated)
     try:
         main()
         sys.stdout.flush()
@@ -213,9 +247,15 @@ def run_main(main):
             _say_and_leave("out of memory while the text was read or encoded: give a shorter one")
         sizes = "--batch-size, --context-length, --vocab-size, --n-embd or --n-layer"
         _say_and_leave(f"out of memory: give a lower {sizes}; what was saved is still there")
-    except BrokenPipeError:  # the reader, `head` for one, has seen enough
+    except OSError as error:  # of what is printed: a file's would be a UserError by now
+        if error.filename or error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EIO):
+            raise
+        if error.errno != errno.EPIPE:
+            with contextlib.suppress(OSError):
+                print(f"can't print any more: {error.strerror}", file=sys.stderr)
         discard_output()
-        sys.exit(141)  # what a shell reports of a process that SIGPIPE ended
+        # Of a reader that has seen enough, `head` for one, a shell says the same.
+        sys.exit(141)
     except KeyboardInterrupt:
         with contextlib.suppress(ValueError):
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # once more would be a traceback

@@ -42,16 +42,17 @@ SAFE_TO_CHANGE = frozenset(
     " prompt activation_checkpointing max_new_tokens temperature top_k top_p".split()
 )
 
+Settings = dict[str, bool | int | float | str | None]  # as a run's files hold them
+
 # What settings were called, or meant, in runs that were made before they existed.
 LATER = {"activation_checkpointing": False, "n_samples": 1, "interactive": False}
 
-POSITIVE = "vocab_size context_length batch_size max_new_tokens n_samples grad_accum n_head n_embd"
+POSITIVE = """vocab_size context_length batch_size max_new_tokens n_samples grad_accum n_head n_embd
+n_layer n_kv_head stories words processes""".split()  # the last three are of other commands
 RATES = "learning_rate muon_learning_rate ngram_learning_rate"
 DEVICES = "auto, cpu, cuda (or cuda:1, the second one) or mps"
 RANGES = {  # field: (test, what is wanted); one table, because a field means the same everywhere
-    **{
-        name: (lambda v: v >= 1, "at least 1") for name in (POSITIVE + " n_layer n_kv_head").split()
-    },
+    **{name: (lambda v: v >= 1, "at least 1") for name in POSITIVE},
     "eval_every": (lambda v: v >= 0, "at least 0 (0: about ten evaluations)"),
     "steps": (lambda v: v >= 0, "at least 0"),
     "seed": (lambda v: 0 <= v < 2**63, "between 0 and 2^63 - 1"),
@@ -66,6 +67,8 @@ RANGES = {  # field: (test, what is wanted); one table, because a field means th
     "rope_base": (lambda v: 1 < v < math.inf, "above 1"),
     "temperature": (lambda v: v == 0 or 0.001 <= v < math.inf, "0 (greedy) or at least 0.001"),
     "top_k": (lambda v: v >= 0, "at least 0 (0 is off)"),
+    "labels": (lambda v: v >= 0, "at least 0"),
+    "each": (lambda v: v >= 2, "at least 2"),
     "top_p": (lambda v: 0 < v <= 1, "above 0 and at most 1 (1 is off)"),
     "device": (lambda v: re.fullmatch(r"auto|(cpu|cuda|mps)(:\d{1,3})?", v), DEVICES),
     "data": (lambda v: v != "", "a corpus' name or a path"),
@@ -76,13 +79,8 @@ RANGES = {  # field: (test, what is wanted); one table, because a field means th
     "tokenizer": (lambda v: v != "", "bpe, char, word, gpt2 or a saved vocabulary's path"),
 }
 # No size in a laptop's run comes near; larger ones are slips of the keyboard.
-LARGEST = {
-    "n_layer": 1000,
-    "n_head": 2**16,
-    "n_embd": 2**16,
-    "batch_size": 2**16,
-    "ngram_rows": 2**26,
-}
+LARGEST = {"n_layer": 1000, "processes": 1000, "ngram_rows": 2**26}
+LARGEST |= dict.fromkeys("n_head n_embd batch_size stories each".split(), 2**16)
 LARGEST_OTHER = 2**31
 
 
@@ -97,6 +95,25 @@ def check_field(name, value):
         raise UserError(f"{flag} {value}: that is too large; the limit is {largest}")
     if isinstance(value, str) and re.search("[\0\ud800-\udfff]", value):
         raise UserError(f"{flag}: the text holds a NUL character, or bytes that are not UTF-8")
+
+
+def differences(found, own):
+    """Where (version, settings) of one run differ from those of another, in words; "" if nowhere.
+
+    The settings that may change when a run is resumed decide nothing.
+    """
+    found, own = ({"version": name, **LATER, **settings} for name, settings in (found, own))
+    changed = [k for k in own if k not in SAFE_TO_CHANGE and found.get(k) != own[k]]
+    return ", ".join(f"{k} is {found.get(k)!r:.40}, not {own[k]!r:.40}" for k in changed[:4])
+
+
+def refuse_other_run(path, found, own):
+    """Raise UserError where the file at `path` names other settings than the folder's run has."""
+    if what := differences(found, own):
+        raise UserError(
+            f"{path} is of another run: {what}. Leave flags out that differ, put the folder's own"
+            " file back, or train again in another --out-dir"
+        )
 
 
 def check_config(config):

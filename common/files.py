@@ -13,7 +13,8 @@ from common.errors import UserError
 
 import msgspec
 
-LARGEST_JSON = 1 << 24  # bytes; settings and results are a thousand times smaller
+LARGEST_JSON = 1 << 24  # bytes; settings and results are a thousand times smaller,
+LARGEST_VOCABULARY = 1 << 27  # and vocabularies may be larger
 
 
 def open_regular(path):
@@ -28,20 +29,21 @@ def open_regular(path):
     return file
 
 
-def _read(path, what):
+def _read(path, what, largest=LARGEST_JSON):
     """The bytes of a file that should be `what`, in words. Raises UserError."""
     try:
         with open_regular(path) as file:
-            data = file.read(LARGEST_JSON + 1)
+            if os.fstat(file.fileno()).st_size > largest:
+                raise UserError(f"{path} is not {what}: it has more than {largest} bytes")
+            return file.read()
+    except UserError:
+        raise
     except (OSError, ValueError) as error:  # ValueError: a NUL character in its name
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"can't read {path}: {reason}") from None
-    if len(data) > LARGEST_JSON:
-        raise UserError(f"{path} is not {what}: it has more than {LARGEST_JSON} bytes")
-    return data
 
 
-def read_json(path, what, schema=dict):
+def read_json(path, what, schema=dict, largest=LARGEST_JSON):
     """The content of a JSON file that should be `what`, in words, as an object of `schema`.
 
     schema is dict or a msgspec.Struct, whose kinds are taken strictly; keys that it does not have
@@ -49,7 +51,7 @@ def read_json(path, what, schema=dict):
     large, is no such object, or is not what `write_json` wrote. A file without a checksum is
     believed: it was written by hand or by an older program.
     """
-    data = _read(path, what)
+    data = _read(path, what, largest)
     try:
         value = msgspec.json.decode(data, type=dict)
         if "checksum" in value and value.pop("checksum") != _checksum(value):
@@ -81,19 +83,12 @@ def read_json_lines(path, what, schema=dict):
 
 def write_json(path, value):
     """Write a dictionary or a msgspec.Struct as JSON that a person can read, with its checksum."""
-    value = msgspec.to_builtins(value, enc_hook=_plain_string)
+    value = msgspec.to_builtins(value)
     value.pop("checksum", None)
     whole = {**value, "checksum": _checksum(value)}
     text = json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with atomic_write(path, "w") as file:
         file.write(text)
-
-
-def _plain_string(value):
-    """A string of a class of its own, such as torch.__version__, as a plain one."""
-    if isinstance(value, str):
-        return str(value)
-    raise TypeError(f"{type(value).__name__} can't be written as JSON")
 
 
 def _checksum(value):
@@ -139,6 +134,8 @@ def atomic_write(path, mode="wb", previous=None):
     folder can't be written or the path is not a regular file's; nothing half-written is left.
     """
     path = Path(path)
+    if not path.name or "\0" in str(path):
+        raise UserError(f"{str(path)!r} can't be a file's name")
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
     try:

@@ -6,9 +6,10 @@ from common.data import load_corpus, token_file
 from common.errors import UserError
 from common.evaluation import evaluate as scores_of
 from common.files import write_json
-from common.training.result import Evaluation, Scores, SplitScores, Window
+from common.training.result import Window
+from results.intervals import lossy_mark
 from results.saved import load_own_run
-from results.store import markdown
+from results.store import Evaluation, Scores, SplitScores, markdown
 
 SPLITS = ("validation", "test")
 LONG_WINDOWS = 65_536  # tokens of the validation split that longer windows are evaluated on
@@ -39,7 +40,7 @@ def evaluate(
         raise UserError(f"--times {' '.join(map(str, times))}: each has to be from 1 to 1024")
     rows, windows = [], []
     for run in [load_own_run(folder, device) for folder in runs]:
-        found = evaluation(run, times, data_dir)
+        found, lossy = evaluation(run, times, data_dir), lossy_mark([run.result])
         write_json(Path(run.folder) / "evaluation.json", found)
         for split, one in found.splits.items():
             side, sliding = one.side_by_side, one.sliding
@@ -49,16 +50,15 @@ def evaluate(
                     run.label,
                     split,
                     f"{one.tokens:,}",
-                    f"{side.bits_per_byte:.3f}",
-                    f"{sliding.bits_per_byte:.3f}",
+                    f"{side.bits_per_byte:.3f}{lossy}",
+                    f"{sliding.bits_per_byte:.3f}{lossy}",
                     f"{words:.1f}" if words else "–",
                     f"{side.accuracy:.1%}",
                 ]
             )
-        windows += [
-            [run.label, each.times, each.context, f"{each.side_by_side:.3f}", f"{each.sliding:.3f}"]
-            for each in found.windows
-        ]
+        for each in found.windows:
+            bits = [f"{value:.3f}{lossy}" for value in (each.side_by_side, each.sliding)]
+            windows.append([run.label, each.times, each.context, *bits])
     bits = ["side by side", "sliding"]
     head = ["bits per byte of", "split", "tokens", *bits, "word perplexity", "accuracy"]
     print(markdown(head, rows, aligned=True))

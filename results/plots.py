@@ -19,8 +19,6 @@ from pathlib import Path
 from typing import Literal
 
 from common.errors import UserError
-from common.files import read_json_lines
-from common.training.result import Point
 from results.attention import attention, induction
 from results.drawing import (
     colour,
@@ -39,7 +37,7 @@ from results.pictures import model_pictures
 from results.plan import PLAN, variants
 from results.predictions import predictions
 from results.saved import read_settings
-from results.store import ROOT, entropy, load_results, read_result, versions
+from results.store import ROOT, entropy, load_results, read_points, read_result, versions
 
 AXES = {
     "steps": ("step", 1, "steps"),
@@ -74,7 +72,7 @@ def line_groups(names):
         if (Path(name) / "config.json").exists():
             version, settings = read_settings(name)
             data, folder = settings.get("data"), Path(name)
-            points = read_json_lines(folder / "metrics.jsonl", "a run's evaluations", Point)
+            points = read_points(folder)
             ended = (folder / "result.json").exists()
             last = read_result(folder / "result.json") if ended else points[-1]
             points, bits = [points], [last.val_bits_per_byte]

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from common.errors import UserError
-from common.files import atomic_write
+from common.files import atomic_write, read_json
 from data import world
 from results.questions import KINDS, make_questions, rules
 from results.saved import evaluating, load_own_run
@@ -234,10 +234,10 @@ def seed_of_stories(data):
     if data == "sample":
         return world.SEED
     try:
-        about = json.loads(Path(data).with_suffix(".json").read_text(encoding="utf-8"))
-        return about["seed"] if about["format"] == world.FORMAT else None
-    except (OSError, ValueError, KeyError, TypeError):
+        about = read_json(Path(data).with_suffix(".json"), "what world.py noted of a text")
+    except ValueError:  # UserError is one, and a name that can't have an ending is another
         return None
+    return about.get("seed") if about.get("format") == world.FORMAT else None
 
 
 def probe(runs: tuple[str, ...], each: int = 300, seed: int = 2024, device: str = "auto"):

@@ -5,6 +5,7 @@ trained again.
 """
 
 import contextlib
+import json
 import shutil
 import subprocess
 import sys
@@ -12,13 +13,13 @@ import time
 from collections import Counter
 from statistics import median
 
-from common.config import LATER
+from common.cli import read_config
+from common.config import LATER, refuse_other_run
 from common.errors import UserError
-from common.files import atomic_write, open_regular, read_json, read_json_lines, write_json
-from common.training.result import Point
+from common.files import atomic_write, open_regular, read_json, write_json
 from results import plan, store
 from results.scripts import code_sha256
-from results.store import read_result, refuse_misnamed, result_path
+from results.store import read_points, read_result, refuse_misnamed, result_path
 
 import msgspec
 
@@ -181,10 +182,7 @@ def _write(run, seed, folder, script):
     """The published file of a finished run, and of the versions' first seeds the weights."""
     result = read_result(folder / "result.json")
     result.environment.code_sha256 = code_sha256(script)
-    result.curve = read_json_lines(folder / "metrics.jsonl", "a run's evaluations", Point)
-    last = result.curve[-1]  # of a part of the split, the result is of the whole
-    if (last.step, last.train_loss) != (result.steps, result.train_loss):
-        raise UserError(f"{folder / 'metrics.jsonl'} is of another run than its result.json")
+    result.curve = read_points(folder)
     content = msgspec.to_builtins(result)
     for key in run.measured:  # whole, with what only the command itself reads
         content[key] = read_json(folder / f"{key}.json", f"what {plan.MEASUREMENTS[key]} measured")
@@ -201,9 +199,13 @@ def keep_weights(folder, stem):
     from safetensors.torch import save
 
     stem.parent.mkdir(parents=True, exist_ok=True)
-    with safe_open(folder / "model.safetensors", "pt") as file:
+    path = folder / "model.safetensors"
+    with safe_open(path, "pt") as file:
         weights = {name: file.get_tensor(name).half() for name in file.offset_keys()}
         metadata = file.metadata()
+    if "config" in metadata:
+        named = metadata.get("version"), json.loads(metadata["config"])
+        refuse_other_run(path, named, read_config(folder / "config.json"))
     with atomic_write(stem.with_suffix(".safetensors")) as file:
         file.write(save(weights, metadata))
     with atomic_write(f"{stem}-tokenizer.json") as file:

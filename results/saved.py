@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from common.cli import config_from, read_config
+from common.config import refuse_other_run
 from common.errors import UserError
 from common.tokenizers import load_tokenizer_file
 from common.training.checkpoint import read_checkpoint
@@ -84,12 +85,11 @@ def load_run(folder, device="auto"):
     config = config_from(module.Config, settings, folder / "config.json")
     tokenizer = load_tokenizer_file(folder / "tokenizer.json")
     checkpoint = read_checkpoint(folder / "best.pt")
+    best = checkpoint["version"], checkpoint["config"]
+    refuse_other_run(folder / "best.pt", best, (version, settings))
     for name, found, wanted in (
-        ("best.pt", checkpoint["version"], version),
+        ("best.pt", checkpoint["data"], result.data.sha256),
         ("best.pt", checkpoint["tokenizer"], tokenizer.sha256),
-        ("best.pt", checkpoint["config"].get("seed"), config.seed),
-        ("result.json", result.version, version),
-        ("result.json", result.seed, config.seed),
         ("result.json", result.tokenizer.sha256, tokenizer.sha256),
     ):
         if found != wanted:

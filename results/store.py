@@ -2,19 +2,84 @@
 
 A published run is one JSON file, results/NAME-seedK.json, where NAME is VERSION-CORPUS or
 VERSION-CORPUS-VARIANT: the run's result.json and what was measured afterwards
-(`common.training.result.Result`).
+(`Published`).
 """
 
-import json
+import os
 import re
 from pathlib import Path
+from typing import Annotated
 
+from common.cli import read_config
+from common.config import refuse_other_run
 from common.errors import UserError
-from common.files import read_json
-from common.training.result import Data, Record, Result
+from common.files import read_json, read_json_lines
+from common.training.result import Count, Data, Point, Record, Result, Share, Window
+
+from msgspec import Meta
 
 ROOT = Path(__file__).resolve().parent.parent
 CORPORA = ("sample", "wikitext-2")
+
+
+class Scores(Record):
+    """How well a split was predicted; losses in nats per token."""
+
+    loss: float
+    bits_per_byte: float
+    perplexity: float
+    word_perplexity: float | None
+    accuracy: Share
+    accuracy_top5: Share
+
+
+class SplitScores(Record):
+    """One split, with windows side by side and with windows that slide by half their length."""
+
+    tokens: Count
+    side_by_side: Scores
+    sliding: Scores
+
+
+class Evaluation(Record):
+    """What `python -m results evaluate` measures: evaluation.json."""
+
+    version: str
+    splits: dict[str, SplitScores]  # validation and test
+    windows: list[Window] = []  # on the first tokens of the validation split
+
+
+class Published(Result):
+    """A run's result and, in a published file, what was measured afterwards: the loss curve, the
+    evaluation on both splits, the questions' answers and the stories' claims.
+    """
+
+    curve: Annotated[list[Point], Meta(min_length=1)] | None = None
+    evaluation: Evaluation | None = None
+    heldout: Scores | None = None  # the test split, of results published before `evaluation`
+    probes: dict | None = None  # as the commands of these names write and read them
+    claims: dict | None = None
+
+    def test_scores(self):
+        """The test split with windows side by side, or None where it was not measured."""
+        split = self.evaluation and self.evaluation.splits.get("test")
+        return split.side_by_side if split else self.heldout
+
+    def windows(self):
+        """Bits per byte at several lengths of window, a list of Window, empty where not measured.
+
+        `evaluate` measures with the best weights, the run itself with the last.
+        """
+        return (self.evaluation and self.evaluation.windows) or self.extrapolation
+
+    def sliding_bits(self):
+        """Bits per byte of the whole validation split with sliding windows, or None."""
+        split = self.evaluation and self.evaluation.splits.get("validation")
+        if split:
+            return split.sliding.bits_per_byte
+        first = next((row for row in self.extrapolation if row.times == 1), None)
+        whole = first and abs(first.side_by_side - self.val_bits_per_byte) < 1e-9
+        return first.sliding if whole else None  # else it was measured on a part of the split
 
 
 class Counted(Record):
@@ -51,8 +116,35 @@ def script_of(version):
 
 
 def read_result(path):
-    """A run's result.json, or a published file, as a Result. Raises UserError."""
-    return read_json(path, "a result file", Result)
+    """A run's result.json, or a published file, as Published. Raises UserError, also where it is
+    of another run than the config.json beside it.
+    """
+    path = Path(path)
+    result = read_json(path, "a result file", Published)
+    config = path.with_name("config.json")
+    if path.name == "result.json" and os.path.lexists(config):
+        named = result.version, {**result.config, "seed": result.seed}
+        refuse_other_run(path, named, read_config(config))
+    return result
+
+
+def read_points(folder):
+    """The evaluations in a run's metrics.jsonl, a list of Point. Raises UserError, also where they
+    are of another run than config.json or result.json.
+    """
+    path, result = Path(folder, "metrics.jsonl"), Path(folder, "result.json")
+    version, settings = read_config(Path(folder, "config.json"))
+    points = read_json_lines(path, "a run's evaluations", Point)
+    for point in points:
+        if point.seed is not None:  # older runs named none
+            named = point.version, {**settings, "seed": point.seed}
+            refuse_other_run(path, named, (version, settings))
+        point.version = point.seed = None  # what they say has been seen
+    if os.path.lexists(result):
+        last = read_result(result)
+        if (last.steps, last.train_loss) not in [(one.step, one.train_loss) for one in points]:
+            raise UserError(f"{path} is of another run than its result.json")
+    return points
 
 
 def result_path(name, seed):
@@ -102,7 +194,7 @@ def read_references(corpus):
 
 def sample_info():
     """What the program that wrote the sample noted of it: format, sha256, entropy of each split."""
-    return json.loads((ROOT / "data" / "input.json").read_text(encoding="utf-8"))
+    return read_json(ROOT / "data" / "input.json", "what world.py noted of the sample")
 
 
 def entropy(split="validation"):

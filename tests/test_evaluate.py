@@ -67,7 +67,7 @@ def test_wrong_arguments_are_one_line(runs, times, tmp_path, monkeypatch):
         ("config.json", {"version": "v77"}, "no script 'v77'"),
         ("config.json", {"version": "../v3"}, "no script '../v3'"),
         ("config.json", {"version": "v2"}, "(lacks|is of another run)"),
-        ("config.json", {"config": {"n_layer": 3}}, "doesn't fit v3.py"),
+        ("config.json", {"config": {"n_layer": 3}}, "n_layer is 2, not 3"),
         ("config.json", {"config": {"seed": 7}}, "is of another run"),
         ("result.json", {"seed": 7}, "is of another run"),
         ("result.json", {"val_loss": "1"}, "val_loss"),

@@ -236,7 +236,8 @@ v0.run_main(v0.main)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="on Windows a process that is ended can say nothing")
-def test_sigterm_before_training_leaves_nothing(tmp_path):
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_signal_before_training_leaves_nothing(name, tmp_path):
     code = f"""
 import time
 from common.cli import run_main
@@ -250,9 +251,9 @@ run_main(main)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, **pipes) as process:
         assert process.stdout.readline() == b"here\n"
-        process.terminate()
+        process.send_signal(getattr(signal, name))
         said = process.communicate()[1]
-    assert (process.returncode, said) == (143, b"stopped\n")
+    assert (process.returncode, said) == (128 + getattr(signal, name), b"stopped\n")
     assert list(tmp_path.iterdir()) == []
 
 

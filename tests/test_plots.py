@@ -8,7 +8,7 @@ from pathlib import Path
 
 from common.tokenizers.classes import CharTokenizer
 from results import attention, drawing, embeddings, plots, predictions
-from results.store import ROOT, entropy
+from results.store import ROOT, Point, entropy
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def metrics(bits, seconds=10):
 
 
 def points(bits, seconds=10):
-    return [plots.Point(**row) for row in metrics(bits, seconds)]
+    return [Point(**row) for row in metrics(bits, seconds)]
 
 
 def put(folder, name, bits, **changes):

@@ -87,7 +87,9 @@ settings = out / "config.json"
 if "--resume" in args:
     config = json.loads(settings.read_text())["config"]
 else:
-    config = {"dropout": 0.0, **{flag[2:]: value for flag, value in zip(args[::2], args[1::2])}}
+    values = [float(arg) if arg.replace(".", "").isdigit() else arg for arg in args[1::2]]
+    config = {"dropout": 0.0, **{flag[2:]: value for flag, value in zip(args[::2], values)}}
+    config["seed"] = int(config["seed"])
     settings.write_text(json.dumps({"version": version, "config": config}))
 def save(*_):
     time.sleep(0.5)

@@ -3,7 +3,8 @@
 from typing import Literal
 
 from common.bpe.checks import TokenizerError
-from common.bpe.files import read_as
+from common.errors import UserError
+from common.files import LARGEST_VOCABULARY, read_json
 
 import msgspec
 
@@ -109,7 +110,7 @@ def from_huggingface(path, make, byte_level_pattern):
     `byte_level_pattern`: the split pattern that the library's ByteLevel has.
     """
     try:
-        saved = read_as(TokenizerFile, path)
+        saved = read_json(path, "a tokenizer.json", TokenizerFile, LARGEST_VOCABULARY)
         if saved.normalizer is not None:
             raise TokenizerError("it has a normalizer, which would change the text; not supported")
         for option in (
@@ -122,7 +123,7 @@ def from_huggingface(path, make, byte_level_pattern):
         added = [token.content for token in added]
         pattern = _pattern(saved.pre_tokenizer or Step("no pre-tokenizer"), byte_level_pattern)
         return make(_merges(saved.model, added), pattern, added)
-    except TokenizerError as error:
+    except UserError as error:
         raise TokenizerError(f"{path}: {error}") from None
 
 

@@ -87,8 +87,10 @@ def open_text(path, column="", cache_dir=None) -> Corpus:
         for file, start, end in ranges[split]:
             yield from reader.read(file, start, end, documents)
 
-    about = "; ".join(filter(None, [*notes, cut])).encode("utf-8", "replace").decode()
-    return Corpus(path.resolve().name, documents, read, about=about, memo=known)
+    about = "; ".join(filter(None, [*notes, cut]))
+    # Names of files may hold bytes that are no UTF-8.
+    name, about = (t.encode("utf-8", "replace").decode() for t in (path.resolve().name, about))
+    return Corpus(name, documents, read, about=about, memo=known)
 
 
 # ---- folders -------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Tables, a row at a time: .csv, .tsv, .json (an array, or JSON lines) and .parquet.
 
-A row is a dictionary, or in JSON simply a string. Memory is bounded by the longest row.
+A row is a dictionary, or in JSON simply a string. Memory is bounded by the longest row, but a JSON
+array is read as a whole.
 """
 
 import contextlib
@@ -11,7 +12,7 @@ import json
 import re
 import statistics
 
-from common.data.reading import BLOCK, opened
+from common.data.reading import opened
 from common.errors import UserError
 
 ROWS = 1000  # rows read at once
@@ -75,7 +76,10 @@ def _json_rows(file, stream):
     while start.isspace():
         start = stream.read(1)
     if start == "[":
-        yield from _array_items(file, stream)
+        try:
+            yield from json.loads(start + stream.read())
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{file} is not JSON, though it begins as an array: {error}") from None
         return
     number, line = 1, start + stream.readline(LONGEST_ROW)
     while line:
@@ -87,28 +91,6 @@ def _json_rows(file, stream):
                     f"{file}: row {number} is not JSON: {line[:40].strip()} …"
                 ) from None
         number, line = number + 1, stream.readline(LONGEST_ROW)
-
-
-def _array_items(file, stream):
-    """The items of a JSON array whose opening bracket has been read, one after the other."""
-    decode, text, at, size = json.JSONDecoder().raw_decode, "", 0, BLOCK
-    for number in itertools.count(1):
-        while True:
-            at = re.compile(r"[\s,]*").match(text, at).end()
-            try:
-                if text[at : at + 1] == "]":
-                    if (text[at + 1 :] + stream.read(1000)).strip():
-                        raise UserError(f"{file} goes on after the end of its array")
-                    return
-                item, at = decode(text, at)
-                break
-            except (json.JSONDecodeError, RecursionError):  # wrong, or not read to its end
-                more = stream.read(size)
-                if not more or len(text) > LONGEST_ROW:
-                    raise UserError(f"{file}: item {number} of its array is not JSON") from None
-                text, at, size = text[at:] + more, 0, 2 * size
-        size = BLOCK
-        yield item
 
 
 @contextlib.contextmanager

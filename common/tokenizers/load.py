@@ -11,10 +11,9 @@ import sys
 from pathlib import Path
 
 from bpe_tokenizer import END_OF_TEXT, PATTERNS, BPETokenizer
-from common.bpe.checks import TokenizerError
-from common.bpe.files import read_as
 from common.data.cache import cache_folder, locked, progress_bar, slug
 from common.errors import UserError
+from common.files import LARGEST_VOCABULARY, read_json
 
 KINDS = ("bpe", "char", "word", "gpt2")
 ENOUGH = 100_000_000  # bytes of training text that a vocabulary is made from, at most
@@ -92,10 +91,7 @@ def load_tokenizer_file(path):
     path = Path(path)
     if not os.path.exists(path):  # false for impossible names too
         raise UserError(f"--tokenizer {path} is neither a kind ({', '.join(KINDS)}) nor a file")
-    try:
-        content = read_as(dict, path)
-    except TokenizerError as error:
-        raise UserError(f"cannot read {path}: {error}") from None
+    content = read_json(path, "a vocabulary", largest=LARGEST_VOCABULARY)
     if "kind" in content:
         from common.tokenizers.classes import from_content
 

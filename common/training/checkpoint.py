@@ -9,9 +9,11 @@ import pickletools
 import re
 import zipfile
 
+from common.config import Settings
 from common.errors import UserError
 from common.files import atomic_write
 
+import msgspec
 import torch
 
 # What a pickle of dictionaries, lists and tensors names; all else may take memory or do harm.
@@ -58,6 +60,7 @@ def read_checkpoint(path):
         wrong = [name for name, kind in kinds.items() if type(found.get(name)) is not kind]
         if wrong:
             raise UserError(f"{path} is no checkpoint of this project: see its {', '.join(wrong)}")
+        msgspec.convert(found["config"], Settings)
         if checkpoint.pop("sha256", None) != digest(checkpoint, os.path.getsize(path)):
             raise UserError(f"{path} is damaged (its own checksum is wrong)")
     except UserError:

@@ -5,7 +5,7 @@ import os
 import sys
 
 from common.cli import read_config
-from common.config import SAFE_TO_CHANGE
+from common.config import refuse_other_run
 from common.errors import UserError
 from common.training.checkpoint import (
     fitting,
@@ -46,11 +46,13 @@ class Checkpoints:
                 continue
             if problems and rank() == 0:
                 print(f"{problems[0]}; {path} is used instead", file=sys.stderr)
-            if checkpoint["version"] != self.version:
-                raise UserError(
-                    f"{path} was written by {checkpoint['version']}.py, not by {self.version}.py"
-                )
-            self._refuse_changes(path, checkpoint["config"])
+            # --resume and --sample-only take the saved settings. The checkpoint's copy of them
+            # decides: config.json may have been edited, or be of another run.
+            settings = dataclasses.asdict(self.config)
+            if self.config.sample_only:  # the command line's seed is another matter
+                settings["seed"] = read_config(self.folder / "config.json")[1]["seed"]
+            found = checkpoint["version"], checkpoint["config"]
+            refuse_other_run(path, found, (self.version, settings))
             return checkpoint
         if problems:
             raise UserError(problems[0])
@@ -58,23 +60,6 @@ class Checkpoints:
             f"no checkpoint in {self.folder.path}: the run ended before its first; train again,"
             f" without --resume or --sample-only"
         )
-
-    def _refuse_changes(self, path, saved):
-        """--resume and --sample-only take the saved settings; a change is refused.
-
-        The checkpoint's copy of them decides: config.json may have been edited, or be of another
-        run. With --sample-only the command line's seed is another matter.
-        """
-        now = dataclasses.asdict(self.config)
-        if self.config.sample_only:
-            now["seed"] = read_config(self.folder / "config.json")[1]["seed"]
-        changed = [k for k in now if k not in SAFE_TO_CHANGE and now[k] != saved.get(k)]
-        if changed:
-            what = ", ".join(f"{k} is {saved.get(k)!r}, not {now[k]!r}" for k in changed)
-            raise UserError(
-                f"{path} is of a run with other settings: {what}. Leave those flags out, put its"
-                f" own config.json back, or train again in another --out-dir"
-            )
 
     def save(self, names, state, log, device, writes):
         """checkpoint.pt, whole or not at all; the one before is kept as checkpoint.previous.pt.

@@ -101,14 +101,15 @@ class RunFolder:
     def begin(self, version, settings, source, tokenizer):
         """Make room for a new run and write down what it is; source: the script's bytes."""
         self._move_older_run_aside()
-        self.write_settings(version, settings)  # first: by this file a run's folder is known
-        with atomic_write(self.path / "script.py") as file:
-            file.write(source)
+        self.write_settings(version, settings, source)
         with write_errors(self.path / "tokenizer.json"):
             tokenizer.save(self.path / "tokenizer.json")
 
-    def write_settings(self, version, settings):
+    def write_settings(self, version, settings, source):
+        # config.json is the first: by this file a run's folder is known.
         write_json(self.path / "config.json", {"version": version, "config": settings})
+        with atomic_write(self.path / "script.py") as file:
+            file.write(source)
 
     def _move_older_run_aside(self):
         """Move what an older run left to FOLDER.1, or the first number that is free; say so.

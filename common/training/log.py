@@ -46,14 +46,20 @@ class Log:
     again where the process was stopped and goes on.
     """
 
-    def __init__(self, folder, writes):
+    def __init__(self, folder, version, seed, writes):
         self.folder, self.writes = folder, writes
+        self.run = {"version": version, "seed": seed}  # each line of metrics.jsonl names it
         self.metrics, self.samples, self.sample = [], "", ""
         self.tokens, self.seconds = 0, 0.0
         self.loss_sum, self.loss_count, self.last_loss = 0.0, 0, None
         self.best = {"step": None, "loss": None}
         self.bar, self._mark = None, None
         self.reader_left = False  # of what is printed
+        self.lossless = True  # False: some of the validation split becomes <|unk|>
+
+    @property
+    def unit(self):
+        return "bits per byte" if self.lossless else "bits per byte (lossy)"
 
     def open(self, config):
         """Write the files as far as they are known, and show the bar."""
@@ -101,6 +107,7 @@ class Log:
     def evaluation(self, step, scores, train_loss, sample):
         """Write the evaluation's line to metrics.jsonl and its sample to samples.txt."""
         line = {
+            **self.run,
             "step": step,
             "tokens": self.tokens,
             "seconds": round(self.seconds, 3),
@@ -116,7 +123,7 @@ class Log:
         trained = "" if train_loss is None else f"train {train_loss:.3f}, "
         self.say(
             f"step {step:>6}: {trained}val {scores['loss']:.3f} nats per token,"
-            f" {scores['bits_per_byte']:.3f} bits per byte"
+            f" {scores['bits_per_byte']:.3f} {self.unit}"
         )
         self.say(f"             {textwrap.shorten(sample, SAMPLE_WIDTH, placeholder=' …')}")
         self.loss_sum, self.loss_count = 0.0, 0
@@ -166,22 +173,13 @@ class Log:
     # -- in checkpoints
 
     def state(self):
-        return {
-            "tokens": self.tokens,
-            "seconds": self.seconds,
-            "loss_count": self.loss_count,
-            "best": self.best,
-            "metrics": self.metrics,
-            "sample": self.sample,
-            "samples": self.samples,
-        }
+        return {name: getattr(self, name) for name in SavedLog.__struct_fields__}
 
     def restore(self, saved):
         """Put a checkpoint's `state` back. Raises ValidationError for values of other kinds."""
-        checked = msgspec.convert(saved, SavedLog)
-        self.tokens, self.seconds = checked.tokens, checked.seconds
-        self.loss_count, self.best = checked.loss_count, msgspec.to_builtins(checked.best)
-        self.metrics, self.sample, self.samples = saved["metrics"], checked.sample, checked.samples
+        msgspec.convert(saved, SavedLog)
+        for name in SavedLog.__struct_fields__:
+            setattr(self, name, saved[name])
 
 
 def _open_no_link(path, flags):

@@ -52,7 +52,11 @@ def join_processes(device, config):
             )
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"the processes of this job can't be joined: {reason}") from None
     atexit.register(dist.destroy_process_group)
     if rows is None and rank() == 0:
         print("each step has one sequence: the processes have nothing to share")

@@ -1,11 +1,10 @@
-"""What a finished run leaves: the one schema of result.json, and of the published files made of it.
-
-A run writes `Result` without the optional parts. A published file is the run's result and, under
-keys of their own, what was measured afterwards: the loss curve, the evaluation on both splits, the
-questions' answers and the stories' claims. Keys that are not named here are ignored.
+"""What a finished run leaves: the schema of result.json and of metrics.jsonl's lines. Keys that are
+not named here are ignored.
 """
 
 from typing import Annotated
+
+from common.config import Settings
 
 import msgspec
 from msgspec import Meta
@@ -52,7 +51,7 @@ class Environment(Record):
 
 
 class Point(Record):
-    """An evaluation during the training: a line of metrics.jsonl."""
+    """An evaluation during the training: a line of metrics.jsonl, which names its run."""
 
     step: Count
     tokens: Count
@@ -64,6 +63,8 @@ class Point(Record):
     val_word_perplexity: float | None
     val_accuracy: Share
     val_accuracy_top5: Share
+    version: str | None = None  # of the run
+    seed: Count | None = None
 
 
 class Window(Record):
@@ -73,33 +74,6 @@ class Window(Record):
     context: Count
     side_by_side: float
     sliding: float  # by half a window
-
-
-class Scores(Record):
-    """How well a split was predicted; losses in nats per token."""
-
-    loss: float
-    bits_per_byte: float
-    perplexity: float
-    word_perplexity: float | None
-    accuracy: Share
-    accuracy_top5: Share
-
-
-class SplitScores(Record):
-    """One split, with windows side by side and with windows that slide by half their length."""
-
-    tokens: Count
-    side_by_side: Scores
-    sliding: Scores
-
-
-class Evaluation(Record):
-    """What `python -m results evaluate` measures: evaluation.json."""
-
-    version: str
-    splits: dict[str, SplitScores]  # validation and test
-    windows: list[Window] = []  # on the first tokens of the validation split
 
 
 class Result(Record):
@@ -112,7 +86,7 @@ class Result(Record):
     seed: Count
     data: Data
     tokenizer: TokenizerInfo
-    config: dict[str, bool | int | float | str | None]
+    config: Settings
     params: Count
     steps: Count
     tokens_seen: Count
@@ -133,30 +107,3 @@ class Result(Record):
     memory_estimate_mb: dict[str, float] = {}
     references: dict[str, float] = {}  # what counting reaches, in bits per byte
     extrapolation: list[Window] = []
-    # What a published file holds besides.
-    curve: Annotated[list[Point], Meta(min_length=1)] | None = None
-    evaluation: Evaluation | None = None
-    heldout: Scores | None = None  # the test split, of results published before `evaluation`
-    probes: dict | None = None  # as the commands of these names write and read them
-    claims: dict | None = None
-
-    def test_scores(self):
-        """The test split with windows side by side, or None where it was not measured."""
-        split = self.evaluation and self.evaluation.splits.get("test")
-        return split.side_by_side if split else self.heldout
-
-    def windows(self):
-        """Bits per byte at several lengths of window, a list of Window, empty where not measured.
-
-        `evaluate` measures with the best weights, the run itself with the last.
-        """
-        return (self.evaluation and self.evaluation.windows) or self.extrapolation
-
-    def sliding_bits(self):
-        """Bits per byte of the whole validation split with sliding windows, or None."""
-        split = self.evaluation and self.evaluation.splits.get("validation")
-        if split:
-            return split.sliding.bits_per_byte
-        first = next((row for row in self.extrapolation if row.times == 1), None)
-        whole = first and abs(first.side_by_side - self.val_bits_per_byte) < 1e-9
-        return first.sliding if whole else None  # else it was measured on a part of the split

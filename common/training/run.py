@@ -28,7 +28,12 @@ from common.training.processes import (
 from common.training.samples import print_samples
 from common.training.signals import StopSignals
 from common.training.summary import finish_run, how_to_go_on, is_finished
-from common.training.vocabulary import new_tokenizer, note_last_space, saved_tokenizer
+from common.training.vocabulary import (
+    keeps_all,
+    new_tokenizer,
+    note_last_space,
+    saved_tokenizer,
+)
 
 import torch
 
@@ -62,7 +67,7 @@ class Run:
         self.extra, self.notes = {}, []
         self.readable = readable(config.data)
         self.writes = rank() == 0 and not config.sample_only  # of several processes, the first
-        self.log = logging.Log(self.folder, self.writes)
+        self.log = logging.Log(self.folder, self.version, config.seed, self.writes)
         self.signals, self.interrupted = StopSignals(self.log.start_clock), False
         self.checkpoints = Checkpoints(self.folder, self.version, config)
         if self.writes:
@@ -105,6 +110,7 @@ class Run:
         else:
             config.prompt = config.prompt or corpus.default_prompt
             self.tokenizer, self.notes = new_tokenizer(config, corpus)
+        self.log.lossless = corpus is None or keeps_all(self.tokenizer, corpus)
         if rank() == 0:
             note_last_space(config.prompt, self.tokenizer)
         return self.tokenizer
@@ -144,7 +150,7 @@ class Run:
                 self.close()
                 sys.exit(0)
             if self.writes:  # the next --resume goes on to as many steps
-                self.folder.write_settings(self.version, self.settings())
+                self.folder.write_settings(self.version, self.settings(), self.source)
         elif self.writes:
             self.folder.begin(self.version, self.settings(), self.source, self.tokenizer)
         if self.config.dtype == "auto":
@@ -202,7 +208,7 @@ class Run:
     def log_baseline(self, name, bits_per_byte):
         """Note what a simpler method reaches on the same tokens."""
         self.extra.setdefault("references", {})[name] = bits_per_byte
-        self.log.say(f"{name}: {bits_per_byte:.3f} bits per byte")
+        self.log.say(f"{name}: {bits_per_byte:.3f} {self.log.unit}")
 
     def log_evaluation(self, step, scores, sample):
         """Note an evaluation: the scores and a sample, on the screen and in the folder's files."""
@@ -222,7 +228,7 @@ class Run:
         if times == 1:
             self.extra["extrapolation"] = []
             self.extra["peak_rss_mb"] = peak_rss_mb()  # eight times the context is another matter
-            self.log.say("bits per byte beyond the training context:")
+            self.log.say(f"{self.log.unit} beyond the training context:")
             self.log.say("  times  tokens  side by side  sliding")
         self.log.say(f"  {times:>5}  {T:>6}  {side_by_side:>12.3f}  {sliding:>7.3f}")
         row = {"times": times, "context": T, "side_by_side": side_by_side, "sliding": sliding}

@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 from common.cli import default_folder
+from common.config import differences
 from common.errors import UserError
 from common.files import atomic_write, read_json, write_json
 from common.training.checkpoints import BEST
@@ -39,7 +40,8 @@ def is_finished(run):
         return False
     try:
         result = read_json(path, "a run's result", Result)
-        if (result.version, result.seed) != (run.version, run.config.seed):
+        named = result.version, {**result.config, "seed": result.seed}
+        if differences(named, (run.version, run.settings())):
             raise UserError(f"{path} is of another run")
     except UserError as error:
         run.log.say(f"{error}; it is written again")
@@ -59,7 +61,8 @@ def how_to_go_on(run):
     """The command line that resumes the run."""
     home = Path(default_folder(run.version, run.config))
     out = "" if run.folder.path == home else f" --out-dir {shlex.quote(str(run.folder.path))}"
-    data = "" if run.config.data == "sample" or out else f" --data {run.config.data}"
+    data = f" --data {shlex.quote(run.config.data)}"
+    data = "" if run.config.data == "sample" or out else data
     return f"python {run.script.name} --resume{data}{out}"
 
 
@@ -68,7 +71,7 @@ def draw_curve(run):
     entropy = run.corpus.floor and run.corpus.floor["validation"]
     try:
         with atomic_write(run.folder / "loss.png") as file:
-            title = f"{run.version} on {run.corpus.name}"
+            title = f"{run.version} on {run.corpus.name}" + " (lossy)" * (not run.log.lossless)
             draw_loss(run.log.metrics, file, title, entropy)
     except Exception as error:  # whatever a backend raises
         run.log.say(f"loss.png could not be drawn: {error}")
@@ -93,7 +96,7 @@ def result_of(run, scores):
             "kind": tokenizer.kind,
             "vocab_size": tokenizer.vocab_size,
             "sha256": tokenizer.sha256,
-            "lossless": getattr(tokenizer, "lossless", True),
+            "lossless": run.log.lossless,
         },
         "config": run.settings(),
         "params": sum(p.numel() for p in run.model.parameters()),

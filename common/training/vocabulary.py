@@ -2,6 +2,7 @@
 
 import sys
 
+from common.data import token_file
 from common.errors import UserError
 from common.tokenizers import END_OF_TEXT, load_tokenizer, load_tokenizer_file
 
@@ -40,6 +41,13 @@ def new_tokenizer(config, corpus):
             f" chunk of the text is one token by then"
         )
     return tokenizer, notes
+
+
+def keeps_all(tokenizer, corpus):
+    """Whether bits per byte of the validation split leave nothing out: no <|unk|> is in it."""
+    if tokenizer.lossless:
+        return True
+    return not token_file(corpus, "validation", tokenizer, progress=False).unknown_share
 
 
 def note_last_space(prompt, tokenizer):

@@ -1,0 +1,182 @@
+"""Situations of real use, each tried as a user would meet it: none may end in a traceback, a hang,
+a wrong status or a leftover.
+
+The table is in situations.py. Each situation is a process of its own, in a folder of its own, that
+is forked from one in which everything has been imported.
+"""
+
+import os
+import re
+import runpy
+import shlex
+import shutil
+import signal
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from common.cli import run_main
+from common.training import summary
+from results.saved import load_script
+from results.store import script_of
+
+import pytest
+from inputs import HELD, INPUTS, put
+from lab import IMPORTED, METHODS, processes, result_of
+from lineage import ROOT
+from situations import ALL, V3, Situation
+
+COMMANDS = "compare evaluate plots probes claims page tables".split()
+IMPORTED = [*IMPORTED.split(), "situations", "bpe_tokenizer", "common.tokenizers.load"]
+IMPORTED += ["common.tokenizers.classes", *(f"results.{name}" for name in COMMANDS)]
+processes.set_forkserver_preload(IMPORTED)
+GROUPS = list(dict.fromkeys(situation.group for situation in ALL))
+AT_ONCE = 2
+LONGEST = 300  # seconds after which a situation hangs; on a busy machine some take twenty
+
+
+def perform(program, args, folder, environment, said, streams):
+    """In a process of its own: one of the project's programs, as from a shell in that folder."""
+    os.chdir(folder)
+    os.environ.update(environment)
+    out = os.open(said, os.O_WRONLY | os.O_CREAT)
+    if streams == "full":
+        out = os.open("/dev/full", os.O_WRONLY)
+    if streams == "left":
+        read, out = os.pipe()
+        os.close(read)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        os.dup2(out, number)
+        setattr(sys, name, open(number, "w", encoding="utf-8", buffering=1, closefd=False))
+    if streams == "closed":
+        os.close(1)
+        os.close(2)
+        sys.stdout = sys.stderr = None
+    sys.argv = [program, *args]
+    if "MPLBACKEND" not in environment:  # else half of the time goes into pictures of losses
+        summary.draw_loss = lambda metrics, path, *rest: path.write(b"")
+    if program == "results":
+        runpy.run_module("results", run_name="__main__", alter_sys=True)
+    elif program == "bpe":
+        sys.argv[0] = "bpe_tokenizer.py"
+        runpy.run_path(str(ROOT / "bpe_tokenizer.py"), run_name="__main__")
+    else:
+        sys.argv[0] = f"{program}.py"
+        run_main(load_script(script_of(program)).main)
+
+
+class Shelf:
+    """A cache, and two finished runs of which each situation gets its own copies."""
+
+    def __init__(self, folder):
+        self.folder, self.count, self.lock = folder, 0, threading.Lock()
+
+    def fill(self):
+        for name, seed in (("run", 1), ("other", 2)):
+            command = f"{V3} --data plain.txt --seed {seed} --out-dir {name}"
+            wrong, said, work = self.attempt(Situation("", command, 0))
+            assert not wrong, said
+            shutil.move(work / name, self.folder / name)
+
+    def place(self, situation, number):
+        """A folder for a situation; next to it are the finished runs, and a file `mine`."""
+        home = self.folder / str(number)
+        work = home / "work"
+        work.mkdir(parents=True)
+        (home / "mine").write_text("mine", encoding="utf-8")
+        words = {part for word in shlex.split(situation.command) for part in re.split("[:=]", word)}
+        for name in {"plain.txt", *(name for name in INPUTS if name.partition("/")[0] in words)}:
+            put(work / name, INPUTS[name])
+        for run in ("run", "other"):
+            if (self.folder / run).exists():
+                shutil.copytree(self.folder / run, work / run)
+        for name, content in situation.files.items():
+            put(work / name, content)
+        return work
+
+    def attempt(self, situation):
+        """What is wrong with how a situation ended, "" where nothing is; its output; its folder."""
+        with self.lock:
+            self.count += 1
+            number = self.count
+            work = self.place(situation, number)
+            before = contents(work.parent)
+            said = self.folder / f"{number}.said"
+            program, *args = shlex.split(situation.command)
+            environment = {"LINEAGE_CACHE": str(self.folder / "cache"), **situation.environment}
+            values = program, args, work, environment, said, situation.streams
+            process = processes.Process(target=perform, args=values)
+            process.start()
+        self.wait(process, said, situation)
+        text = said.read_text(encoding="utf-8", errors="replace") if said.exists() else ""
+        status, wrong = process.exitcode, []
+        if status is None:
+            wrong.append("a hang")
+            process.kill()
+            process.join()
+        if "Traceback" in text or "Error:" in text and "Exception ignored" in text:
+            wrong.append("a traceback")
+        if status not in (None, situation.status):
+            wrong.append(f"status {status}, not {situation.status}")
+        if not situation.streams and not re.search(situation.says, text, re.DOTALL):
+            wrong.append(f"it does not say {situation.says!r}")
+        after = contents(work.parent)
+        new = set(after) - set(before)
+        if situation.status != 2:
+            new = {name for name in new if name.endswith((".tmp", ".lock"))}
+        if new := {name for name in new if "/cache/" not in name}:
+            wrong.append(f"left: {', '.join(sorted(new))}")
+        if (work.parent / "mine").read_text(encoding="utf-8") != "mine":
+            wrong.append("a file outside its folder was written to")
+        return ", ".join(wrong), text, work
+
+    def wait(self, process, said, situation):
+        """Until the process has ended, or hangs; sends the situation's signal on the way."""
+        name, pattern = situation.when or ("", "")
+        end = time.monotonic() + LONGEST
+        while name and process.is_alive() and time.monotonic() < end:
+            text = said.read_text(encoding="utf-8") if said.exists() else ""
+            if re.search(pattern, text):
+                os.kill(process.pid, getattr(signal, name))
+                break
+            time.sleep(0.05)
+        process.join(max(0, end - time.monotonic()))
+
+
+def contents(folder):
+    """The paths below a folder."""
+    return [os.path.join(root, n) for root, ds, fs in os.walk(folder) for n in (*ds, *fs)]
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory):
+    shelf = Shelf(tmp_path_factory.mktemp("situations"))
+    shelf.fill()
+    yield shelf
+    for lock in HELD:
+        lock.release()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("forkserver" not in METHODS, reason="a process for each would take too long")
+@pytest.mark.parametrize("group", GROUPS)
+def test_situations_end_as_they_should(group, shelf):
+    tried = [situation for situation in ALL if situation.group == group]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        ended = list(pool.map(shelf.attempt, tried))
+    bad = [
+        f"{wrong}: {situation.command} {situation.files} {situation.environment}\n{said}"
+        for situation, (wrong, said, _) in zip(tried, ended, strict=True)
+        if wrong
+    ]
+    print(f"{group}: {len(tried)} situations, {len(bad)} ended badly")
+    assert not bad, f"{len(bad)} of {len(tried)} situations ended badly:\n" + "\n".join(bad)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("forkserver" not in METHODS, reason="a process for each would take too long")
+def test_same_run_twice_gives_the_same_numbers(shelf):
+    for situation in (s for s in ALL if s.group == "numbers"):
+        found = [result_of(next((shelf.attempt(situation)[2] / "runs").iterdir())) for _ in "12"]
+        assert found[0] == found[1], situation.command
