@@ -9,7 +9,7 @@ import re
 from common.errors import UserError
 from common.files import atomic_write
 from results import plan, store
-from results.tables import lineage_table, short_lineage, short_wikitext
+from results.tables import EARLIER, lineage_table, short_lineage, short_wikitext
 from results.variants import (
     claims_table,
     context_table,
@@ -50,7 +50,8 @@ TABLES = {
 def table(name):
     """The text of the table `name`; of bench-NAME what the benchmark printed. Raises UserError."""
     if name in TABLES:
-        return TABLES[name]()
+        text = TABLES[name]()
+        return f"{text}\n\n{EARLIER}" if "†" in text else text
     path = store.ROOT / "results" / f"{name}.txt"
     if re.fullmatch(r"bench-[\w.-]+", name) and path.exists():
         return f"```\n{path.read_text(encoding='utf-8').rstrip()}\n```"

@@ -10,7 +10,7 @@ from pathlib import Path
 from common.errors import UserError
 from results import plan, store
 from results.intervals import bits_by_seed, delta, lossy_mark, median, spread
-from results.scripts import diff_size
+from results.scripts import code_sha256, diff_size
 from results.store import load_results, markdown, read_references, read_result
 
 # Word perplexities of others on WikiText-2's test split, each from the paper's own table.
@@ -90,7 +90,7 @@ def lineage_rows(corpus):
         last = last if run.variant else run.version
         rows.append(
             [
-                f"`{run.version}`",
+                f"`{run.version}`{dagger(run, results)}",
                 run.label or first.idea,
                 diff,
                 f"{first.params:,}",
@@ -108,6 +108,15 @@ def lineage_rows(corpus):
         scores = ["–", "–"] if sample else [f"{perplexity:.1f} / –" if perplexity else "–"]
         rows.append(["", name, "", "", "", f"{bits:.3f}", "", *scores, "", "", seconds])
     return [*head, "tokens/s", "peak MB", "seconds"], rows
+
+
+def dagger(run, results):
+    """A mark for a row of runs that an earlier version of the script made, "" where none is."""
+    code = code_sha256(store.ROOT / run.script_path())
+    return " †" if any(r.environment.code_sha256 != code for r in results.values()) else ""
+
+
+EARLIER = "† made by an earlier version of the script; `python -m results publish` makes it again."
 
 
 def costs(run, results):
@@ -149,7 +158,7 @@ def short_lineage():
     """The README's first table: the versions on the sample, what they cost and what they reach."""
     rows = [
         [
-            f"`{run.version}`",
+            f"`{run.version}`{dagger(run, results)}",
             results[min(results)].idea,
             f"{results[min(results)].params:,}",
             spread(results),
@@ -170,7 +179,7 @@ def short_wikitext():
     Versions between two others, such as v1_1, are left out.
     """
     rows = [
-        [f"`{run.version}`", run.label, spread(found), words(found)]
+        [f"`{run.version}`{dagger(run, found)}", run.label, spread(found), words(found)]
         + [f"{median(found, 'seconds'):.0f}"]
         for run, found, _ in lineage("wikitext-2")
         if run.variant in ("", "long") and "_" not in run.version

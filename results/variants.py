@@ -8,7 +8,7 @@ from collections import Counter
 from results import plan, store
 from results.intervals import lossy_mark, median, spread
 from results.store import load_results, markdown
-from results.tables import change, mean_of
+from results.tables import change, dagger, mean_of
 
 import msgspec
 
@@ -21,7 +21,8 @@ def variants_table(table, corpus="sample", also="", parameters=False):
     for label, name in plan.variants(table, corpus):
         results = load_results(name)
         if results:
-            line = [label, spread(results), change(base, results)]
+            line = [label + dagger(plan.planned(name), results)]
+            line += [spread(results), change(base, results)]
             line += [change(f"{also}-{corpus}", results)] * bool(also)
             lines.append(line + [f"{median(results, 'params'):,.0f}"] * parameters)
         base = base or name
@@ -33,14 +34,15 @@ def context_table():
     """v4's bits per byte at 1, 2, 4 and 8 times the training context, side by side / sliding."""
     lines = []
     for label, name in plan.variants("position"):
-        rows = [row for result in load_results(name).values() for row in result.windows()]
+        results = load_results(name)
+        rows = [row for result in results.values() for row in result.windows()]
         cells = []
         for times in (1, 2, 4, 8):
             found = [row for row in rows if row.times == times]
             pair = [mean_of([getattr(r, k) for r in found], 3) for k in ("side_by_side", "sliding")]
             cells.append(" / ".join(pair) if found else "–")
         if rows:
-            lines.append([label, *cells])
+            lines.append([label + dagger(plan.planned(name), results), *cells])
     return markdown(["position", "1×", "2×", "4×", "8×"], lines)
 
 
@@ -56,7 +58,7 @@ def vocabulary_table():
             bits, nats = (median(results, key) for key in ("val_bits_per_byte", "val_loss"))
             read = median(results, "tokens_seen") * nats / (bits * math.log(2)) / 1e6
             row = [f"{median(results, 'params'):,.0f}", f"{nats:.3f}", spread(results)]
-            rows.append((size, [f"{size:,}", *row, f"{read:.1f} MB"]))
+            rows.append((size, [f"{size:,}{dagger(run, results)}", *row, f"{read:.1f} MB"]))
     head = ["vocabulary", "parameters", "nats per token", "bits per byte (seeds)", "text seen"]
     return markdown(head, [row for _, row in sorted(rows)])
 
