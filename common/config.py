@@ -25,21 +25,25 @@ class RunConfig:
     out_dir: str = ""  # folder of the run's files; without it runs/VERSION or runs/VERSION-CORPUS
     resume: bool = False  # go on from the checkpoint in out_dir
     sample_only: bool = False  # no training: continue the prompt with the best weights in out_dir
+    interactive: bool = False  # as --sample-only, of prompt after prompt, typed in
     n_samples: int = 1  # samples that --sample-only prints, of seeds seed, seed + 1, ...
     prompt: str = ""  # the text to continue; without it one that suits the corpus
     max_new_tokens: int = 200  # length of a sample in tokens
+
+    def __post_init__(self):
+        self.sample_only = self.sample_only or self.interactive
 
 
 # The fields that may change when a run is resumed: none of them changes what has been learned so
 # far. With other --steps, though, a schedule goes on along the new length. The text may lie
 # elsewhere: its hash has to be the same.
 SAFE_TO_CHANGE = frozenset(
-    "steps eval_every device data data_dir out_dir resume sample_only n_samples compile prompt"
-    " activation_checkpointing max_new_tokens temperature top_k top_p".split()
+    "steps eval_every device data data_dir out_dir resume sample_only interactive n_samples compile"
+    " prompt activation_checkpointing max_new_tokens temperature top_k top_p".split()
 )
 
 # What settings were called, or meant, in runs that were made before they existed.
-LATER = {"activation_checkpointing": False, "n_samples": 1}
+LATER = {"activation_checkpointing": False, "n_samples": 1, "interactive": False}
 
 POSITIVE = "vocab_size context_length batch_size max_new_tokens n_samples grad_accum n_head n_embd"
 RATES = "learning_rate muon_learning_rate ngram_learning_rate"

@@ -1,6 +1,7 @@
 """Published results, and the tools that make, compare and draw them: `python -m results --help`.
 
-`from results import load_run` opens a finished run: its model, settings and vocabulary.
+`from results import load_run` opens a finished run, load_run("runs/v4"), or a published one,
+load_run("v4"): its model, settings and vocabulary.
 """
 
 

@@ -13,7 +13,7 @@ from results.store import markdown
 
 import torch
 
-PROMPT = "At the mill stood Mira the baker, who was holding an old brass key. Mira was proud of her"
+PROMPT = "Mira had an old copper key. Tom had a new silver bell. Mira lost the old"
 
 
 def prompt_ids(run, prompt):
@@ -118,7 +118,7 @@ def attention(
     """The attention weights of each head of a run for a prompt.
 
     Args:
-        run: a run's folder
+        run: a run's folder, or a version, as v4: its published run
         prompt: the text that is read
         layer: this layer alone, from 1; 0 is all
         head: this head alone, from 1; 0 is all
@@ -128,6 +128,11 @@ def attention(
     """
     picture_kind(out)
     run = load_run(run, device)
+    draw(out, slide, attention_of, run, prompt, layer, head, slide)
+
+
+def attention_of(run, prompt, layer=0, head=0, slide=False):
+    """`attention_figure` of a SavedRun that reads a prompt. Raises UserError."""
     idx = prompt_ids(run, prompt)
     weights = [each[0] for each in attention_weights(run, idx)]
     L, H = len(weights), len(weights[0])
@@ -135,7 +140,7 @@ def attention(
         raise UserError(f"{run.label} has {L} layers of {H} heads: --layer and --head count from 1")
     tokens = token_labels(run.tokenizer, idx[0])
     title, maps = f"{run.label}: attention", (layer or L * slide, head, 2 if slide else 4)
-    draw(out, slide, attention_figure, weights, tokens, title, *maps)
+    return attention_figure(weights, tokens, title, *maps)
 
 
 # ---- Induction -----------------------------------------------------------------------------------
@@ -215,7 +220,7 @@ def induction(
     the previous token; that score is shown too.
 
     Args:
-        run: a run's folder
+        run: a run's folder, or a version, as v4: its published run
         length: tokens in a sequence before it is repeated
         out: the picture, .png or .svg
         slide: large type

@@ -12,6 +12,7 @@ from results.store import markdown
 import numpy as np
 import torch
 from matplotlib import patheffects
+from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from scipy.cluster.vq import kmeans2
 
@@ -91,15 +92,16 @@ def nearest(vectors, row, n=5):
     return list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
 
 
-def embeddings_figure(xy, shares, words, kinds, n_labels, title):
+def embeddings_figure(xy, shares, words, kinds, n_labels, title, asked=(), size=(11, 6.5)):
     """A mark for each word, by its kind; the kinds and the first n_labels words are named.
 
-    xy (N, 2); words: the most frequent first; kinds: that of each word.
+    xy (N, 2); words: the most frequent first; kinds: that of each word; asked: words that are
+    named before all others, with a line to it where it is crowded; size: in inches.
     """
     both = with_fonts([*words, *kinds])
     words, kinds = both[: len(words)], both[len(words) :]
     order = list(dict.fromkeys(kind for kind in kinds if kind != OTHER))
-    figure = new_figure(11, 6.5)
+    figure = new_figure(*size)
     axes = figure.subplots()
     colours = {kind: TONES[i % len(TONES)] for i, kind in enumerate(order)}
     colours[OTHER] = "#aaaaaa"
@@ -114,52 +116,65 @@ def embeddings_figure(xy, shares, words, kinds, n_labels, title):
     axes.margins(0.08)
     figure.draw_without_rendering()  # only now does the axes know its limits
     marks = [point for point, kind in zip(xy.tolist(), kinds, strict=True) if kind != OTHER]
-    taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in axes.transData.transform(marks or xy)]
+    marks = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in axes.transData.transform(marks or xy)]
+    texts = []  # the boxes of what is written
     for kind in order:  # a cluster's name next to its words, or else among them
         points = xy[[i for i, each in enumerate(kinds) if each == kind]]
         (x, y), (left, low), (right, high) = points.median(0).values, points.amin(0), points.amax(0)
         sides = [(x, high), (right, y), (x, low), (left, y)]
         looks = {"color": darker(colours[kind]), "weight": "bold", "fontsize": "large"}
-        if not place(axes, kind, zip(SIDES, sides, strict=True), taken, **looks):
-            place(axes, kind, [(SIDES[0], (x, y))], [], **looks)
-    named = 0
+        if not place(axes, kind, sides, marks, texts, far=FAR, **looks):
+            place(axes, kind, [(x, y)] * 4, [], crowded := [], **looks)
+            texts += crowded
+    for i in [i for i, word in enumerate(words) if word in asked]:
+        looks = {"color": darker(colours[kinds[i]]), "far": FAR}
+        place(axes, words[i], [xy[i]] * 4, marks, texts, **looks)
+    named = len(asked)
     for i in sorted(range(len(words)), key=lambda i: kinds[i] == OTHER):  # words of a kind first
         looks = {"color": darker(colours[kinds[i]]), "fontsize": "small"}
-        if named < n_labels:
-            named += place(axes, words[i], [(side, xy[i]) for side in SIDES], taken, **looks)
+        if named < n_labels and words[i] not in asked:
+            named += place(axes, words[i], [xy[i]] * 4, marks, texts, **looks)
     return figure
 
 
-# Where a label goes from its point, and how it is aligned.
+# Where a label goes from its point, and how it is aligned: above, right, below, left.
 SIDES = [(0, 1, "center", "bottom"), (1, 0, "left", "center"), (0, -1, "center", "top")]
 SIDES += [(-1, 0, "right", "center")]
+FAR = range(1, 10)  # how many steps away it may be, where it has to be written
 
 
-def place(axes, text, places, taken, **looks):
-    """Write a text at the first of the places, [(side, point), ...], where nothing is yet.
+def place(axes, text, points, marks, texts, far=(1,), **looks):
+    """Write a text at the first of its places where nothing is yet: near one of the points, or
+    further away, by so many steps, with a line to it.
 
-    taken: the boxes on the figure that are occupied, in pixels; the text's box joins them.
-    Returns False, having written nothing, where all places are occupied.
+    points: those for each of the four SIDES. marks, texts: the boxes on the figure that are
+    occupied, in pixels; the text's box joins the texts. Returns False, having written nothing,
+    where all places are occupied.
     """
-    halo, step = [patheffects.withStroke(linewidth=3, foreground="white")], 36 * em()
-    inside = axes.get_window_extent()
-    for (dx, dy, ha, va), point in places:
-        label = axes.annotate(
-            text,
-            [float(z) for z in point],
-            (step * dx, step * dy),
-            textcoords="offset points",
-            ha=ha,
-            va=va,
-            path_effects=halo,
-            **looks,
-        )
-        box = label.get_window_extent()
-        free = not any(box.overlaps(other) for other in taken)
-        if free and inside.x0 <= box.x0 and box.x1 <= inside.x1:
-            taken.append(box)
-            return True
-        label.remove()
+    halo, inside = [patheffects.withStroke(linewidth=3, foreground="white")], axes.bbox
+    for n in far:
+        step = 36 * em() * n
+        line = {"arrowstyle": "-", "color": "0.5", "linewidth": 0.7} if n > 1 else None
+        for (dx, dy, ha, va), point in zip(SIDES, points, strict=True):
+            label = axes.annotate(
+                text,
+                [float(z) for z in point],
+                (step * dx, step * dy),
+                textcoords="offset points",
+                ha=ha,
+                va=va,
+                path_effects=halo,
+                arrowprops=line,
+                **looks,
+            )
+            whole = label.get_window_extent()  # with the line; now the label knows where it is
+            box = Text.get_window_extent(label).padded(2)
+            free = not any(box.overlaps(other) for other in [*marks, *texts])
+            free = free and not any(whole.overlaps(other) for other in texts)
+            if free and inside.x0 <= box.x0 and box.x1 <= inside.x1 and box.y1 <= inside.y1:
+                texts.append(box)
+                return True
+            label.remove()
     return False
 
 
@@ -179,7 +194,7 @@ def embeddings(
     mostly still the noise that they began as. The plane is that of their two principal components.
 
     Args:
-        run: a run's folder
+        run: a run's folder, or a version, as v4: its published run
         words: how many are shown
         labels: how many of them are named, if there is room: those of a known kind first
         neighbours: words whose neighbours are printed; without, frequent ones of each kind
@@ -190,23 +205,30 @@ def embeddings(
     """
     picture_kind(out)
     run = load_run(run, device)
-    corpus = load_corpus(run.config.data, data_dir or run.config.data_dir or None)
-    tokens = token_file(corpus, "train", run.tokenizer).memmap()
-    found = list(whole_words(run.tokenizer, tokens).items())[: max(words, 3)]
-    if len(found) < 3:
-        raise UserError(f"the vocabulary of {run.label} has no whole words to show")
-    ids, names = map(list, zip(*found, strict=True))
+    names, vectors = frequent_words(run, words, data_dir)
     unknown = [word for word in neighbours if word not in names]
     if unknown:
         many = f"the {len(names)} most frequent words that are one token each"
         raise UserError(f"{unknown[0]!r} is not among {many}: give more --words, or another word")
-    vectors = embedding_of(run.model)[ids]
     kinds = kinds_of_words(names, vectors, run.config.data)
     table = neighbours_table(names, kinds, vectors, neighbours)
     print(markdown(*table, aligned=True))
     title = f"{run.label}: token embeddings"
-    draw(out, slide, embeddings_figure, *on_a_plane(vectors), names, kinds, labels, title)
+    draw(
+        out, slide, embeddings_figure, *on_a_plane(vectors), names, kinds, labels, title, neighbours
+    )
     return table
+
+
+def frequent_words(run, n, data_dir=""):
+    """The n most frequent whole words of a SavedRun's corpus, and their vectors (n, C)."""
+    corpus = load_corpus(run.config.data, data_dir or run.config.data_dir or None)
+    tokens = token_file(corpus, "train", run.tokenizer).memmap()
+    found = list(whole_words(run.tokenizer, tokens).items())[: max(n, 3)]
+    if len(found) < 3:
+        raise UserError(f"the vocabulary of {run.label} has no whole words to show")
+    ids, names = map(list, zip(*found, strict=True))
+    return names, embedding_of(run.model)[ids]
 
 
 def neighbours_table(names, kinds, vectors, requested=()):

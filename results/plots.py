@@ -4,7 +4,7 @@
     python -m results plot curves v2-sample v3-sample    those of the published runs, all seeds
     python -m results plot context                       loss against the length of the context
     python -m results plot vocabulary                    bits per byte against vocabulary size
-    python -m results plot published                     these three for the README, in results/
+    python -m results plot published                     those of the README, in results/
     python -m results plot attention runs/v2             the attention weights of each head
     python -m results plot induction runs/v3             which heads are induction heads
     python -m results plot predictions runs/v2           the most likely next tokens in a prompt
@@ -35,6 +35,7 @@ from results.drawing import (
 )
 from results.embeddings import embeddings
 from results.gains import gains, gains_figure, published_gains
+from results.pictures import model_pictures
 from results.plan import PLAN, variants
 from results.predictions import predictions
 from results.saved import read_settings
@@ -241,11 +242,11 @@ def published_pictures():
         "vocabulary.svg": (vocabulary_figure, vocabulary_rows()),
         "gains.svg": (gains_figure, published_gains()),
     }
-    return {name: picture for name, picture in pictures.items() if picture[1]}
+    return {name: picture for name, picture in pictures.items() if picture[1]} | model_pictures()
 
 
 def published():
-    """Draw the README's pictures again: curves.svg, context.svg and vocabulary.svg in results/."""
+    """Draw the README's pictures again, in results/."""
     for name, picture in published_pictures().items():
         draw(ROOT / "results" / name, False, *picture)
 

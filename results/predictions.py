@@ -105,7 +105,7 @@ def predictions(
     """The most likely next tokens at each position of a prompt; printed too.
 
     Args:
-        run: a run's folder
+        run: a run's folder, or a version, as v4: its published run
         prompt: the text that is read
         top: how many guesses
         out: the picture, .png or .svg
@@ -116,8 +116,7 @@ def predictions(
     if not 1 <= top <= 20:
         raise UserError(f"--top {top}: it has to be between 1 and 20")
     run = load_run(run, device)
-    idx = prompt_ids(run, prompt)
-    rows = predictions_table(next_probabilities(run.model, idx), idx[0], run.tokenizer, top)
+    rows = predictions_of(run, prompt, top)
     lines = []
     for token, guesses, truth in rows:
         cells = [f"{'*' * true}{word}{'*' * true} {percent(p)}" for word, p, true in guesses]
@@ -126,3 +125,9 @@ def predictions(
     heads = [f"guess {i + 1}" for i in range(len(rows[0][1]))]
     print(markdown(["after", *heads, "true, rank"], lines))
     draw(out, slide, predictions_figure, rows, f"{run.label}: what comes next?")
+
+
+def predictions_of(run, prompt, top):
+    """`predictions_table` of a SavedRun that reads a prompt. Raises UserError."""
+    idx = prompt_ids(run, prompt)
+    return predictions_table(next_probabilities(run.model, idx), idx[0], run.tokenizer, top)

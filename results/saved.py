@@ -1,12 +1,13 @@
 """A finished run, opened again: its settings, its vocabulary and its best weights.
 
 from results import load_run
-run = load_run("runs/v4")
+run = load_run("runs/v4")  # or load_run("v4"): the published run
 print(run.module.generate(run.model, run.config, run.tokenizer, run.device))
 """
 
 import contextlib
 import importlib.util
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +20,16 @@ from common.tokenizers import load_tokenizer_file
 from common.training.checkpoint import read_checkpoint
 from common.training.machine import pick_device
 from common.training.result import Result
-from results.store import read_result, script_of, versions
+from results.store import ROOT, read_result, result_path, script_of, versions
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 
 @dataclass
 class SavedRun:
-    folder: Path
-    label: str  # the folder's name
+    folder: Path  # of a published run it does not exist
+    label: str  # the folder's name, or the version
     version: str
     module: ModuleType  # the version's script: its Config, LanguageModel, generate
     config: Any  # the script's Config
@@ -63,10 +65,13 @@ def read_settings(folder):
 def load_run(folder, device="auto"):
     """The finished run in `folder` as a SavedRun; the model is built by the version's own script.
 
-    device: auto, cpu, cuda or mps. The weights are those of the best evaluation. config.json is
+    folder: a version's name, as v4, where no folder is called so, is its `published_run`. device:
+    auto, cpu, cuda or mps. The weights are those of the best evaluation. config.json is
     checked as --resume checks it. Raises UserError where there is no run, one that is not
     finished, or files that are damaged or don't belong together.
     """
+    if str(folder) in versions() and not os.path.exists(folder):
+        return published_run(str(folder), device)
     folder = Path(folder)
     version, settings = read_settings(folder)
     if not (folder / "result.json").exists():
@@ -89,13 +94,38 @@ def load_run(folder, device="auto"):
     ):
         if found != wanted:
             raise UserError(f"{folder / name} is of another run than the folder's other files")
+    state = checkpoint["state"]["model"]
+    return _saved_run(folder, version, module, config, result, tokenizer, state, device, "best.pt")
+
+
+def published_run(version, device="auto"):
+    """A version's published run on the sample with seed 1, with the weights in results/models."""
+    folder, path = ROOT / "results" / "models" / version, result_path(f"{version}-sample", 1)
+    weights = f"{version}.safetensors"
+    try:
+        with safe_open(folder.with_name(weights), "pt") as file:
+            about = file.metadata() or {}
+            state = {name: file.get_tensor(name).float() for name in file.offset_keys()}
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{folder.with_name(weights)} can't be read as weights: {error}") from None
+    result, module = read_result(path), load_script(script_of(version))
+    config = config_from(module.Config, read_config(path)[1], path)
+    tokenizer = load_tokenizer_file(folder.with_name(f"{version}-tokenizer.json"))
+    hashes = {about.get("tokenizer"), tokenizer.sha256, result.tokenizer.sha256}
+    if len(hashes) > 1 or about.get("version") != version:
+        raise UserError(f"{path} and the files of {version} in {folder.parent} are of several runs")
+    return _saved_run(folder, version, module, config, result, tokenizer, state, device, weights)
+
+
+def _saved_run(folder, version, module, config, result, tokenizer, state, device, weights):
+    """The SavedRun of these parts; state: the weights, which lie in the file called `weights`."""
     device = pick_device(device)
     model = module.LanguageModel(config, tokenizer.vocab_size)
     try:
-        model.load_state_dict(checkpoint["state"]["model"])
+        model.load_state_dict(state)
     except (RuntimeError, KeyError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[-1].strip()
-        raise UserError(f"{folder / 'best.pt'} doesn't fit {version}.py: {reason}") from None
+        raise UserError(f"{folder / weights} doesn't fit {version}.py: {reason}") from None
     model, label = model.to(device).eval(), folder.resolve().name
     return SavedRun(folder, label, version, module, config, result, tokenizer, model, device)
 

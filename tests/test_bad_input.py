@@ -71,6 +71,7 @@ FLAGS = {  # field: values that can't be meant; WANTED has what the message name
     "out_dir": ["FILE", "FILE/run", *NO_PATH],
     "resume": [*SWITCH, None],  # None: the switch alone, where there is nothing to resume
     "sample_only": [*SWITCH, None],
+    "interactive": [*SWITCH, None],
     "prompt": ["-hello", *NO_PATH[:2]],
     "max_new_tokens": SIZE,
     "temperature": [*FLOAT, "-1", "1e-320", "inf"],

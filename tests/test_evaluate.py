@@ -79,6 +79,24 @@ def test_files_that_are_damaged_or_of_another_run_are_named(folder, file, change
         load_run(folder)
 
 
+def test_a_version_is_its_published_run():
+    run = load_run("v0", "cpu")
+    assert (run.label, run.version, run.config.seed) == ("v0", "v0", 1)
+    assert run.result.val_bits_per_byte == store.load_results("v0-sample")[1].val_bits_per_byte
+    assert run.model.table.weight.shape[0] == run.tokenizer.vocab_size
+
+
+def test_published_weights_that_are_missing_or_damaged_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("results.saved.ROOT", tmp_path)
+    path = tmp_path / "results" / "models" / "v0.safetensors"
+    path.parent.mkdir(parents=True)
+    for content in (None, b"", b"no weights"):
+        if content is not None:
+            path.write_bytes(content)
+        with refused("v0.safetensors can't be read as weights"):
+            load_run("v0")
+
+
 def test_a_run_that_is_not_finished_is_told_to_go_on(folder):
     (folder / "result.json").unlink()
     with refused("python v3.py --resume --out-dir"):

@@ -1,5 +1,6 @@
 """What every version of the lineage has to do, tested on each with small sizes."""
 
+import io
 import math
 import signal
 
@@ -116,3 +117,19 @@ def test_sample_only_continues_the_prompt_from_each_seed(version, finished, monk
     both = printed("--seed", "5", "--n-samples", "2")
     assert both == f"--- seed 5 ---\n{five}--- seed 6 ---\n{six}"
     assert before == {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+def test_interactive_continues_each_typed_line(version, finished, monkeypatch, capsys):
+    module, folder = load(version), finished(version)
+    capsys.readouterr()  # what the training printed
+
+    def printed(*args):
+        run(module, monkeypatch, ["--out-dir", folder, *args])
+        return capsys.readouterr().out
+
+    texts = [
+        printed("--sample-only", "--prompt", prompt, "--seed", seed)
+        for prompt, seed in (("Anna", 1), ("Tom", 1), ("Tom", 2))
+    ]
+    monkeypatch.setattr("sys.stdin", io.StringIO("Anna\nTom\n\n"))
+    assert printed("--interactive") == "".join(f"> {text}" for text in texts) + "> \n"

@@ -1,7 +1,9 @@
 """The command line of bpe_tokenizer.py: train, encode, decode and show byte-level BPE."""
 
+import itertools
 import os
 import sys
+import unicodedata
 from pathlib import Path
 
 from bpe_tokenizer import END_OF_TEXT, PATTERNS, BPETokenizer
@@ -116,33 +118,49 @@ def show(
     text: Positional[str | None] = None,
     file: str | None = None,
     vocab: str | None = None,
+    compare: str | None = None,
     allow_special: bool = False,
 ):
-    """Show a text's tokens, set apart in colour.
+    """Show a text's tokens, set apart in colour; those of two vocabularies side by side.
 
     Args:
         text: the text
         file: a text file instead
         vocab: the vocabulary's file; without it, 1,024 ids are learned from the sample
+        compare: another vocabulary's file, whose tokens stand to the right of the first one's
         allow_special: the spelling of a special token is its id, not ordinary text
     """
     text = _text(text, file)
     if vocab is not None:
-        tokenizer = BPETokenizer.load(vocab)
+        tokenizers = [BPETokenizer.load(vocab)]
     else:
-        tokenizer = BPETokenizer.train(_read_text(SAMPLE), 1024, progress=True)
+        tokenizers = [BPETokenizer.train(_read_text(SAMPLE), 1024, progress=True)]
         print("no --vocab given: these are 1,024 ids learned from data/input.txt just now")
-    ids = tokenizer.encode(text, "all" if allow_special else ())
+    if compare is not None:
+        tokenizers.append(BPETokenizer.load(compare))
+    encoded = [each.encode(text, "all" if allow_special else ()) for each in tokenizers]
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    print(_set_apart([tokenizer.vocab[i] for i in ids], colour))
-    print(*ids)
-    n_bytes, n_words = len(text.encode("utf-8")), len(text.split())
-    line = f"{len(ids)} tokens for {n_bytes} bytes"
-    if ids:
-        line += f": {n_bytes / len(ids):.2f} bytes per token"
+    tokens = [[t.vocab[i] for i in ids] for t, ids in zip(tokenizers, encoded, strict=True)]
+    if compare is None:
+        print(_set_apart(*tokens, colour))
+        print(*encoded[0])
+        print(_counts(text, encoded[0]))
+        return
+    print(*_side_by_side(*tokens, colour), sep="\n")
+    for name, each, ids in zip(
+        (vocab or "the sample's", compare), tokenizers, encoded, strict=True
+    ):
+        print(f"{name}, {each.vocab_size:,} ids: {_counts(text, ids)}")
+
+
+def _counts(text, ids):
+    n, n_bytes, n_words = len(ids), len(text.encode("utf-8")), len(text.split())
+    line = f"{n} tokens for {n_bytes} bytes"
+    if n:
+        line += f": {n_bytes / n:.2f} bytes per token"
     if n_words:
-        line += f"; {n_words} words: {len(ids) / n_words:.2f} tokens per word (fertility)"
-    print(line)
+        line += f"; {n_words} words: {n / n_words:.2f} tokens per word (fertility)"
+    return line
 
 
 def _check_out(path):
@@ -202,7 +220,7 @@ def _read_ids(path):
     return ids
 
 
-def _set_apart(tokens, colour):
+def _set_apart(tokens, colour, breaks=True):
     """Tokens on coloured backgrounds, or in brackets. What does not print is shown as an escape,
     so that a text cannot command the terminal; a line end is shown and also made."""
     shown = []
@@ -211,13 +229,48 @@ def _set_apart(tokens, colour):
             c if c.isprintable() else c.encode("unicode_escape").decode("ascii")
             for c in token.decode("utf-8", errors="backslashreplace")
         )
-        breaks = "\n" * token.count(b"\n")
+        line_ends = "\n" * token.count(b"\n") if breaks else ""
         if colour:
             background = COLOURS[i % len(COLOURS)]
-            shown.append(f"\x1b[30;48;5;{background}m{string}\x1b[0m{breaks}")
+            shown.append(f"\x1b[30;48;5;{background}m{string}\x1b[0m{line_ends}")
         else:
-            shown.append(f"[{string}]{breaks}")
+            shown.append(f"[{string}]{line_ends}")
     return "".join(shown)
+
+
+def _side_by_side(left, right, colour):
+    """A line for each word, with its tokens in two columns.
+
+    left, right: a text's tokens, lists of bytes. A token that goes on into the next word makes one
+    line of both.
+    """
+    text = b"".join(left)
+    ends = set(itertools.accumulate(map(len, left))) & set(itertools.accumulate(map(len, right)))
+    ends = {end for end in ends if end == len(text) or text[end : end + 1].isspace()}
+    rows = list(zip(_cut(left, ends), _cut(right, ends), strict=True))
+    brackets = 2 * colour  # of each token, which colour replaces
+    widths = [_width(_set_apart(a, False, False)) - brackets * len(a) for a, _ in rows]
+    most = max(widths, default=0) + 2
+    return [
+        _set_apart(a, colour, False) + " " * (most - width) + _set_apart(b, colour, False)
+        for (a, b), width in zip(rows, widths, strict=True)
+    ]
+
+
+def _cut(tokens, ends):
+    """The tokens in groups, each up to one of the ends, which count bytes."""
+    groups, n_bytes = [[]], 0
+    for token in tokens:
+        groups[-1].append(token)
+        n_bytes += len(token)
+        if n_bytes in ends:
+            groups.append([])
+    return groups[:-1]
+
+
+def _width(text):
+    """The columns that a text takes in a terminal: a Chinese sign takes two."""
+    return sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
 
 
 COMMANDS = {"train": train, "encode": encode, "decode": decode, "show": show}

@@ -25,6 +25,7 @@ from common.training.processes import (
     rank,
     world_size,
 )
+from common.training.samples import print_samples
 from common.training.signals import StopSignals
 from common.training.summary import finish_run, how_to_go_on, is_finished
 from common.training.vocabulary import new_tokenizer, note_last_space, saved_tokenizer
@@ -277,9 +278,5 @@ class Run:
             print("\n".join(lines))
 
     def print_samples(self, model, tokenizer, generate):
-        """Print config.n_samples continuations of the prompt, each from a seed of its own."""
-        for i in range(self.config.n_samples):
-            config = dataclasses.replace(self.config, seed=self.config.seed + i)
-            if self.config.n_samples > 1:
-                print(f"--- seed {config.seed} ---")
-            print(self.readable(generate(model, config, tokenizer, self.device)), flush=True)
+        """Print continuations of the prompt; with --interactive, of each prompt that is typed."""
+        print_samples(self, model, tokenizer, generate)
