@@ -378,7 +378,7 @@ def generate(model, config, tokenizer, device):
 
 # ---- Training ------------------------------------------------------------------------------------
 def orthogonalize(G, dtype=torch.float32):
-    """U V^T, approximately, of a matrix G = U S V^T: all its singular values become 1. (n, m)
+    """About U V^T for a matrix G = U S V^T: the same directions, all singular values 1, (n, m).
 
     Newton-Schulz iteration: a X + b (X X^T) X + c (X X^T)^2 X turns each singular value x of X into
     a x + b x^3 + c x^5. Jordan et al. 2024 chose coefficients that bring values between 0 and 1
