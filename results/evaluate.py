@@ -7,7 +7,7 @@ from common.errors import UserError
 from common.evaluation import evaluate as scores_of
 from common.files import write_json
 from common.training.result import Evaluation, Scores, SplitScores, Window
-from results.saved import load_run
+from results.saved import load_own_run
 from results.store import markdown
 
 SPLITS = ("validation", "test")
@@ -38,7 +38,7 @@ def evaluate(
     if any(not 1 <= each <= 1024 for each in times):
         raise UserError(f"--times {' '.join(map(str, times))}: each has to be from 1 to 1024")
     rows, windows = [], []
-    for run in [load_run(folder, device) for folder in runs]:
+    for run in [load_own_run(folder, device) for folder in runs]:
         found = evaluation(run, times, data_dir)
         write_json(Path(run.folder) / "evaluation.json", found)
         for split, one in found.splits.items():

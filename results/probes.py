@@ -21,7 +21,7 @@ from common.errors import UserError
 from common.files import atomic_write
 from data import world
 from results.questions import KINDS, make_questions, rules
-from results.saved import evaluating, load_run
+from results.saved import evaluating, load_own_run
 from results.store import markdown
 
 import msgspec
@@ -216,7 +216,7 @@ def open_sample_runs(runs, device, seed=None):
         raise UserError("give the folder of a run, or several: runs/v2 runs/v4")
     opened = {}
     for folder in map(Path, runs):
-        run = load_run(folder, device)
+        run = load_own_run(folder, device)
         made = seed_of_stories(run.config.data)
         if made is None:
             raise UserError(
