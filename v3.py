@@ -103,7 +103,7 @@ class CausalSelfAttention(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def attend(self, q, k, v, mask):  # (B, H, T, D) each, and (T, T)
-        # The dot product of two vectors of D independent numbers of variance 1 has variance D.
+        # Dot products of vectors of D independent numbers of mean 0 and variance 1 have variance D.
         # Divided by sqrt(D) the scores have a standard deviation of 1; larger ones would saturate
         # softmax, and its gradient would vanish. (Where torch's fused kernel is quicker and gives
         # the same, run.prepare puts it in the place of this method.)

@@ -88,7 +88,10 @@ def sinusoids(T, C):
 
 
 def causal_mask(T, S, device):
-    """What is added to the scores (T, S) of the last T queries and all S keys: as before."""
+    """What is added to the scores (T, S): minus infinity where a key comes after its query.
+
+    The queries are those of the last T positions, the keys those of all S.
+    """
     return torch.full((T, S), -math.inf, device=device).triu(1 + S - T)
 
 
@@ -140,7 +143,7 @@ class CausalSelfAttention(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def attend(self, q, k, v, mask):  # q (B, H, T, D); k, v (B, H, S, D); (T, S) or (1, H, T, S)
-        # The dot product of two vectors of D independent numbers of variance 1 has variance D.
+        # Dot products of vectors of D independent numbers of mean 0 and variance 1 have variance D.
         # Divided by sqrt(D) the scores have a standard deviation of 1; larger ones would saturate
         # softmax, and its gradient would vanish. (Where torch's fused kernel is quicker and gives
         # the same, run.prepare puts it in the place of this method.)

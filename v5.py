@@ -1,15 +1,15 @@
 """v5: today's recipe, the parts that open models share since GPT-2.
 
 RMSNorm rescales and does not center (Zhang and Sennrich 2019). The linear layers have no biases.
-Muon trains the matrices of the blocks: it moves them by the same amount in every direction, where
-AdamW scales each number by itself (Jordan et al. 2024). AdamW keeps the embeddings and the output
-head, and can now take larger steps with them. Grouped-query attention shares each key and value
-head among several query heads, so that the KV cache is smaller (Ainslie et al. 2023).
+Muon trains the matrices of the blocks: its steps are equally long in all directions of a matrix,
+where AdamW scales each number by itself (Jordan et al. 2024). AdamW keeps the embeddings and the
+output head, and can now take larger steps with them. Grouped-query attention shares each key and
+value head among several query heads, so that the KV cache is smaller (Ainslie et al. 2023).
 
-Two more parts have a flag, because at this size they make the loss worse: SwiGLU multiplies the
-MLP's channels by gates (--mlp swiglu, Shazeer 2020); normalized queries and keys keep attention
-scores bounded (--qk-norm, Henry et al. 2020). Large models have them for longer and more stable
-runs. The table in results/README.md says what each part is worth here. With --norm layer --bias
+Two more parts are off by default, because at this size they make the loss worse: SwiGLU multiplies
+the MLP's channels by gates (--mlp swiglu, Shazeer 2020); query-key normalization keeps attention
+scores bounded (--qk-norm, Henry et al. 2020), so that long runs of large models stay stable. The
+table in results/README.md says what each part is worth here. With --norm layer --bias
 --n-kv-head 4 --optimizer adamw --learning-rate 0.002 this is v4.
 
 Expect stories much like v4's; what changed is how they are learned.
@@ -43,11 +43,11 @@ class Config(RunConfig):
     grad_accum: int = 1  # micro-batches per step: gradient accumulation
     n_head: int = 4  # attention heads, H
     n_embd: int = 128  # width of the residual stream, C
-    n_kv_head: int = 2  # key and value heads: with fewer than n_head, query heads share them
+    n_kv_head: int = 2  # key and value heads, G: where fewer than H, query heads share them
     n_layer: int = 2  # transformer blocks in the stack
     norm: Literal["rms", "layer"] = "rms"  # RMSNorm or LayerNorm
-    mlp: Literal["gelu", "swiglu"] = "gelu"  # two layers, or gated by a third
-    bias: bool = False  # add biases to the linear layers behind attention and in the MLP
+    mlp: Literal["gelu", "swiglu"] = "gelu"  # two layers, or SwiGLU: gated by a third
+    bias: bool = False  # add biases to attention's output projection and to the MLP
     qk_norm: bool = False  # normalize queries and keys
     dropout: float = 0.0  # share of activations set to zero in training
     position: Literal["alibi", "rope", "sinusoidal", "learned", "none"] = "alibi"  # encoding
@@ -55,12 +55,12 @@ class Config(RunConfig):
     qkv_bias: bool = False  # add biases to the query, key and value projections (GPT-2 has them)
     steps: int = 2000  # updates of the parameters
     long_contexts: bool = True  # evaluate at 1, 2, 4 and 8 times the context after training
-    optimizer: Literal["muon", "adamw"] = "muon"  # of the matrices in the blocks; else AdamW
+    optimizer: Literal["muon", "adamw"] = "muon"  # trains the matrices of the blocks
     learning_rate: float = 0.006  # AdamW's step size, at its peak
     muon_learning_rate: float = 0.02  # Muon's step size, at its peak
     warmup_steps: int = 100  # steps in which the learning rate rises linearly to the peak
     cosine_decay: bool = True  # after it, decay along half a cosine to a tenth of the peak
-    weight_decay: float = 0.1  # AdamW's weight decay, on the matrices only
+    weight_decay: float = 0.1  # weight decay of AdamW and Muon, on matrices only
     clip_norm: float = 1.0  # a gradient with a larger norm is scaled down to this norm
     temperature: float = 0.8  # below 1 sharper and more conservative, above 1 flatter; 0 is greedy
     top_k: int = 0  # sample among the k most likely tokens only; 0 is off
@@ -95,7 +95,10 @@ def sinusoids(T, C):
 
 
 def causal_mask(T, S, device):
-    """What is added to the scores (T, S) of the last T queries and all S keys: as before."""
+    """What is added to the scores (T, S): minus infinity where a key comes after its query.
+
+    The queries are those of the last T positions, the keys those of all S.
+    """
     return torch.full((T, S), -math.inf, device=device).triu(1 + S - T)
 
 
@@ -128,7 +131,7 @@ def rotate(x, base, start):
 class RMSNorm(nn.Module):
     """Divide by the root of the mean square over the channels, and scale each channel.
 
-    LayerNorm also subtracts the mean first and adds a bias; neither is missed.
+    LayerNorm also subtracts the mean first and adds a bias; models do as well without.
     """
 
     def __init__(self, width):
@@ -149,7 +152,8 @@ class CausalSelfAttention(nn.Module):
     A position's query is compared with the keys of all positions up to itself, and the better a key
     matches, the more of that position's value it takes. Several heads do this in parallel, each in
     D = C/H channels of its own, because one softmax gives one weighted mean: with several, a
-    position can attend to the subject and to the previous word at the same time.
+    position can attend to the subject and to the previous word at the same time. Each of the G key
+    and value heads serves H/G query heads: grouped-query attention.
     """
 
     def __init__(self, config):
@@ -165,13 +169,14 @@ class CausalSelfAttention(nn.Module):
         self.n_kv_head, self.widths = config.n_kv_head, [C, *[C // H * config.n_kv_head] * 2]
         self.qkv = nn.Linear(C, sum(self.widths), bias=config.qkv_bias)  # projections to q, k, v
         self.proj = nn.Linear(C, C, bias=config.bias)  # mixes the heads' results
-        # With a gain per channel the model still decides how sharp its attention is.
+        # RMSNorm and a gain per channel, as in Qwen3; Henry et al. 2020 divide by the length and
+        # learn one factor. Either way the model still decides how sharp its attention is.
         self.q_norm = RMSNorm(C // H) if config.qk_norm else nn.Identity()
         self.k_norm = RMSNorm(C // H) if config.qk_norm else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
 
     def attend(self, q, k, v, mask):  # q (B, H, T, D); k, v (B, H, S, D); (T, S) or (1, H, T, S)
-        # The dot product of two vectors of D independent numbers of variance 1 has variance D.
+        # Dot products of vectors of D independent numbers of mean 0 and variance 1 have variance D.
         # Divided by sqrt(D) the scores have a standard deviation of 1; larger ones would saturate
         # softmax, and its gradient would vanish. (Where torch's fused kernel is quicker and gives
         # the same, run.prepare puts it in the place of this method.)
@@ -182,8 +187,8 @@ class CausalSelfAttention(nn.Module):
     def forward(self, x, mask, cache):  # (B, T, C), (T, S) or (1, H, T, S) with S keys
         B, T, C = x.shape
         D = C // self.n_head
-        q, k, v = self.qkv(x).split(self.widths, dim=-1)  # (B, T, C), (B, T, G D) and (B, T, G D)
-        q, k, v = (z.view(B, T, -1, D).transpose(1, 2) for z in (q, k, v))  # k and v: (B, G, T, D)
+        q, k, v = self.qkv(x).split(self.widths, dim=-1)  # (B, T, C), (B, T, G D), (B, T, G D)
+        q, k, v = (z.view(B, T, -1, D).transpose(1, 2) for z in (q, k, v))  # k, v: (B, G, T, D)
         q, k = self.q_norm(q), self.k_norm(k)
         if self.rope_base is not None:
             start = mask.shape[-1] - T  # the position of x[:, 0]: so many are cached
@@ -193,7 +198,7 @@ class CausalSelfAttention(nn.Module):
                 old_k, old_v = cache[self]
                 k, v = torch.cat((old_k, k), dim=2), torch.cat((old_v, v), dim=2)
             cache[self] = k, v  # (B, G, S, D): S positions, the cached ones included
-        shared = self.n_head // self.n_kv_head  # query heads of one key and value head
+        shared = self.n_head // self.n_kv_head  # query heads per key and value head
         k, v = (z.repeat_interleave(shared, dim=1) for z in (k, v))  # (B, H, S, D)
         y = self.attend(q, k, v, mask)  # (B, H, T, D)
         return self.proj(y.transpose(1, 2).reshape(B, T, C))  # (B, T, C)
@@ -202,8 +207,8 @@ class CausalSelfAttention(nn.Module):
 class MLP(nn.Module):
     """A position-wise feed-forward network: the same layers at each position.
 
-    SwiGLU multiplies each hidden channel by a gate that is computed from the same input. Its three
-    matrices have 8C/3 hidden channels where two have 4C, so that both have as many parameters.
+    SwiGLU multiplies each hidden channel by a gate that is computed from the same input. It has
+    three matrices instead of two, but 8C/3 hidden channels instead of 4C: about as many parameters.
     """
 
     def __init__(self, config):
@@ -216,7 +221,7 @@ class MLP(nn.Module):
 
     def forward(self, x):  # (B, T, C)
         if self.gate is None:
-            return self.down(F.gelu(self.up(x)))
+            return self.down(F.gelu(self.up(x)))  # (B, T, 4C) in between
         return self.down(F.silu(self.gate(x)) * self.up(x))  # (B, T, 8C/3) in between
 
 
@@ -329,15 +334,15 @@ def generate(model, config, tokenizer, device):
 
 # ---- Training ------------------------------------------------------------------------------------
 def orthogonalize(G, dtype=torch.float32):
-    """The matrix U V^T nearest to G = U S V^T, all of whose singular values are 1: (n, m).
+    """About U V^T for a matrix G = U S V^T: the same directions, all singular values 1, (n, m).
 
-    Newton-Schulz iteration: an odd polynomial of the matrix is that polynomial of each singular
-    value. This one, a x + b x^3 + c x^5, pushes every value between 0 and 1 quickly to about 1;
-    Jordan et al. 2024 chose its coefficients for speed, so they end between 0.7 and 1.2. Rounding
-    does it no harm, so it computes in the number format of the training steps.
+    Newton-Schulz iteration: a X + b (X X^T) X + c (X X^T)^2 X turns each singular value x of X into
+    a x + b x^3 + c x^5. Jordan et al. 2024 chose coefficients that bring values between 0 and 1
+    near 1 in few rounds: five leave all but tiny ones between 0.7 and 1.2. Rounding does it no
+    harm, so it computes in the number format of the training steps.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
-    X = G.T if G.shape[0] > G.shape[1] else G  # the smaller product X X^T
+    X = G.T if G.shape[0] > G.shape[1] else G  # X X^T is then the smaller product
     X = (X / (X.norm() + 1e-7)).to(dtype)  # now no singular value is above 1
     for _ in range(5):
         A = X @ X.T
@@ -347,10 +352,10 @@ def orthogonalize(G, dtype=torch.float32):
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, orthogonalized, for matrices (Jordan et al. 2024).
+    """Gradient descent for matrices, with orthogonalized momentum (Jordan et al. 2024).
 
     A gradient is large in the few directions that all examples share. With equal singular values
-    the rare directions are learned as fast.
+    the other directions are learned as fast as those.
     """
 
     def __init__(self, params, lr, weight_decay, dtype, momentum=0.95):
@@ -365,7 +370,7 @@ class Muon(torch.optim.Optimizer):
                 average.lerp_(p.grad, 1 - group["momentum"])
                 nesterov = p.grad.lerp(average, group["momentum"])
                 direction = orthogonalize(nesterov, self.dtype)
-                scale = max(1, p.shape[0] / p.shape[1]) ** 0.5  # outputs grow as much in all shapes
+                scale = max(1, p.shape[0] / p.shape[1]) ** 0.5  # outputs change alike in all shapes
                 p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.add_(direction, alpha=-group["lr"] * scale)
 

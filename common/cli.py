@@ -245,7 +245,7 @@ def run_main(main):
             raise
         if _reads_text(error):
             _say_and_leave("out of memory while the text was read or encoded: give a shorter one")
-        sizes = "--batch-size, --context-length, --vocab-size, --n-embd or --n-layer"
+        sizes = "--batch-size, --context-length, --vocab-size, --n-embd, --n-layer or --ngram-rows"
         _say_and_leave(f"out of memory: give a lower {sizes}; what was saved is still there")
     except OSError as error:  # of what is printed: a file's would be a UserError by now
         if error.filename or error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EIO):

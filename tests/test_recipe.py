@@ -2,9 +2,12 @@
 
 import itertools
 
+from common.training import processes
+from common.training.checkpoint import get_state, set_state
+
 import pytest
 import torch
-from lineage import load, model_of
+from lineage import flags, load, model_of, refused, run, story_file
 from test_models import CPU, attention_of, by_loops, rms_norm
 
 
@@ -135,3 +138,71 @@ def test_ngram_dropout_leaves_out_whole_vectors_in_training_alone():
     kept = model.ngrams(idx, x)
     assert {*kept.unique().tolist()} == {0.0, 2.0} and torch.equal(kept[..., 0], kept[..., -1])
     assert torch.equal(model.eval().ngrams(idx, x), torch.ones_like(x))
+
+
+@pytest.mark.parametrize("ngram_at", ["input", "head"])
+@pytest.mark.parametrize("new", [1, 2, 5])
+def test_ngrams_reach_back_to_tokens_that_are_cached(ngram_at, new):
+    """Prompts of one token and of several; what comes after them by itself and in parts."""
+    model, _ = model_of(load("v6"), ngram_max=4, ngram_at=ngram_at)
+    for table in model.ngrams.tables:
+        torch.nn.init.normal_(table.weight)
+    model.eval()
+    idx, cache = torch.randint(50, (2, 11)), {}
+    parts = [model(idx[:, i : i + new], cache=cache) for i in range(0, 11, new)]
+    assert torch.allclose(torch.cat(parts, dim=1), model(idx), atol=1e-4)
+    last = model(idx, last_only=True)
+    assert last.shape == (2, 1, 50) and torch.allclose(last, model(idx)[:, -1:], atol=1e-5)
+
+
+def test_processes_average_sparse_gradients_to_those_of_the_whole_batch(monkeypatch):
+    """Two processes with half of the rows each; the tables' rows that they read differ."""
+    model, _ = model_of(load("v6"), ngram_max=3)
+    idx = torch.randint(50, (4, 8))
+
+    def gradients(rows):
+        model.zero_grad()
+        model(rows).square().mean().backward()
+        return {name: p.grad.clone() for name, p in model.named_parameters()}
+
+    whole, other, own = (gradients(rows) for rows in (idx, idx[0::2], idx[1::2]))
+    dense = torch.cat([g.flatten() for g in other.values() if not g.is_sparse])
+    sparse = [g.coalesce() for g in other.values() if g.is_sparse]
+    mine = [g.coalesce() for g in own.values() if g.is_sparse]
+    assert len(sparse) == 2 and not torch.equal(sparse[0].indices(), mine[0].indices())
+    messages = iter([(g.indices(), g.values()) for g in sparse])
+    monkeypatch.setattr(processes, "world_size", lambda: 2)
+    monkeypatch.setattr(processes, "gather", lambda value: [next(messages), value])
+    monkeypatch.setattr(processes.dist, "all_reduce", lambda flat: flat.add_(dense))
+    processes.average_gradients(model)
+    for name, p in model.named_parameters():
+        assert p.grad.is_sparse == whole[name].is_sparse
+        assert torch.allclose(p.grad.to_dense(), whole[name].to_dense(), atol=1e-6), name
+
+
+def test_sparse_adam_state_that_lacks_an_average_is_refused():
+    module = load("v6")
+    model, config = model_of(module)
+    sparse = [*module.new_optimizers(model, config, torch.float32)][-1]
+    model(torch.randint(50, (2, 8))).square().sum().backward()
+    sparse.step()
+    state = get_state(sparse)
+    set_state(sparse, state, "runs/v6")
+    del state["state"][0]["exp_avg"]
+    with refused("doesn't fit this model: its optimizer holds step, exp_avg_sq of parameter 0"):
+        set_state(sparse, state, "runs/v6")
+
+
+def test_checkpoint_holds_the_state_of_as_many_optimizers_as_a_version_has(cache, monkeypatch):
+    module = load("v6")
+    three = module.new_optimizers
+
+    def four(model, config, dtype):
+        return {**three(model, config, dtype), torch.optim.SGD([model.norm.weight], 1e-9): 1e-9}
+
+    monkeypatch.setattr(module, "new_optimizers", four)
+    out = cache / "run"
+    run(module, monkeypatch, flags(module, data=story_file(cache), out_dir=out, steps=2))
+    state = torch.load(out / "checkpoint.pt", weights_only=True)["state"]
+    names = ["optimizer", "optimizer 2", "optimizer 3", "optimizer 4"]
+    assert [*state] == ["model", "batches", *names]

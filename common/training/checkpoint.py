@@ -19,7 +19,7 @@ import torch
 # What a pickle of dictionaries, lists and tensors names; all else may take memory or do harm.
 NAMES = r"collections OrderedDict|torch\._utils _rebuild_tensor_v2|torch \w+Storage"
 LARGEST_NESTING = 100
-ADAM = {"step", "exp_avg", "exp_avg_sq"}  # what Adam and AdamW hold of each parameter
+ADAM = {"step", "exp_avg", "exp_avg_sq"}  # what Adam, AdamW and SparseAdam hold of each parameter
 
 
 def write_checkpoint(path, content, previous=None):
@@ -140,7 +140,7 @@ def _check_optimizer_state(optimizer, states):
     """A fused AdamW believes the shapes of its state: another shape would end the process."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for i, state in states.items():
-        if isinstance(optimizer, torch.optim.Adam) and {*state} != ADAM:
+        if isinstance(optimizer, (torch.optim.Adam, torch.optim.SparseAdam)) and {*state} != ADAM:
             raise ValueError(f"its optimizer holds {', '.join(state)} of parameter {i}")
         for name, tensor in state.items():
             if name == "step" and isinstance(tensor, int):  # SparseAdam counts so

@@ -89,7 +89,7 @@ def average_gradients(model):
             rows = gather((own.indices().cpu(), own.values().cpu()))
             indices = torch.cat([indices for indices, _ in rows], dim=1)
             values = torch.cat([values for _, values in rows]) / world_size()
-            whole = torch.sparse_coo_tensor(indices, values, p.shape)
+            whole = torch.sparse_coo_tensor(indices, values, p.shape, check_invariants=True)
             p.grad = whole.to(p.device).coalesce()
 
 

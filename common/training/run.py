@@ -137,9 +137,9 @@ class Run:
         for note in self.notes:
             self.log.say(note)
         self.optimizers = optimizer if isinstance(optimizer, list) else [optimizer]
-        names = ["optimizer", "optimizer 2", "optimizer 3"]
         self.state = {"model": self.model, "batches": generator}
-        self.state |= dict(zip(names, self.optimizers, strict=False))
+        for i, each in enumerate(self.optimizers, 1):
+            self.state["optimizer" if i == 1 else f"optimizer {i}"] = each
         last_evaluated = -1
         if self.config.resume:
             saved, self.saved = self.saved, None
