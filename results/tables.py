@@ -113,7 +113,8 @@ def lineage_rows(corpus):
 def dagger(run, results):
     """A mark for a row of runs that an earlier version of the script made, "" where none is."""
     code = code_sha256(store.ROOT / run.script_path())
-    return " †" if any(r.environment.code_sha256 != code for r in results.values()) else ""
+    found = {result.environment.code_sha256 for result in results.values()}
+    return " †" if found - {None, code} else ""
 
 
 EARLIER = "† made by an earlier version of the script; `python -m results publish` makes it again."
