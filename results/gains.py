@@ -68,7 +68,7 @@ def measure(before, after, data_dir=""):
         before=before.version,
         after=after.version,
         data=after.config.data,
-        seen=[f"{low:,}{end}" for low, end in zip(EDGES, [*ends, " or more"], strict=True)],
+        seen=[f"{low:,}{end}" for low, end in zip(EDGES, [*ends, "+"], strict=True)],
         predictions=[int(each.sum()) for each in inside],
         gain=[float(gain[each].mean()) if each.any() else 0.0 for each in inside],
     )
