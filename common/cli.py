@@ -123,7 +123,8 @@ def saved_config(config_class, config):
     """The settings of the run in config.out_dir as a `config_class`. Raises UserError."""
     path = Path(config.out_dir) / "config.json"
     if not os.path.exists(path):  # false for impossible names too
-        flag = "--resume" if config.resume else "--sample-only"
+        flags = {"--resume": config.resume, "--interactive": config.interactive}
+        flag = next((flag for flag, given in flags.items() if given), "--sample-only")
         raise UserError(f"{flag}: no run in {config.out_dir}; train one first")
     version, values = read_config(path)
     if version != version_of(config_class):

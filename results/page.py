@@ -116,7 +116,7 @@ def chapters():
             if runs := load_results(f"{version}-{corpus}"):
                 earlier = load_results(f"{before}-{corpus}") if before else {}
                 gained = gain(earlier, runs, before)
-                bits = re.sub(r"\((\d+)\)", r"(\1 seeds)", spread(runs))
+                bits = re.sub(r"\((\d+)\)", rf"(\1 seed{'s' * (len(runs) > 1)})", spread(runs))
                 step["corpora"][where] = {"bits": bits, "gain": gained}
                 if corpus == "sample":
                     step["mean"] = mean_and_deviation(list(bits_by_seed(runs).values()))[0]

@@ -192,4 +192,9 @@ def variants(table, corpus="sample"):
     """
     runs = [run for run in PLAN if (run.table, run.corpus) == (table, corpus)]
     bases = [(BASE_LABELS[table], run.base) for run in runs[:1]]
-    return [*bases, *((run.label, run.name) for run in runs)]
+    whole = (
+        [("v5: RMSNorm, no biases, shared heads, Muon", f"v5-{corpus}")]
+        if table == "recipe"
+        else []
+    )
+    return [*bases, *((run.label, run.name) for run in runs), *whole]
