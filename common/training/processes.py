@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import time
 
 from common.errors import UserError
 
@@ -57,11 +58,21 @@ def join_processes(device, config):
     except (ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"the processes of this job can't be joined: {reason}") from None
-    atexit.register(dist.destroy_process_group)
+    atexit.register(_leave)
     if rows is None and rank() == 0:
         print("each step has one sequence: the processes have nothing to share")
     config.resume = any(gather(config.resume))
     return device
+
+
+def _leave():
+    """Leave the job when the process ends.
+
+    gloo's threads outlive the group, and a process that ends right after its last exchange is
+    aborted now and then: a moment lets them finish it.
+    """
+    dist.destroy_process_group()
+    time.sleep(0.2)
 
 
 def share_of(x):

@@ -247,7 +247,7 @@ WRITERS = {  # command that writes: the ending of what it writes
     "bpe encode hello --vocab run/tokenizer.json --out": "npy",
     "bpe decode 65 66 --vocab run/tokenizer.json --out": "txt",
     "results plot curves run --out": "png",
-    "results page --no-pictures --out": "html",
+    "results page --out": "html",
 }
 REASON = "--out|regular files|can't write|can't be"
 for command, ending in WRITERS.items():
