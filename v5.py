@@ -8,8 +8,8 @@ value head among several query heads, so that the KV cache is smaller (Ainslie e
 
 Two more parts are off by default, because at this size they make the loss worse: SwiGLU multiplies
 the MLP's channels by gates (--mlp swiglu, Shazeer 2020); query-key normalization keeps attention
-scores bounded (--qk-norm, Henry et al. 2020), so that long runs of large models stay stable. The
-table in results/README.md says what each part is worth here. With --norm layer --bias
+scores bounded (--qk-norm, Henry et al. 2020), so that long runs of large models stay stable. In
+results/README.md stands what was measured of the parts. With --norm layer --bias
 --n-kv-head 4 --optimizer adamw --learning-rate 0.002 this is v4.
 
 Expect stories much like v4's; what changed is how they are learned.

@@ -25,6 +25,7 @@ def counted_ngrams(train, validation, tokenizer, corpus, order):
     Kneser and Ney 1995, "Improved backing-off for m-gram language modeling"; Chen and Goodman 1999.
     """
     V, n_train = tokenizer.vocab_size, len(train)
+    order = min(order, n_train)  # a shorter text has no longer n-grams
     tokens = np.concatenate([train, validation])
     # grams[k][i] numbers the k-gram that ends at i; -1 where none can: it would begin before its
     # text does. Equal numbers, equal k-grams, whether in training or in validation.
