@@ -34,7 +34,8 @@ def publish(
     """Make the published runs that are missing or outdated, one after the other.
 
     A published file is outdated where the code of its script, its settings or the sample's text
-    have changed since, or where something that the plan measures is missing.
+    have changed since, or where something that the plan measures is missing. The tables take
+    seconds and memory from the first seed: with --seeds 1 nothing else should be running.
 
     Args:
         only: part of the names to make; without it all of the plan

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from results import plan, store
-from results.intervals import bits_by_seed, delta, lossy_mark, median, spread
+from results.intervals import bits_by_seed, delta, lossy_mark, spread
 from results.scripts import code_sha256, diff_size
 from results.store import load_results, markdown, read_references, read_result
 
@@ -121,14 +121,16 @@ EARLIER = "† made by an earlier version of the script; `python -m results publ
 
 
 def costs(run, results):
-    """Tokens per second, memory and seconds of training; nothing of a control, which may have been
-    made with other programs running."""
+    """Tokens per second, memory and seconds of training of the first seed, which is run alone;
+    nothing of a control, which may have been made with other programs running.
+    """
     if run.label.startswith("control"):
         return ["", "", ""]
+    first = results[min(results)]
     return [
-        f"{median(results, 'tokens_per_second'):,.0f}",
-        f"{median(results, 'peak_rss_mb'):.0f}",
-        f"{median(results, 'seconds'):.0f}",
+        f"{first.tokens_per_second:,.0f}",
+        f"{first.peak_rss_mb:.0f}",
+        f"{first.seconds:.0f}",
     ]
 
 
@@ -138,7 +140,7 @@ WORDS = "word perplexity, validation / test"
 def lineage_table(corpus):
     """`lineage_rows` in Markdown, and what the numbers are."""
     runs = [(run, results) for run, results, _ in lineage(corpus) if any(costs(run, results))]
-    found = [result for _, results in runs for result in results.values()]
+    found = [results[min(results)] for _, results in runs]
     if not found:
         return "No run is published yet."
     torch, dtypes = (
@@ -148,8 +150,9 @@ def lineage_table(corpus):
     notes = [
         "Mean ± standard deviation, number of seeds in brackets. Δ is the mean difference of the"
         " same seeds, with its 95 % confidence interval, to the run that it names; n.s. where that"
-        f" holds zero. Speed, memory and seconds of training are medians on {machines(found)},"
-        f" torch {torch}, {dtypes}; memory is the whole run's.",
+        " holds zero. Speed, memory and seconds of training are those of the first seed, with"
+        f" nothing else running, on {machines(found)}, torch {torch}, {dtypes}; memory is the whole"
+        " run's.",
         entropy_note() if corpus == "sample" else f"{counting_note()} {ELSEWHERE}",
     ]
     return "\n\n".join([markdown(*lineage_rows(corpus)), *notes])
@@ -164,7 +167,7 @@ def short_lineage():
             f"{results[min(results)].params:,}",
             spread(results),
             change(base, results),
-            f"{median(results, 'seconds'):.0f}",
+            f"{results[min(results)].seconds:.0f}",
         ]
         for run, results, base in lineage("sample")
         if not run.variant
@@ -181,7 +184,7 @@ def short_wikitext():
     """
     rows = [
         [f"`{run.version}`{dagger(run, found)}", run.label, spread(found), words(found)]
-        + [f"{median(found, 'seconds'):.0f}"]
+        + [f"{found[min(found)].seconds:.0f}"]
         for run, found, _ in lineage("wikitext-2")
         if run.variant in ("", "long") and "_" not in run.version
     ]
