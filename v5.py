@@ -57,7 +57,7 @@ class Config(RunConfig):
     long_contexts: bool = True  # evaluate at 1, 2, 4 and 8 times the context after training
     optimizer: Literal["muon", "adamw"] = "muon"  # trains the matrices of the blocks
     learning_rate: float = 0.006  # AdamW's step size, at its peak
-    muon_learning_rate: float = 0.02  # Muon's step size, at its peak
+    muon_learning_rate: float = 0.01  # Muon's step size, at its peak
     warmup_steps: int = 100  # steps in which the learning rate rises linearly to the peak
     cosine_decay: bool = True  # after it, decay along half a cosine to a tenth of the peak
     weight_decay: float = 0.1  # weight decay of AdamW and Muon, on matrices only

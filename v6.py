@@ -59,7 +59,7 @@ class Config(RunConfig):
     long_contexts: bool = True  # evaluate at 1, 2, 4 and 8 times the context after training
     optimizer: Literal["muon", "adamw"] = "muon"  # trains the matrices of the blocks
     learning_rate: float = 0.006  # AdamW's step size, at its peak
-    muon_learning_rate: float = 0.02  # Muon's step size, at its peak
+    muon_learning_rate: float = 0.01  # Muon's step size, at its peak
     ngram_learning_rate: float = 0.003  # SparseAdam's step size for the n-grams, at its peak
     warmup_steps: int = 100  # steps in which the learning rate rises linearly to the peak
     cosine_decay: bool = True  # after it, decay along half a cosine to a tenth of the peak
@@ -259,7 +259,9 @@ class NgramEmbedding(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.tables = nn.ModuleList(
-            nn.Embedding(config.ngram_rows, config.n_embd, sparse=True)
+            nn.Embedding.from_pretrained(  # draws no random numbers: the rest starts as in v5
+                torch.zeros(config.ngram_rows, config.n_embd), freeze=False, sparse=True
+            )
             for _ in range(config.ngram_max - 1)
         )
         self.gate = nn.Linear(config.n_embd, 1) if config.ngram_gate else None
@@ -295,11 +297,9 @@ class LanguageModel(nn.Module):
         self.head = nn.Linear(config.n_embd, vocab_size, bias=False)
         for name, parameter in self.named_parameters():
             # 0.05 and not GPT-2's 0.02: at a width of 128 that is too small to learn copying soon.
-            if parameter.dim() == 2:  # the loss then starts near ln V
-                nn.init.normal_(parameter, std=0.05)
+            if parameter.dim() == 2 and not name.startswith("ngrams"):
+                nn.init.normal_(parameter, std=0.05)  # the loss then starts near ln V
             elif name.endswith("bias"):
-                nn.init.zeros_(parameter)
-            if name.startswith("ngrams"):
                 nn.init.zeros_(parameter)
             # 2 * n_layer projections add to the residual stream: scaled down, their sum keeps its
             # scale (Radford et al. 2019).
