@@ -112,14 +112,23 @@ def recipe(corpus, kind, batches=""):
     return Planned(name, f"{batches} {flags}".strip(), label, f"v4-{corpus}", "recipe")
 
 
-def memory(corpus, kind, label, flags, batches=""):
+def as_long(corpus, batches=""):
+    """v4 trained for the seconds of v5, whose steps take about a third longer."""
+    label = "v4, trained as long as v5 takes: 2,700 steps"
+    name, flags = f"v4-{corpus}-time", f"{batches} --steps 2700".strip()
+    return Planned(name, flags, label, f"v4-{corpus}", "recipe")
+
+
+def memory(corpus, kind, label, flags, batches="", script=""):
     name = f"v6-{corpus}-{kind}"
-    return Planned(name, f"{batches} {flags}".strip(), label, f"v6-{corpus}", "memory")
+    flags = f"{batches} {flags}".strip()
+    return Planned(name, flags, label, f"v6-{corpus}", "memory", script=script)
 
 
 TABLE, BLOCK = "--steps 1000", "--batch-size 8"  # on WikiText-2: 4.1 million tokens each
 V0_TOKENIZER = "--vocab-size 512 --split-pattern whitespace --no-end-of-text"
 V2_BATCHES = "--batch-size 4 --grad-accum 1 --steps 2000"
+VALUES = "results/ablations/v6_values.py"
 LONGER = "v4, trained for longer on more stories"
 PLAN = (
     *version("v0"),
@@ -157,12 +166,16 @@ PLAN = (
     position("learned", "learned"),
     position("none", "none"),
     position("rope", "RoPE", "wikitext-2", BLOCK),
+    as_long("sample"),
     *(recipe("sample", kind) for kind in RECIPE),
+    as_long("wikitext-2", BLOCK),
     *(recipe("wikitext-2", kind, BLOCK) for kind in ("rate", "muon", "all")),
     memory("sample", "triples", "pairs and triples", "--ngram-max 3"),
     memory("sample", "head", "added before the output head", "--ngram-at head"),
+    memory("sample", "values", "added to the values of attention", "", script=VALUES),
     memory("sample", "gate", "with a gate", "--ngram-gate"),
     memory("sample", "small", "1,024 rows", "--ngram-rows 1024"),
+    memory("wikitext-2", "values", "added to the values of attention", "", BLOCK, VALUES),
     memory("wikitext-2", "triples", "pairs and triples", "--ngram-max 3", BLOCK),
     memory("wikitext-2", "small", "1,024 rows", "--ngram-rows 1024", BLOCK),
     *(vocabulary(size) for size in (512, 1024, 16384)),
