@@ -93,6 +93,7 @@ def vocabulary(size):
     return Planned(f"{base}-vocab-{size}", flags, f"{size:,}", base, "vocabulary")
 
 
+SHORT = "--no-long-contexts"  # their table is of the kinds of position
 AS_V4 = "--norm layer --bias --n-kv-head 4 --optimizer adamw --learning-rate 0.002"  # v5 so is v4
 RECIPE = {  # the parts of v5 one at a time: what the table calls them, their flags
     "rate": ("control: v4, learning rate 0.006", AS_V4.removesuffix(" --learning-rate 0.002")),
@@ -109,19 +110,19 @@ RECIPE = {  # the parts of v5 one at a time: what the table calls them, their fl
 def recipe(corpus, kind, batches=""):
     label, flags = RECIPE[kind]
     name = f"v5-{corpus}-{kind}"
-    return Planned(name, f"{batches} {flags}".strip(), label, f"v4-{corpus}", "recipe")
+    return Planned(name, f"{batches} {flags} {SHORT}".strip(), label, f"v4-{corpus}", "recipe")
 
 
 def as_long(corpus, batches=""):
     """v4 trained for the seconds of v5, whose steps take about a third longer."""
     label = "v4, trained as long as v5 takes: 2,700 steps"
-    name, flags = f"v4-{corpus}-time", f"{batches} --steps 2700".strip()
+    name, flags = f"v4-{corpus}-time", f"{batches} --steps 2700 {SHORT}".strip()
     return Planned(name, flags, label, f"v4-{corpus}", "recipe")
 
 
 def memory(corpus, kind, label, flags, batches="", script=""):
     name = f"v6-{corpus}-{kind}"
-    flags = f"{batches} {flags}".strip()
+    flags = " ".join(f"{batches} {flags} {SHORT}".split())
     return Planned(name, flags, label, f"v6-{corpus}", "memory", script=script)
 
 
