@@ -84,7 +84,7 @@ def test_a_planted_slip_is_found_and_has_its_kind(right, wrong, kind):
     assert not claims.has_no_slip(reader) and claims.has_no_slip(Reader().story(STORY))
 
 
-def test_a_slip_that_the_story_keeps_to_counts_once():
+def test_a_slip_that_the_story_keeps_to_counts_once_and_noise_is_unread():
     """Mira has the red doll at the inn; here Tom has it for a while, at the mill."""
     slip = "As for the plain {} doll, Tom still had it at the mill."
     for look, kinds in (("red", ["holders", "places"]), ("blue", ["things", "holders", "places"])):
@@ -92,30 +92,24 @@ def test_a_slip_that_the_story_keeps_to_counts_once():
             said = " ".join([slip.format(look)] * times)
             text = STORY.replace("Now Mira had the big iron key at the inn.", said)
             assert [kind for kind, sentence in false_claims(text) if "As for" in sentence] == kinds
-
-
-def test_a_box_that_nobody_introduced_may_be_used():
     text = """One day it rained. At the mill stood Mira the doctor, who was holding a plain red \
 doll.
 Then Mira remembered the plain red doll in the new tin box under the stairs.
 At last Mira hid the plain red doll in the new tin box under the stairs, for a joke."""
+    # A box that nobody introduced may be used.
     assert [kind for kind, _ in false_claims(text)] == ["holders", "places", "holders", "places"]
-
-
-def test_noise_is_unread_and_a_story_that_claims_nothing_is_not_without_a_slip():
     noise = "One day of. Answer: fl. The pl the at with. Tom. Leo the whe."
     found = claims.check([noise, "One day. "], version="", seed=0, temperature=0)
-    assert found.unread == (4, 4) and found.without_slip == (0, 2)
+    assert found.unread == (4, 4) and found.without_slip == (0, 2)  # what claims nothing has one
     assert set(found.true.values()) == {(0, 0)}
 
 
 # ---- the table ----
 
 
-def made(slips, true=60, version="v9"):
-    kinds = {**dict.fromkeys(KINDS, (true, 100)), "owners": (0, 2)}
-    found = claims.Claims(version, 1, 0.8, (slips, 20), (1, 100), kinds)
-    return msgspec.to_builtins(found)
+def made(slips):
+    kinds = {**dict.fromkeys(KINDS, (60, 100)), "owners": (0, 2)}
+    return msgspec.to_builtins(claims.Claims("v9", 1, 0.8, (slips, 20), (1, 100), kinds))
 
 
 def test_rows_use_the_same_seeds_and_have_intervals_by_hand():

@@ -10,21 +10,9 @@ from common.tokenizers.classes import CharTokenizer, WordTokenizer
 from data import world
 from data.reader import Reader
 from results import probes
+from results import questions as q
 from results.probes import answer, encode, log_probabilities
-from results.questions import (
-    AGREEMENT,
-    FAR,
-    HELD,
-    HOLDER,
-    KINDS,
-    MOST_WORDS,
-    NEAR,
-    PLACE,
-    PRONOUN,
-    Question,
-    make_questions,
-    rules,
-)
+from results.questions import KINDS, Question, make_questions, rules
 
 import msgspec
 import pytest
@@ -35,11 +23,11 @@ from torch import nn
 
 EACH = 40
 QUESTIONS = make_questions(5, each=EACH)
-TEXTS = [q.prefix + q.alternatives[q.right] + q.tail for q in QUESTIONS]
+TEXTS = [each.prefix + each.alternatives[each.right] + each.tail for each in QUESTIONS]
 
 
 def of(kind):
-    return [q for q in QUESTIONS if q.kind == kind]
+    return [each for each in QUESTIONS if each.kind == kind]
 
 
 def right(question):
@@ -51,22 +39,22 @@ def right(question):
 
 def test_every_kind_has_as_many_questions_as_requested_with_distinct_alternatives():
     assert [len(of(kind)) for kind in KINDS] == [EACH] * len(KINDS)
-    for q in QUESTIONS:
-        assert len(set(q.alternatives)) == len(q.alternatives) == len(q.marks) >= 2
-        for one in q.alternatives:  # a prefix of another would have the better chance
-            assert [other for other in q.alternatives if other.startswith(one)] == [one]
-        assert q.prefix and len(q.prefix.split()) <= MOST_WORDS
+    for one in QUESTIONS:
+        assert len(set(one.alternatives)) == len(one.alternatives) == len(one.marks) >= 2
+        for each in one.alternatives:  # a prefix of another would have the better chance
+            assert [other for other in one.alternatives if other.startswith(each)] == [each]
+        assert one.prefix and len(one.prefix.split()) <= q.MOST_WORDS
 
 
 def names_of(question):
     """What names each alternative, found again from the story's text alone."""
     for each in map(str.strip, question.alternatives):
-        if question.kind == PRONOUN:
+        if question.kind == q.PRONOUN:
             women = each.lower() in ("she", "her")
             yield "|".join(world.WOMEN if women else world.MEN)
-        elif question.kind == AGREEMENT:
+        elif question.kind == q.AGREEMENT:
             yield each.split()[0]
-        elif question.kind == PLACE:
+        elif question.kind == q.PLACE:
             yield f"the {each}"
         elif each in world.WOMEN + world.MEN + world.ROLES + list(world.SPOTS):
             yield each
@@ -79,15 +67,12 @@ def names_of(question):
 
 
 def test_half_of_each_kind_is_hard_by_the_names_that_the_story_has():
-    for q in QUESTIONS:
-        for names in zip(names_of(q), q.marks, strict=True):
-            places = [re.finditer(rf"\b(?:{each})\b", q.prefix, re.I) for each in names]
-            assert len({str([match.start() for match in each]) for each in places}) == 1, q
+    for one in QUESTIONS:
+        for names in zip(names_of(one), one.marks, strict=True):
+            places = [re.finditer(rf"\b(?:{each})\b", one.prefix, re.I) for each in names]
+            assert len({str([match.start() for match in each]) for each in places}) == 1, one
     for kind in KINDS:
-        assert sum(rules(q)[1] for q in of(kind)) == EACH // 2
-
-
-def test_rules_by_hand():
+        assert sum(rules(one)[1] for one in of(kind)) == EACH // 2
     story = "Tom met Mira. Mira met Tom. Tom met Ben. Ben met Mira. Tom met"
     question = Question("", story, [" Tom", " Mira", " Ben"], ["Tom", "Mira", "Ben"], 1, "")
     assert rules(question) == ({"named_last": 0, "named_first": 0, "named_most": 0}, True)
@@ -107,8 +92,8 @@ def test_the_seed_decides_the_questions_and_stories_of_the_corpus_are_left_out()
 
 def test_articles_and_numbers_agree_and_each_word_is_right_equally_often():
     for is_hard in (True, False):
-        found = [right(q).split() for q in of(AGREEMENT) if rules(q)[1] == is_hard]
-        for word in ("a", "an", "was", "were"):
+        found = [right(one).split() for one in of(q.AGREEMENT) if rules(one)[1] == is_hard]
+        for word in q.AGREE:
             assert sum(words[0] == word for words in found) == EACH // 8
         for words in found:
             if len(words) == 2:
@@ -117,35 +102,37 @@ def test_articles_and_numbers_agree_and_each_word_is_right_equally_often():
 
 def test_a_recalled_description_or_role_is_the_one_that_the_story_gave():
     n = 0
-    for q in of(NEAR) + of(FAR):
-        words = q.prefix.split()
+    for one in of(q.NEAR) + of(q.FAR):
+        words = one.prefix.split()
         if words[-1] in world.LOOKS:  # look -> material or colour: once introduced, it stays
-            assert f"{words[-1]} {right(q)} " in q.prefix
+            assert f"{words[-1]} {right(one)} " in one.prefix
             n += 1
-        elif words[-1] == "the" and right(q) in world.ROLES:
+        elif words[-1] == "the" and right(one) in world.ROLES:
             name = words[-2]
-            given = rf"{name}( the|, a) {right(q)}|[Aa] {right(q)} (called|whose name was) {name}"
-            last = [match.start() for match in re.finditer(given, q.prefix)][-1]
-            distance = len(re.findall("[.?!]", q.prefix[last:]))
-            assert (1 <= distance <= 4) == (q.kind == NEAR)
+            given = (
+                rf"{name}( the|, a) {right(one)}|[Aa] {right(one)} (called|whose name was) {name}"
+            )
+            last = [match.start() for match in re.finditer(given, one.prefix)][-1]
+            distance = len(re.findall("[.?!]", one.prefix[last:]))
+            assert (1 <= distance <= 4) == (one.kind == q.NEAR)
             n += 1
     assert n > EACH / 4
 
 
 def test_the_reader_of_stories_finds_the_same_answers_before_the_ending_says_them():
-    for q in of(HOLDER) + of(HELD) + of(PLACE):
-        story, _, ending = q.prefix.rpartition("\n")
+    for one in of(q.HOLDER) + of(q.HELD) + of(q.PLACE):
+        story, _, ending = one.prefix.rpartition("\n")
         read = Reader().story(story)
-        if q.kind == HOLDER:
-            assert list(read.holders.values()) == [right(q)] and right(q) not in ending
+        if one.kind == q.HOLDER:
+            assert list(read.holders.values()) == [right(one)] and right(one) not in ending
             continue
         name = re.findall(r"(\w+) (?:was|sat) at the", ending)[-1]
-        if q.kind == PLACE:
-            assert read.places[name] == right(q) and len(re.findall(name, ending)) == 1
+        if one.kind == q.PLACE:
+            assert read.places[name] == right(one) and len(re.findall(name, ending)) == 1
         else:
             held = {read.looks[thing].split()[0] for thing in read.things_of(name)}
-            assert {each.strip() for each in q.alternatives} & held == {right(q)}
-            assert not re.search(rf"\b{right(q)}\b", ending)
+            assert {each.strip() for each in one.alternatives} & held == {right(one)}
+            assert not re.search(rf"\b{right(one)}\b", ending)
 
 
 # ---- answers ----
@@ -173,28 +160,27 @@ class Knows(nn.Module):
         return logits
 
 
-CHARACTERS = CharTokenizer.train(TEXTS + ["".join(a for q in QUESTIONS for a in q.alternatives)])
-FEW = [q for kind in KINDS for q in of(kind)[:4]]
+CHARACTERS = CharTokenizer.train([*TEXTS, *("".join(each.alternatives) for each in QUESTIONS)])
+FEW = [each for kind in KINDS for each in of(kind)[:4]]
 
 
 @pytest.mark.parametrize("context_length", [10_000, 90])
 def test_a_model_that_knows_the_stories_is_always_right_and_its_opposite_never(context_length):
-    texts = [q.prefix + q.alternatives[q.right] + q.tail for q in FEW]
-    assert all(answer(Knows(texts, CHARACTERS), CHARACTERS, context_length, FEW))
-    assert not any(answer(Knows(texts, CHARACTERS, sign=-1.0), CHARACTERS, context_length, FEW))
+    assert all(answer(Knows(TEXTS, CHARACTERS), CHARACTERS, context_length, FEW))
+    assert not any(answer(Knows(TEXTS, CHARACTERS, sign=-1.0), CHARACTERS, context_length, FEW))
 
 
 def test_a_model_that_knows_nothing_is_right_by_chance():
-    words = WordTokenizer.train(TEXTS + [" ".join(q.alternatives) for q in QUESTIONS], 5000)
+    words = WordTokenizer.train(TEXTS + [" ".join(each.alternatives) for each in QUESTIONS], 5000)
     found = answer(Knows([], words), words, 256, QUESTIONS)
-    chances = [1 / len(q.alternatives) for q in QUESTIONS]
+    chances = [1 / len(each.alternatives) for each in QUESTIONS]
     assert abs(sum(found) - sum(chances)) < 4 * math.sqrt(sum(p * (1 - p) for p in chances))
     for kind, row in probes.summary(QUESTIONS, found).items():
-        hard = [1 / len(q.alternatives) for q in of(kind) if rules(q)[1]]
+        hard = [1 / len(each.alternatives) for each in of(kind) if rules(each)[1]]
         assert row.chance_hard == pytest.approx(sum(hard) / len(hard))
 
 
-def test_log_probabilities_are_those_of_the_bigram_table():
+def test_log_probabilities_are_those_of_the_bigram_table_and_batches_change_none(monkeypatch):
     tokenizer = CharTokenizer.train(["abc "])
     model, _ = model_of(load_version("v0"), vocab_size=tokenizer.vocab_size)
     nn.init.normal_(model.table.weight)
@@ -205,14 +191,10 @@ def test_log_probabilities_are_those_of_the_bigram_table():
     by_hand = [table[space, a] + table[a, b], table[space, a] + table[a, c], table[space, b]]
     found = log_probabilities(model, tokenizer, 16, [question])[0]
     assert found == pytest.approx([float(each) for each in by_hand], abs=1e-5)
-
-
-def test_batches_and_their_padding_change_no_log_probability(monkeypatch):
     model, _ = model_of(load_version("v4"), vocab_size=CHARACTERS.vocab_size)
     together = log_probabilities(model, CHARACTERS, 60, FEW)
     monkeypatch.setattr(probes, "LOGIT_BYTES", 1)
-    alone = log_probabilities(model, CHARACTERS, 60, FEW)
-    for one, other in zip(together, alone, strict=True):
+    for one, other in zip(together, log_probabilities(model, CHARACTERS, 60, FEW), strict=True):
         assert one == pytest.approx(other, abs=1e-4)
 
 
