@@ -2,6 +2,8 @@
 
 import random
 import re
+import shutil
+from pathlib import Path
 
 from data import world
 from data.reader import KINDS, Reader
@@ -9,7 +11,7 @@ from results import claims
 
 import msgspec
 import pytest
-from lineage import edit_json, finished_run, refused
+from lineage import edit_json
 
 STORY = """One morning in spring, the sun shone on the wet roofs. At the mill stood Mira the \
 doctor, who was holding a plain red doll. Tom the smith was at the inn with his big iron key.
@@ -126,14 +128,10 @@ def test_rows_use_the_same_seeds_and_have_intervals_by_hand():
 # ---- the command ----
 
 
-def test_the_command_writes_claims_json_and_refuses_runs_on_other_texts(tmp_path, capsys):
-    folder = finished_run("v3", tmp_path / "v3", context_length=64)
-    with refused("was trained on"):
-        claims.claims((str(folder),), stories=1)
+def test_the_command_writes_claims_json(finished_v3, tmp_path, capsys):
+    folder = Path(shutil.copytree(finished_v3, tmp_path / "v3"))
     edit_json(folder / "config.json", config={"data": "sample"})
     claims.claims((str(folder),), stories=2, seed=5)
     assert re.search(r"^\| v3 \(1\) +\| 0 % ", capsys.readouterr().out, re.M)
     saved = msgspec.json.decode((folder / "claims.json").read_bytes(), type=claims.Claims)
     assert (saved.version, saved.seed, saved.without_slip) == ("v3", 5, (0, 2))
-    with refused("at least 1"):
-        claims.claims((str(folder),), stories=0)

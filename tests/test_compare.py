@@ -3,13 +3,13 @@
 from types import SimpleNamespace
 
 from common.cli import run_main
-from common.errors import UserError
 from common.evaluation import counted_ngrams
 from results import compare, plan, references
 from results.plan import Planned
 
 import numpy as np
 import pytest
+from lineage import refused
 from published import SHA, made_up, put, write
 from scipy import stats
 
@@ -85,34 +85,6 @@ def test_own_runs_and_ablations_are_compared_by_their_own_scripts(folder, capsys
     assert status == 0 and "+x = 7" in out and out.startswith("diff v2.py v2_dot.py")
 
 
-REFUSED = [
-    ("compare v2-sample v9-sample", "no published run is called v9-sample; there are: v2-sample"),
-    ("compare v2 **", "no published run is called **-sample"),
-    ("compare v2 v2-wikitext-2", "are of different texts"),
-    ("compare v2 v2-sample-dot", "make it: python -m results publish --only v2-sample-dot"),
-    ("compare v2 runs/v3", "no finished run in runs/v3: make one"),
-    ("compare v2 v2 nowhere", "no published run is called v2-nowhere"),
-    ("compare v2 runs/mine", "can't be read as Python"),
-    ("check half", "go on with python v3.py --resume --out-dir half"),
-    ("check damaged", "is not a run's settings"),
-    ("check v2", "did you mean runs"),
-    ("check v3", "make one"),
-]
-
-
-@pytest.mark.parametrize(("command", "said"), REFUSED)
-def test_what_cannot_be_compared_or_checked_is_one_line(folder, capsys, command, said):
-    put(folder, "v2-sample", [1.30, 1.31, 1.32])
-    put(folder, "v2-wikitext-2", [1.30], data={"name": "wikitext-2"})
-    write(local(folder) / "script.py", "def")
-    write(folder / "half" / "config.json", {"version": "v3", "config": {"seed": 1}})
-    write(folder / "damaged" / "config.json", {"version": 3})
-    write(folder / "runs" / "v2" / "result.json", {})
-    name, *args = command.split()
-    status, out, err = called(capsys, getattr(compare, name), *args)
-    assert (status, out, err.count("\n")) == (2, "", 1) and said in err
-
-
 # ---- check ----
 
 
@@ -155,13 +127,14 @@ def test_check(folder, capsys, changes, status, said):
     assert (found[0], found[2]) == (status, "") and said in found[1], found[1]
 
 
-def test_a_comment_in_the_script_is_no_difference(folder, capsys):
+def test_a_comment_is_no_difference_and_the_code_of_an_imported_version_is_one(folder, capsys):
     script = local(folder, bits=1.8) / "script.py"
     write(script, "x = 1\n")
     put(folder, "v2-sample", BITS, environment={"code_sha256": compare.code_sha256(script)})
     for text, said in (
         ('"""Says."""\nimport os\nx = 1  # one\n', "nothing that is recorded differs"),
         ("x = 2\n", "the code of v2.py"),
+        ("import v2\nx = 1\n", "the code of v2.py"),
     ):
         write(script, text)
         status, out, err = called(capsys, compare.check, script.parent)
@@ -172,7 +145,7 @@ def test_a_comment_in_the_script_is_no_difference(folder, capsys):
 
 
 def test_the_reference_rows_are_what_counting_gives(folder, monkeypatch):
-    with pytest.raises(UserError, match="no run of v3 on sample is published"):
+    with refused("no run of v3 on sample is published"):
         references.references()  # with the published vocabulary
     draw = np.random.default_rng(0)
     tokens = {"train": draw.geometric(0.3, 900) % 9, "validation": draw.geometric(0.3, 90) % 9}

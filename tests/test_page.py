@@ -6,14 +6,10 @@ import xml.etree.ElementTree as ElementTree
 from common.errors import UserError
 from results import page
 from results.intervals import spread
-from results.scripts import diff_size
 from results.store import ROOT, load_results, versions
 from results.variants import first_text
-from results.web import chart, diffs
 
 import pytest
-from lineage import STEPS
-from markupsafe import Markup
 from published import copy_scripts, luminance, metrics, put
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -115,42 +111,6 @@ def test_a_new_version_is_on_the_page_told_by_its_docstring(project):
         assert read.all(tag, style=f"--own: {page.colour('v99')}")
 
 
-def test_a_gain_is_told_with_its_interval_where_seeds_allow_one(project):
-    for name, bits in {
-        "v0": [2.0, 2.1, 2.2],
-        "v1": [1.0, 1.1, 1.21],
-        "v1_1": [1.0, 1.12, 1.2],
-        "v2": [0.5, 0.6],
-        "v3": [0.7, 0.8, 0.9],
-    }.items():
-        put(project, f"{name}-sample", bits)
-    told = {each["version"]: each["corpora"] for each in page.chapters()}
-    gains = {version: found["the sample"]["gain"] for version, found in told.items() if found}
-    assert re.fullmatch(r"0\.997 fewer than v0, 95 % interval 0\.98\d to 1\.01\d", gains["v1"])
-    no_difference = "no difference to v1 that the seeds can show: 95 % interval −0."
-    assert gains["v1_1"].startswith(no_difference)
-    assert gains["v0"] == gains["v2"] == gains["v3"] == ""
-
-
-def test_a_curve_is_the_mean_of_the_seeds_in_a_band_and_can_be_switched_off(project):
-    put(project, "v1-sample", [1.5, 1.6], curve=metrics([9.0, 2.0, 1.0, 0.5]))
-    other = metrics([9.0, 4.0, 2.0, 1.0])
-    del other[2]  # it was evaluated at other steps
-    put(project, "v1-sample", [1.5], curve=other)
-    put(project, "v1_1-sample", [1.2], curve=CURVE)
-    put(project, "v2-sample", [1.0], curve=None)  # as older files are
-    put(project, "v1-wikitext-2", [1.0, 2.0], data={"name": "wikitext-2"}, curve=CURVE)
-    curve = chart.curve("v1-sample")
-    assert curve["points"] == [(2e6, 3.0, 2.0, 4.0), (6e6, 0.75, 0.5, 1.0)]
-    assert curve["seeds"] == 2 and curve["final"] == 1.55
-    read = check_whole(page.render())
-    boxes = [box["data-curve"] for box in read.all("input", type="checkbox")]
-    assert boxes == ["sample-v1", "sample-v1_1", "wikitext-2-v1"]
-    assert boxes == [group["id"] for group in read.all(f"{SVG}g")]
-    assert len(read.all(f"{SVG}path", **{"class": "band"})) == 2  # none of one seed
-    assert "v1 1.550" in read.words  # of the results, not of the curve's last point
-
-
 def test_samples_and_ideas_are_text_not_markup(project):
     put(project, "v0-sample", [1.5], sample=f"One {HOSTILE}", idea=f"idea `{HOSTILE}`")
     text = f'"""v0: an idea {HOSTILE}.\n\nWords, `code {HOSTILE}`."""\nx = "{HOSTILE}"\n'
@@ -169,18 +129,6 @@ def test_a_page_has_a_page_s_name(tmp_path, monkeypatch):
         with pytest.raises(UserError, match=says):
             page.page(str(tmp_path / name))
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("step", STEPS)
-def test_every_changed_line_of_a_step_is_in_its_diff_once(step):
-    texts = [(ROOT / f"{version}.py").read_text(encoding="utf-8") for version in step]
-    found = diffs.diff_sections(*texts)
-    added, removed = (sum(each[key] for each in found) for key in ("added", "removed"))
-    assert diff_size(*step) == f"+{added} −{removed}"
-    changes = [part for each in found for part in each["parts"] if part[0] == "change"]
-    for text, side in zip(texts, (1, 2), strict=True):
-        for number, html in (line for change in changes for line in change[side]):
-            assert Markup(html).striptags() == " ".join(text.split("\n")[number - 1].split())
 
 
 def test_every_text_can_be_read_on_every_ground_in_light_and_in_dark():

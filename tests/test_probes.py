@@ -6,6 +6,8 @@ import hashlib
 import json
 import math
 import re
+import shutil
+from pathlib import Path
 
 from common.tokenizers.classes import CharTokenizer, WordTokenizer
 from data import world
@@ -18,7 +20,7 @@ from results.questions import KINDS, Question, make_questions, rules
 import msgspec
 import pytest
 import torch
-from lineage import ROOT, VERSIONS, edit_json, finished_run, model_of, refused
+from lineage import ROOT, VERSIONS, edit_json, model_of, refused
 from lineage import load as load_version
 from torch import nn
 
@@ -168,15 +170,9 @@ def test_alternatives_are_cut_at_the_same_place_and_take_a_shared_tail_along():
 # ---- the command and its table ----
 
 
-@pytest.fixture(scope="module")
-def run_folder(tmp_path_factory):
-    """A finished run that says it was trained on the sample."""
-    folder = finished_run("v3", tmp_path_factory.mktemp("probes") / "v3", context_length=64)
-    edit_json(folder / "config.json", config={"data": "sample"})
-    return folder
-
-
-def test_the_command_writes_probes_json_and_prints_its_table(run_folder, capsys):
+def test_the_command_writes_probes_json_and_prints_its_table(finished_v3, tmp_path, capsys):
+    run_folder = Path(shutil.copytree(finished_v3, tmp_path / "v3"))
+    edit_json(run_folder / "config.json", config={"data": "sample"})
     probes.probe((str(run_folder),), each=8)
     saved = msgspec.json.decode((run_folder / "probes.json").read_bytes(), type=probes.Probes)
     assert list(saved.kinds) == list(KINDS) and saved.version == "v3" and saved.seed == 2024
@@ -199,22 +195,9 @@ def test_the_table_has_mean_and_deviation_of_seeds_and_the_interval_of_one_run()
     assert row[:7] == ["k", "a ___ (b)", "5 / 10", "50", *["0 / 30"] * 3]
 
 
-def test_other_texts_are_refused_and_more_stories_of_the_world_are_not(run_folder, tmp_path):
+def test_more_stories_of_the_world_are_known_by_their_seed(tmp_path):
     text = tmp_path / "more.txt"
     world.main(["--bytes", "1000", "--seed", "2", "--out", str(text)])
     assert probes.seed_of_stories(str(text)) == 2
     text.with_suffix(".json").write_text(json.dumps({"seed": 2, "format": -1}), encoding="utf-8")
     assert probes.seed_of_stories(str(text)) is probes.seed_of_stories("wikitext-2") is None
-    run = (str(run_folder),)
-    for runs, more, said in (
-        ((), {}, "give the folder of a run"),
-        (run, {"each": 1}, "at least 2"),
-        (run, {"seed": world.SEED}, "makes the stories that .* was trained on"),
-    ):
-        with refused(said):
-            probes.probe(runs, **more)
-    edit_json(run_folder / "config.json", config={"data": "wikitext-2"})
-    before = (run_folder / "probes.json").read_bytes()
-    with refused("was trained on wikitext-2: give a run on --data sample"):
-        probes.probe(run)
-    assert (run_folder / "probes.json").read_bytes() == before

@@ -10,8 +10,6 @@ import re
 import signal
 import subprocess
 import sys
-from functools import partial
-from pathlib import Path
 
 from results import intervals, plan, publish, readme, store, tables, variants
 from results.plan import Planned, version
@@ -20,8 +18,8 @@ from results.scripts import code_sha256
 import msgspec
 import pytest
 import torch
-from lineage import ROOT, python, refused
-from published import SHA, evaluation, made_up, put, scores, write
+from lineage import ROOT, refused
+from published import SHA, evaluation, made_up, put, write
 from safetensors.torch import load_file, save_file
 from scipy import stats
 
@@ -189,19 +187,14 @@ def test_a_version_needs_its_script_and_one_line_in_the_plan(project, planned):
 def test_wikitext_says_which_runs_beat_counting(project, planned, counted, said):
     longer = Planned("v2-wikitext-2-long", label="longer", base="v2-wikitext-2")
     planned(*version("v0"), *version("v1"), *version("v2"), longer)
-    heldout = {"heldout": scores(2.0, 90.04)}  # as it was measured before `evaluation`
-    later = {"evaluation": evaluation(2.0, 1.9, 2.1, 80.04)}
-    for name, bits, more in (("v0", 2.4, {}), ("v1", 2.0, heldout), ("v2", 1.8, later)):
-        more |= {"val_word_perplexity": 99.04, "data": {"name": "wikitext-2"}}
-        put(project, f"{name}-wikitext-2", [bits], **more)
-    put(project, longer.name, [1.5], data={"name": "wikitext-2"})
+    made = {"v0-wikitext-2": 2.4, "v1-wikitext-2": 2.0, "v2-wikitext-2": 1.8, longer.name: 1.5}
+    for name, bits in made.items():
+        put(project, name, [bits], data={"name": "wikitext-2"})
     row = {"name": "5-grams, counted", "order": 5, "seconds": 0.6, "val_bits_per_byte": counted}
     row["val_word_perplexity"] = 321.04
     reference = {key: made_up("", 0, 1.0)[key] for key in ("data", "tokenizer")}
     write(store.reference_path("wikitext-2"), {**reference, "rows": [row]})
     assert said in tables.short_wikitext()
-    words = [line.split(" | ")[3] for line in tables.short_wikitext().splitlines()[2:7]]
-    assert words == ["99.0 / –", "99.0 / 90.0", "99.0 / 80.0", "– / –", "321.0 / –"]
     write(store.reference_path("wikitext-2"), {**reference, "rows": [{**row, "order": "5"}]})
     with refused(r"reference-wikitext-2\.json is not a file of reference rows"):
         tables.counting_note()
@@ -280,8 +273,6 @@ def test_publish_makes_what_is_missing_and_only_that(project, planned, capsys):
         assert published == own
     publish.publish()
     assert calls(project) == []
-    with refused("no planned run has 'v4-smaple' in its name"):
-        publish.publish(only="v4-smaple")
 
 
 def test_weights_of_the_first_seed_are_kept_and_again_makes_what_was_not_made_here(
@@ -425,21 +416,6 @@ with open("made", "a") as made, open(sys.argv[-1], "w"), open("more.json", "w") 
         assert not publish._has_more_text()
 
 
-def test_the_code_hash_leaves_out_comments_docstrings_and_imports(project):
-    path, hashes = project / "script.py", []
-    for text in (
-        "x = 1\n\n\ndef f():\n    return x\n",
-        '"""Says."""\nimport a\nfrom b import c\nx = 1  # one\ndef f():\n    "More."\n    return x',
-        "x = 2\n\n\ndef f():\n    return x\n",
-        "import v0\n",
-    ):
-        write(path, text)
-        hashes.append(code_sha256(path))
-    assert hashes[0] == hashes[1] != hashes[2]
-    write(project / "v0.py", "x = 3\n")  # a version that an ablation imports counts
-    assert code_sha256(path) != hashes[3]
-
-
 # ---- Files ----
 
 
@@ -475,51 +451,3 @@ def test_every_planned_run_has_its_script_and_a_name_of_its_own():
     assert {run.version for run in plan.PLAN} == set(store.versions())
     for run in plan.PLAN:
         assert (ROOT / run.script_path()).exists() and (not run.base or run.base in names)
-
-
-# ---- Commands ----
-
-
-results = partial(python, "-m", "results", PYTHONPATH=str(ROOT))
-
-
-def test_the_bare_command_is_the_table_of_the_local_runs(tmp_path):
-    numbers = {"params": 1_234_567, "tokens_per_second": 7654.3, "seconds": 98.7, "steps": 1500}
-    numbers["tokenizer"] = {"lossless": False}
-    for name, bits in (("v0", 1.25), ("tries/v3", 1.0), ("damaged", None)):
-        content = made_up(Path(name).name, 1, bits, **numbers)
-        write(tmp_path / "runs" / name / "result.json", content)
-    done = results(cwd=tmp_path)
-    assert done.returncode == 0 and done.stderr.count("\n") == 1 and "left out: " in done.stderr
-    rows = [[cell.strip() for cell in line.split("|")] for line in done.stdout.splitlines()[2:]]
-    shown = ["sample", "1", "1500", "1.000 (lossy)", "1,234,567", "7,654", "99 s"]
-    assert rows[0][1:-1] == [str(Path("runs/tries/v3")), "v3", *shown]
-    assert rows[1][1:3] == [str(Path("runs/v0")), "v0"] and len(rows) == 2
-    done = results("local", "--folder", tmp_path / "nowhere", cwd=tmp_path)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "no finished run in" in done.stderr and done.stdout == ""
-
-
-def test_help_lists_the_commands_without_importing_what_is_slow(tmp_path):
-    for name in ("torch", "scipy", "matplotlib", "datasets"):
-        write(tmp_path / f"{name}.py", "1 / 0\n")
-    path = f"{tmp_path}{os.pathsep}{ROOT}"
-    for args in (["--help"], ["local", "--help"], ["compare", "--help"], ["publish", "--help"]):
-        done = results(*args, PYTHONPATH=path)
-        assert done.returncode == 0 and done.stderr == "", done.stderr
-        if len(args) == 1:
-            listed = "check evaluate probe claims plot page readme references".split()
-            assert all(name in done.stdout for name in [*listed, "compare", "publish"])
-
-
-@pytest.mark.parametrize("args", [["publsh"], ["check"], ["runs/v2"], ["compare", "v2"]])
-def test_a_wrong_command_line_ends_with_status_2(args):
-    done = results(*args)
-    assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr
-
-
-def test_ctrl_c_while_modules_are_imported_is_no_traceback(tmp_path):
-    """torch here is a file in which Ctrl-C comes."""
-    write(tmp_path / "torch.py", "raise KeyboardInterrupt\n")
-    done = results("evaluate", "x", PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped\n")
