@@ -102,30 +102,16 @@ At last Mira hid the plain red doll in the new tin box under the stairs, for a j
     assert set(found.true.values()) == {(0, 0)}
 
 
-# ---- the table ----
-
-
-def made(slips):
-    kinds = {**dict.fromkeys(KINDS, (60, 100)), "owners": (0, 2)}
-    return msgspec.to_builtins(claims.Claims("v9", 1, 0.8, (slips, 20), (1, 100), kinds))
-
-
-def test_rows_use_the_same_seeds_and_have_intervals_by_hand():
-    slips = {"v3": (4, 6, 8, 20), "v4": (10, 12, 17), "long": (10,)}
-    head, (v3, v4, longer) = claims.table({name: [*map(made, n)] for name, n in slips.items()})
-    assert head[:3] == ["stories of (seeds)", "without a slip", "Δ to the row above"]
-    assert "owners" not in head and len(head) == len(v3) == len(longer)
-    # t of two degrees of freedom is 4.303: 30 ± 4.303 × 10 / √3, 65 ± 4.303 × 18.03 / √3;
-    # the differences are 30, 30 and 45: 35 ± 4.303 × 8.66 / √3.
-    assert v3[:3] == ["v3 (3)", "30 % [5, 55]", ""]
-    assert v4[:3] == ["v4 (3)", "65 % [20, 100]", "+35 [+13, +57]"]
-    # Wilson's interval of 10 of 20 by hand: (10 + 1.92) / 23.84 ± 1.96 / 23.84 √(5 + 0.96)
-    assert longer[:3] == ["long (1)", "50 % [30, 70]", ""]
-    assert claims.cell([(0, 9), (3, 9)], fewest=50) == "–"
-    assert v3[3] == "60 % [60, 60]" and longer[4] == "60 % [50, 69]" and longer[-1] == "1 % [0, 5]"
-
-
 # ---- the command ----
+
+
+def test_the_row_of_one_seed_has_wilsons_intervals():
+    """Of 10 of 20 by hand: (10 + 1.92) / 23.84 ± 1.96 / 23.84 √(5 + 0.96)."""
+    kinds = {**dict.fromkeys(KINDS, (60, 100)), "owners": (0, 2)}
+    one = msgspec.to_builtins(claims.Claims("v9", 1, 0.8, (10, 20), (1, 100), kinds))
+    head, (row,) = claims.table({"long": [one]})
+    assert row[:3] == ["long (1)", "50 % [30, 70]", ""] and "owners" not in head  # too few of them
+    assert (row[4], row[-1], len(row)) == ("60 % [50, 69]", "1 % [0, 5]", len(head))
 
 
 def test_the_command_writes_claims_json(finished_v3, tmp_path, capsys):

@@ -23,7 +23,7 @@ def folder(elsewhere, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     for number, version in enumerate(("v2", "v3")):
         text = f'"""{version}: the idea of {version}.\n\nMore."""\n\nx = {number}  # why\n'
-        text += "\n\nclass Config:\n    y = 1\n" + "# comment\nz = 1\n" * number
+        text += f"\n\nclass Config:\n    y = {number}\n" + "# comment\n\nz = 1\n" * number
         write(elsewhere / f"{version}.py", text)
     return elsewhere
 
@@ -54,7 +54,7 @@ def test_what_changed_between_two_versions(folder, capsys, monkeypatch):
     put(folder, "v3-sample", [1.20, 1.22, 1.21], config=config)
     status, out, _ = called(capsys, compare.compare, "v2", "v3.py")
     lines = out.splitlines()
-    assert (status, lines[:2]) == (0, ["diff v2.py v3.py: +4 −2 lines", "v3: the idea of v3."])
+    assert (status, lines[:2]) == (0, ["diff v2.py v3.py: +6 −3 lines", "v3: the idea of v3."])
     code, settings = lines.index("code:"), lines.index("settings:")
     assert lines[code + 1 : settings] == ["  -x = 0  # why", "  +x = 1  # why", "  +z = 1", ""]
     assert lines[settings + 1 : settings + 4] == ["  steps: 5 → 9", "  n_layer: – → 2", ""]

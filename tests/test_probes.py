@@ -4,12 +4,11 @@ counted as they should be."""
 import dataclasses
 import hashlib
 import json
-import math
 import re
 import shutil
 from pathlib import Path
 
-from common.tokenizers.classes import CharTokenizer, WordTokenizer
+from common.tokenizers.classes import CharTokenizer
 from data import world
 from data.reader import Reader
 from results import probes, store
@@ -120,14 +119,17 @@ def test_a_model_that_knows_the_stories_is_always_right_and_its_opposite_never(c
     assert not any(answer(Knows(TEXTS, CHARACTERS, sign=-1.0), CHARACTERS, context_length, FEW))
 
 
-def test_a_model_that_knows_nothing_is_right_by_chance():
-    words = WordTokenizer.train(TEXTS + [" ".join(each.alternatives) for each in QUESTIONS], 5000)
-    found = answer(Knows([], words), words, 256, QUESTIONS)
-    chances = [1 / len(each.alternatives) for each in QUESTIONS]
-    assert abs(sum(found) - sum(chances)) < 4 * math.sqrt(sum(p * (1 - p) for p in chances))
-    for kind, row in probes.summary(QUESTIONS, found).items():
+def test_answers_are_counted_by_kind_and_by_their_hard_half():
+    found = probes.summary(
+        QUESTIONS, [rules(one)[1] for one in QUESTIONS]
+    )  # right where it is hard
+    for kind, row in found.items():
+        assert (row.n, row.n_hard, row.accuracy, row.accuracy_hard) == (EACH, EACH // 2, 0.5, 1)
         hard = [1 / len(each.alternatives) for each in of(kind) if rules(each)[1]]
         assert row.chance_hard == pytest.approx(sum(hard) / len(hard))
+        for rule in probes.RULES:
+            right = [rules(each)[0][rule] == each.right for each in of(kind)]
+            assert row.rules[rule] == pytest.approx(sum(right) / EACH)
 
 
 def test_log_probabilities_are_those_of_the_bigram_table_and_batches_change_none(monkeypatch):
@@ -183,16 +185,10 @@ def test_the_command_writes_probes_json_and_prints_its_table(finished_v3, tmp_pa
         assert f"\n{kind}: {KINDS[kind]}\n {row.example}\n" in printed
 
 
-def test_the_table_has_mean_and_deviation_of_seeds_and_the_interval_of_one_run():
-    def seed(accuracy):
-        kind = probes.Kind(10, 5, 0.7, accuracy, dict.fromkeys(probes.RULES, 0.3), 0.5, "a ___ (b)")
-        return msgspec.to_builtins(probes.Probes("v9", 1, "a", 0.0, {"k": kind}))
-
-    head, (row,) = probes.table({"v8": [seed(0.2), seed(0.4)], "v9": [seed(0.8)]})
-    assert head[-2:] == ["v8 (2)", "v9 (1)"] and len(head) == len(row)
-    # Wilson's interval of 4 of 5 by hand: (4 + 1.92) / 8.84 ± 1.96 / 8.84 √(4/5 + 0.96)
-    assert row[-2:] == ["30 ± 14 / 70", "80 [38, 96] / 70"]
-    assert row[:7] == ["k", "a ___ (b)", "5 / 10", "50", *["0 / 30"] * 3]
+def test_the_cell_of_one_seed_has_wilsons_interval():
+    """Of 4 of 5 by hand: (4 + 1.92) / 8.84 ± 1.96 / 8.84 √(4/5 + 0.96)."""
+    kind = probes.Kind(10, 5, 0.7, 0.8, dict.fromkeys(probes.RULES, 0.3), 0.5, "a ___ (b)")
+    assert probes.cell([kind]) == "80 [38, 96] / 70"
 
 
 def test_more_stories_of_the_world_are_known_by_their_seed(tmp_path):
