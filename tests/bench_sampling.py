@@ -29,16 +29,15 @@ def main(rounds: int = 5, tokens: int = 250, write: bool = False):
     theirs = gpt2((L, C, H, len(PROMPT) + tokens, V)).eval()  # its longest text
     settings = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": True}
     settings |= {"temperature": 0.8, "top_k": 0, "attention_mask": torch.ones_like(idx)}
+    generate = partial(theirs.generate, idx, **settings)
     runs = {
         "minimal GPT": lambda: minimal.generate(idx, tokens, temperature=0.8).shape[1],
         "v2": sampler("v2", tokens),
         "v3": sampler("v3", tokens),
         "v4, ALiBi": sampler("v4", tokens),
         "v4, RoPE": sampler("v4", tokens, position="rope"),
-        "transformers, cache": lambda: theirs.generate(idx, use_cache=True, **settings).shape[1],
-        "transformers, no cache": lambda: theirs.generate(idx, use_cache=False, **settings).shape[
-            1
-        ],
+        "transformers, cache": lambda: generate(use_cache=True).shape[1],
+        "transformers, no cache": lambda: generate(use_cache=False).shape[1],
     }
     for name, run in runs.items():
         if run() != len(PROMPT) + tokens:

@@ -9,7 +9,6 @@ long as v3's gradients, and nothing else: the cost of an all-reduce.
 
 import os
 import statistics
-import subprocess
 import sys
 import time
 from functools import partial
@@ -17,7 +16,7 @@ from functools import partial
 import torch
 import torch.distributed as dist
 from bench import Table, command, in_turn, result_of, spread
-from lineage import machine
+from lineage import machine, python
 
 
 def main(rounds: int = 3, steps: int = 60, write: bool = False):
@@ -31,9 +30,8 @@ def main(rounds: int = 3, steps: int = 60, write: bool = False):
         table.say(f"{n} process{'es' * (n > 1)}: {speed:,.0f} tokens/s, validation loss {loss:.6f}")
     table.say(f"two compared with one: x {spread(speeds[2], speeds[1])}")
     one = runs[1][0]
-    exchange = [*torchrun(2), __file__, str(one["params"])]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(exchange, env=env, capture_output=True, encoding="utf-8", check=True)
+    done = python(*torchrun(2), __file__, one["params"], OMP_NUM_THREADS="1")
+    done.check_returncode()
     step = 1000 * one["seconds"] / one["steps"]
     table.say(f"an all-reduce of {one['params']:,} gradients: {done.stdout.strip()} ms")
     table.say(f"a step of one process: {step:.1f} ms")
@@ -42,13 +40,12 @@ def main(rounds: int = 3, steps: int = 60, write: bool = False):
 def train(n, steps):
     """v3's result in n processes."""
     args = ["--steps", steps, "--eval-every", steps, "--warmup-steps", 0, "--max-new-tokens", 1]
-    return result_of("v3", args, torchrun(n), OMP_NUM_THREADS="1")
+    return result_of("v3", args, [sys.executable, *torchrun(n)], OMP_NUM_THREADS="1")
 
 
 def torchrun(n):
-    """What starts a script in n processes."""
-    launch = "-m torch.distributed.run --standalone --nproc-per-node".split()
-    return [sys.executable, *launch, str(n)]
+    """What Python is given to start a script in n processes."""
+    return f"-m torch.distributed.run --standalone --nproc-per-node {n}".split()
 
 
 def all_reduce(size):

@@ -9,15 +9,13 @@ ratios are taken within a round.
 """
 
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from functools import partial
 from pathlib import Path
 
 from bench import VERSIONS, Table, command, in_turn, spread
-from lineage import ROOT, machine
+from lineage import ROOT, machine, python
 
 # Runs a script until its first step is logged and prints how long that took from Run.start on.
 TO_THE_FIRST_STEP = """
@@ -57,15 +55,14 @@ def main(rounds: int = 5, write: bool = False):
 def run(name, folder):
     """Run one of them: the seconds it took, and those of a version from Run.start on, else 0."""
     version, _, option = name.partition(" ")
-    script = str(ROOT / f"{version}.py")
-    args = ["-c", TO_THE_FIRST_STEP, script, "--out-dir", str(Path(folder, version))]
+    script = ROOT / f"{version}.py"
+    args = ["-c", TO_THE_FIRST_STEP, script, "--out-dir", Path(folder, version)]
     if option:
         args = ["-c", name] if version == "import" else [script, option]
     before = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, *args], check=True, capture_output=True, encoding="utf-8"
-    )
+    done = python(*args)
     whole = time.perf_counter() - before
+    done.check_returncode()
     return whole, 0.0 if option else float(done.stdout.split()[-1])
 
 

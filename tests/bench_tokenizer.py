@@ -14,7 +14,6 @@ import itertools
 import os
 import random
 import statistics
-import subprocess
 import sys
 import sysconfig
 import threading
@@ -173,7 +172,7 @@ def peak_memory(use):
 
 def main(rounds: int = 5, megabytes: int = 50, write: bool = False):
     from bench import Table
-    from lineage import machine
+    from lineage import machine, python
 
     table, merges = Table("tokenizer", write), {}
     texts = {kind: make(SMALL) for kind, make in KINDS.items()}
@@ -197,7 +196,7 @@ def main(rounds: int = 5, megabytes: int = 50, write: bool = False):
         compared(table, f"{kind}, {n_bytes(documents) / 1e6:.0f} MB", runs, min(3, rounds))
     table.say("\npeak memory without the text itself: MB, and bytes per byte of text")
     for use, size in USES.items():
-        peak = float(subprocess.check_output([sys.executable, __file__, "--use", use]))
+        peak = float(python(__file__, "--use", use).stdout)
         table.say(f"  {use:50}{size / 1e6:4.0f} MB {peak / 1e6:8.0f} {peak / size:8.1f}")
 
 

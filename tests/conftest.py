@@ -86,6 +86,23 @@ def cache(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """An empty folder that stands in this project's place for all of results/."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("results.") and hasattr(module, "ROOT"):
+            monkeypatch.setattr(module, "ROOT", tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def finished_v3(tmp_path_factory):
+    """The folder of a small finished run of v3, which no test may change."""
+    from lineage import finished_run
+
+    return finished_run("v3", tmp_path_factory.mktemp("finished") / "v3", context_length=64)
+
+
 @pytest.fixture(scope="session")
 def wikitext_dir():
     """A folder with WikiText as the hub lays it out, or None where the hub itself answers.

@@ -6,6 +6,7 @@ each run is started from scratch.
 
 import builtins
 import errno
+import functools
 import hashlib
 import json
 import multiprocessing
@@ -69,15 +70,35 @@ class Killer:
 
     def opened(self, path, mode="r", *args, **kwargs):
         file = self.open(path, mode, *args, **kwargs)
-        if mode[0] in "wax" and self.full and self.full in str(path):
+        if mode[0] not in "wax":
+            return file
+        if self.full and self.full in str(path):
             self.times -= 1
             if self.times == 0:
-                return FullDisk(file, self.room)
-        if mode[0] not in "wax" or not str(path).startswith(self.folder):
+                return Written(file, self.on_a_full_disk)
+        if not str(path).startswith(self.folder):
             return file
         name = self.name = re.sub(r"\.[0-9a-f]+\.tmp$", ".tmp", Path(path).name)
         self.point(f"open {name}")
-        return Halved(file, lambda: self.point(f"write {name}"))
+        points = iter([f"write {name}"])
+        return Written(file, lambda file, data: self.in_halves(file, data, next(points, None)))
+
+    def on_a_full_disk(self, file, data):
+        """Write as much as there is room for."""
+        file.write(data[: max(self.room, 0)])
+        self.room -= len(data)
+        if self.room < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return len(data)
+
+    def in_halves(self, file, data, point):
+        """Write the data, with a point in its middle where there is one."""
+        half = len(data) // 2 if point else 0
+        if point:
+            file.write(data[:half])
+            file.flush()
+            self.point(point)
+        return half + file.write(data[half:])
 
     def synced(self, descriptor):
         self.fsync(descriptor)
@@ -90,11 +111,11 @@ class Killer:
             self.point(f"{what} {Path(target).name}")
 
 
-class Opened:
-    """Stands in for an open file."""
+class Written:
+    """Stands in for an open file; what is written to it goes through `write(file, data)`."""
 
-    def __init__(self, file):
-        self.file = file
+    def __init__(self, file, write):
+        self.file, self.write = file, functools.partial(write, file)
 
     def __getattr__(self, name):
         return getattr(self.file, name)
@@ -104,39 +125,6 @@ class Opened:
 
     def __exit__(self, *exception):
         self.file.close()
-
-
-class FullDisk(Opened):
-    """A file on a disk with no room for more than `room` bytes."""
-
-    def __init__(self, file, room):
-        super().__init__(file)
-        self.room = room
-
-    def write(self, data):
-        self.file.write(data[: max(self.room, 0)])
-        self.room -= len(data)
-        if self.room < 0:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return len(data)
-
-
-class Halved(Opened):
-    """A file whose first write has a point in its middle."""
-
-    def __init__(self, file, point):
-        super().__init__(file)
-        self.point = point
-
-    def write(self, data):
-        if self.point is None:
-            return self.file.write(data)
-        half = len(data) // 2
-        self.file.write(data[:half])
-        self.file.flush()
-        point, self.point = self.point, None
-        point()
-        return half + self.file.write(data[half:])
 
 
 def attempt(version, args, cache, notes, said, when):

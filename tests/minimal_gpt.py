@@ -56,12 +56,10 @@ class MinimalGPT(nn.Module):
         return self.head(self.norm(x[:, -1:] if last_only else x))
 
     @torch.no_grad()
-    def generate(self, idx, n, temperature=1.0, top_k=None):
+    def generate(self, idx, n, temperature=1.0):
         """Continue idx (1, T) by n tokens: the whole context goes through the model for each."""
         for _ in range(n):
             logits = self(idx[:, -self.context_length :], last_only=True)[:, -1] / temperature
-            if top_k:
-                logits[logits < logits.topk(top_k).values[:, -1:]] = -torch.inf
             idx = torch.cat((idx, torch.multinomial(F.softmax(logits, dim=-1), 1)), dim=1)
         return idx
 

@@ -2,6 +2,8 @@
 
 import random
 import re
+import shutil
+from pathlib import Path
 
 from data import world
 from data.reader import KINDS, Reader
@@ -9,7 +11,7 @@ from results import claims
 
 import msgspec
 import pytest
-from lineage import edit_json, finished_run, refused
+from lineage import edit_json
 
 STORY = """One morning in spring, the sun shone on the wet roofs. At the mill stood Mira the \
 doctor, who was holding a plain red doll. Tom the smith was at the inn with his big iron key.
@@ -33,27 +35,23 @@ def false_claims(text):
 # ---- the reader ----
 
 
-@pytest.mark.parametrize("recaps", [False, True])
-def test_the_worlds_own_stories_are_read_completely_and_have_no_slip(recaps):
-    found = claims.check(stories(3, 600, recaps=recaps), version="", seed=0, temperature=0)
-    assert found.without_slip == (600, 600)
+@pytest.mark.parametrize(("n", "recaps"), [(2000, False), (600, True)])
+def test_the_worlds_own_stories_are_read_completely_and_have_no_slip(n, recaps, monkeypatch):
+    met, take = set(), Reader.take
+
+    def noted(reader, event, *rest):
+        met.add(event)
+        take(reader, event, *rest)
+
+    monkeypatch.setattr(Reader, "take", noted)
+    found = claims.check(stories(4, n, recaps=recaps), version="", seed=0, temperature=0)
+    assert found.without_slip == (n, n)
     assert found.unread[0] == 0 and found.unread[1] > 4000
     for kind in KINDS:
         true, claimed = found.true[kind]
         assert true == claimed > 150, kind
-
-
-def test_every_event_of_the_world_is_recognized():
-    met = set()
-
-    class Recorder(Reader):
-        def take(self, event, match, slots):
-            met.add(event)
-            super().take(event, match, slots)
-
-    for text in stories(4, 2000):
-        Recorder().story(text)
-    assert met == {event for event in world.SENTENCES if not event.startswith("question")}
+    if n == 2000:  # every event of the world is among them, and is recognized
+        assert met == {event for event in world.SENTENCES if not event.startswith("question")}
 
 
 SLIPS = [  # what the story has, what stands there now, and the kind of claim that this makes false
@@ -84,7 +82,7 @@ def test_a_planted_slip_is_found_and_has_its_kind(right, wrong, kind):
     assert not claims.has_no_slip(reader) and claims.has_no_slip(Reader().story(STORY))
 
 
-def test_a_slip_that_the_story_keeps_to_counts_once():
+def test_a_slip_that_the_story_keeps_to_counts_once_and_noise_is_unread():
     """Mira has the red doll at the inn; here Tom has it for a while, at the mill."""
     slip = "As for the plain {} doll, Tom still had it at the mill."
     for look, kinds in (("red", ["holders", "places"]), ("blue", ["things", "holders", "places"])):
@@ -92,58 +90,34 @@ def test_a_slip_that_the_story_keeps_to_counts_once():
             said = " ".join([slip.format(look)] * times)
             text = STORY.replace("Now Mira had the big iron key at the inn.", said)
             assert [kind for kind, sentence in false_claims(text) if "As for" in sentence] == kinds
-
-
-def test_a_box_that_nobody_introduced_may_be_used():
     text = """One day it rained. At the mill stood Mira the doctor, who was holding a plain red \
 doll.
 Then Mira remembered the plain red doll in the new tin box under the stairs.
 At last Mira hid the plain red doll in the new tin box under the stairs, for a joke."""
+    # A box that nobody introduced may be used.
     assert [kind for kind, _ in false_claims(text)] == ["holders", "places", "holders", "places"]
-
-
-def test_noise_is_unread_and_a_story_that_claims_nothing_is_not_without_a_slip():
     noise = "One day of. Answer: fl. The pl the at with. Tom. Leo the whe."
     found = claims.check([noise, "One day. "], version="", seed=0, temperature=0)
-    assert found.unread == (4, 4) and found.without_slip == (0, 2)
+    assert found.unread == (4, 4) and found.without_slip == (0, 2)  # what claims nothing has one
     assert set(found.true.values()) == {(0, 0)}
-
-
-# ---- the table ----
-
-
-def made(slips, true=60, version="v9"):
-    kinds = {**dict.fromkeys(KINDS, (true, 100)), "owners": (0, 2)}
-    found = claims.Claims(version, 1, 0.8, (slips, 20), (1, 100), kinds)
-    return msgspec.to_builtins(found)
-
-
-def test_rows_use_the_same_seeds_and_have_intervals_by_hand():
-    slips = {"v3": (4, 6, 8, 20), "v4": (10, 12, 17), "long": (10,)}
-    head, (v3, v4, longer) = claims.table({name: [*map(made, n)] for name, n in slips.items()})
-    assert head[:3] == ["stories of (seeds)", "without a slip", "Δ to the row above"]
-    assert "owners" not in head and len(head) == len(v3) == len(longer)
-    # t of two degrees of freedom is 4.303: 30 ± 4.303 × 10 / √3, 65 ± 4.303 × 18.03 / √3;
-    # the differences are 30, 30 and 45: 35 ± 4.303 × 8.66 / √3.
-    assert v3[:3] == ["v3 (3)", "30 % [5, 55]", ""]
-    assert v4[:3] == ["v4 (3)", "65 % [20, 100]", "+35 [+13, +57]"]
-    # Wilson's interval of 10 of 20 by hand: (10 + 1.92) / 23.84 ± 1.96 / 23.84 √(5 + 0.96)
-    assert longer[:3] == ["long (1)", "50 % [30, 70]", ""]
-    assert claims.cell([(0, 9), (3, 9)], fewest=50) == "–"
-    assert v3[3] == "60 % [60, 60]" and longer[4] == "60 % [50, 69]" and longer[-1] == "1 % [0, 5]"
 
 
 # ---- the command ----
 
 
-def test_the_command_writes_claims_json_and_refuses_runs_on_other_texts(tmp_path, capsys):
-    folder = finished_run("v3", tmp_path / "v3", context_length=64)
-    with refused("was trained on"):
-        claims.claims((str(folder),), stories=1)
+def test_the_row_of_one_seed_has_wilsons_intervals():
+    """Of 10 of 20 by hand: (10 + 1.92) / 23.84 ± 1.96 / 23.84 √(5 + 0.96)."""
+    kinds = {**dict.fromkeys(KINDS, (60, 100)), "owners": (0, 2)}
+    one = msgspec.to_builtins(claims.Claims("v9", 1, 0.8, (10, 20), (1, 100), kinds))
+    head, (row,) = claims.table({"long": [one]})
+    assert row[:3] == ["long (1)", "50 % [30, 70]", ""] and "owners" not in head  # too few of them
+    assert (row[4], row[-1], len(row)) == ("60 % [50, 69]", "1 % [0, 5]", len(head))
+
+
+def test_the_command_writes_claims_json(finished_v3, tmp_path, capsys):
+    folder = Path(shutil.copytree(finished_v3, tmp_path / "v3"))
     edit_json(folder / "config.json", config={"data": "sample"})
     claims.claims((str(folder),), stories=2, seed=5)
     assert re.search(r"^\| v3 \(1\) +\| 0 % ", capsys.readouterr().out, re.M)
     saved = msgspec.json.decode((folder / "claims.json").read_bytes(), type=claims.Claims)
     assert (saved.version, saved.seed, saved.without_slip) == ("v3", 5, (0, 2))
-    with refused("at least 1"):
-        claims.claims((str(folder),), stories=0)

@@ -82,13 +82,6 @@ def test_sliding_windows_predict_each_token_once_from_enough_context(n, T):
         assert nats_of(Counter(n + 1, cost), n, T, stride=stride) == pytest.approx(0, abs=1e-6)
 
 
-def test_side_by_side_a_windows_first_tokens_have_little_context():
-    def cost(context, after):  # what the test above looks for
-        return (context < torch.minimum(after + 1, torch.tensor(2))).double()
-
-    assert nats_of(Counter(12, cost), 11, 5) == pytest.approx(1, rel=1e-6)
-
-
 @pytest.mark.parametrize(
     ("bound", "at_once"), [("LOGIT_BYTES", 4 * 41 * 12), ("WINDOW_TOKENS", 12)]
 )
@@ -139,15 +132,6 @@ def test_a_limit_evaluates_the_beginning_and_scales_the_bytes():
     assert evaluate(Table(HALVES), tokens, 3, corpus(20, 8), limit=4) == pytest.approx(head)
     whole = evaluate(Table(HALVES), tokens, 3, corpus(20, 8))
     assert evaluate(Table(HALVES), tokens, 3, corpus(20, 8), limit=100) == whole
-
-
-def test_arrays_tensors_and_files_give_the_same(tmp_path):
-    tokens = np.array([0, 1, 1, 2, 0, 0, 2, 1], dtype="<u2")
-    tokens.tofile(tmp_path / "tokens.bin")
-    mapped = np.memmap(tmp_path / "tokens.bin", dtype="<u2", mode="r")
-    held = torch.from_numpy(tokens.astype("int64"))
-    answers = [evaluate(Table(HALVES), kind, 3, corpus(9)) for kind in (tokens, mapped, held)]
-    assert answers[0] == answers[1] == answers[2]
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -3,7 +3,7 @@
 Skipped where there is none, or one too old for bfloat16 and flash attention.
 """
 
-from common.training.machine import prepare, to_device
+from common.training.machine import prepare
 
 import pytest
 import torch
@@ -49,64 +49,35 @@ def test_losses_equal_those_of_the_cpu(version, dtype, compiled, cache, monkeypa
     assert result["peak_gpu_mb"] > 0
 
 
-@pytest.fixture
-def watched(monkeypatch):
-    """version -> a script in which waiting for the GPU raises, from each batch to an evaluation."""
-
-    def watch(version):
-        module = load(version)
-
-        def switch(name, mode):
-            function = getattr(module, name)
-
-            def switched(*args, **kwargs):
-                torch.cuda.set_sync_debug_mode(mode)
-                return function(*args, **kwargs)
-
-            monkeypatch.setattr(module, name, switched)
-
-        switch("evaluate", "default")
-        switch("get_batch", "error")
-        return module
-
-    yield watch
-    torch.cuda.set_sync_debug_mode("default")
-
-
 EACH = [("v0", {}), ("v3", {}), ("v4", {}), ("v4", {"position": "rope"}), ("v4", {"compile": True})]
 EACH += [("v3", {"dropout": 0.1, "activation_checkpointing": True})]
 
 
-@pytest.mark.parametrize("version, changes", EACH, ids=str)
-def test_no_step_waits_for_the_gpu(version, changes, cache, monkeypatch, watched):
-    rows = trained(watched(version), cache / "run", monkeypatch, dtype="bfloat16", **changes)
-    assert [row["step"] for row in rows] == [0, 4, 8, 12]
-
-
-def test_a_step_that_waits_is_noticed(cache, monkeypatch, watched):
-    module = watched("v3")
-    log_step = module.Run.log_step
-
-    def read_the_loss(self, loss, tokens):
-        loss.item()
-        log_step(self, loss, tokens)
-
-    monkeypatch.setattr(module.Run, "log_step", read_the_loss)
-    with pytest.raises(RuntimeError, match="synchronizing CUDA operation"):
-        trained(module, cache / "run", monkeypatch)
-
-
-def test_a_batch_is_copied_from_pinned_memory_without_waiting(watched):
-    rows = torch.arange(200_000).view(100, 2000)
-    x, y = rows[:, :-1], rows[:, 1:]  # as get_batch cuts them: neither is contiguous
-    to_device(x, y, DEVICE)  # the first copy may wait for its memory
-    torch.cuda.set_sync_debug_mode("error")
-    there = to_device(x, y, DEVICE)
-    with pytest.raises(RuntimeError, match="synchronizing CUDA operation"):
-        x.to(DEVICE)  # from memory that is not pinned
+@pytest.fixture
+def waiting():
+    """A function after which waiting for the GPU raises, or again does not."""
+    yield torch.cuda.set_sync_debug_mode
     torch.cuda.set_sync_debug_mode("default")
-    assert all(one.is_cuda for one in there)
-    assert torch.equal(there[0].cpu(), x) and torch.equal(there[1].cpu(), y)
+
+
+@pytest.mark.parametrize("version, changes", EACH, ids=str)
+def test_no_step_waits_for_the_gpu(version, changes, cache, monkeypatch, waiting):
+    """From each batch, which is copied from pinned memory, to an evaluation."""
+    module = load(version)
+
+    def switch(name, mode):
+        function = getattr(module, name)
+        monkeypatch.setattr(
+            module, name, lambda *args, **more: waiting(mode) or function(*args, **more)
+        )
+
+    switch("evaluate", "default")
+    switch("get_batch", "error")
+    rows = trained(module, cache / "run", monkeypatch, dtype="bfloat16", **changes)
+    assert [row["step"] for row in rows] == [0, 4, 8, 12]
+    waiting("error")
+    with pytest.raises(RuntimeError, match="synchronizing CUDA operation"):
+        torch.ones(1, device=DEVICE).item()  # what would have been noticed
 
 
 ATTENTION = [("v3", {}, "FLASH"), ("v4", {"position": "rope"}, "FLASH")]

@@ -50,16 +50,18 @@ def test_comments_docstrings_and_blank_lines_are_no_code():
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_script_is_short_and_narrow(version):
+def test_a_script_is_short_narrow_and_of_the_same_sections(version):
     lines = code(text_of(version))
     budget = LARGEST.get(version, len(lines))  # later ones are bounded by their steps
     assert len(lines) <= budget, f"{version}.py:{lines[budget][0]}: {lines[budget][1]}"
     for number, line in enumerate(text_of(version).splitlines(), 1):
         assert len(line) <= WIDTH, f"{version}.py:{number}: {line}"
+    headers = re.findall(r"^# ---- (.*?) -+$", text_of(version), re.MULTILINE)
+    assert headers == ["Batches", "Model", "Sampling", "Training", "Command line"]
 
 
-def step_budget(before, after):
-    """For the lines added and those removed: (budget, [(script, number, line)])."""
+@pytest.mark.parametrize(("before", "after"), STEPS)
+def test_a_step_is_a_small_diff_that_its_docstring_names(before, after):
     old, new = code(text_of(before)), code(text_of(after))
     rows = [line for _, line in old], [line for _, line in new]
     added, removed = [], []
@@ -67,25 +69,9 @@ def step_budget(before, after):
         if kind != "equal":
             removed += [(before, *line) for line in old[i:j]]
             added += [(after, *line) for line in new[k:m]]
-    return list(zip(LARGEST_STEP.get(after, (60, 25)), (added, removed), strict=True))
-
-
-@pytest.mark.parametrize(("before", "after"), STEPS)
-def test_a_step_is_a_small_diff(before, after):
-    for budget, lines in step_budget(before, after):
-        script, number, line = lines[budget] if len(lines) > budget else (None, 0, "")
-        assert len(lines) <= budget, (
-            f"{len(lines)} lines, budget {budget}: {script}.py:{number}: {line}"
-        )
-
-
-def headers(version):
-    return re.findall(r"^# ---- (.*?) -+$", text_of(version), re.MULTILINE)
-
-
-@pytest.mark.parametrize("version", VERSIONS)
-def test_sections_are_the_same_in_the_same_order(version):
-    assert headers(version) == ["Batches", "Model", "Sampling", "Training", "Command line"]
+    for budget, lines in zip(LARGEST_STEP.get(after, (60, 25)), (added, removed), strict=True):
+        assert len(lines) <= budget, f"{len(lines)} lines, budget {budget}: {lines[budget]}"
+    assert f"`diff {before}.py {after}.py`" in ast.get_docstring(ast.parse(text_of(after)))
 
 
 def defined(version):
@@ -126,23 +112,16 @@ def test_the_first_version_has_about_ten_settings_of_its_own():
     assert 8 <= len(own) <= 10
 
 
-@pytest.mark.parametrize(("before", "after"), STEPS)
-def test_the_docstring_names_the_step(before, after):
-    assert f"`diff {before}.py {after}.py`" in ast.get_docstring(ast.parse(text_of(after)))
-
-
-def private_words(path):
-    """The lines of a file with words that no paper uses, or uses in another sense."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    place = path.relative_to(ROOT)
-    return [
-        f"{place}:{i}: {line.strip()}" for i, line in enumerate(lines, 1) if PRIVATE.search(line)
-    ]
-
-
 def test_scripts_and_common_speak_the_fields_language():
+    """No line has a word that no paper uses, or uses in another sense."""
     paths = [ROOT / f"{version}.py" for version in VERSIONS] + sorted(ROOT.glob("common/**/*.py"))
-    assert sum(map(private_words, paths), []) == []
+    private = [
+        f"{path.relative_to(ROOT)}:{i}: {line.strip()}"
+        for path in paths
+        for i, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if PRIVATE.search(line)
+    ]
+    assert private == []
 
 
 def test_versions_stand_in_natural_order(tmp_path, monkeypatch):
@@ -167,7 +146,7 @@ def test_a_new_version_is_found_by_its_file_alone(tmp_path):
     def outcome(text):
         (tmp_path / "v99.py").write_text(text, encoding="utf-8")
         args = "-m pytest -q -n 0 -p no:cacheprovider tests/test_lineage.py tests/test_versions.py"
-        names = "v99 and (docstring_names or small_diff or full_result)"
+        names = "v99 and (docstring_names or narrow or full_result)"
         done = python(*args.split(), "-k", names, cwd=tmp_path)
         return re.search(r"(\d failed, )?\d passed", done.stdout)[0]
 

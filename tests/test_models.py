@@ -1,6 +1,7 @@
 """What the modules are by definition: attention by loops, ALiBi, RoPE, the cache, the schedule."""
 
 import copy
+import functools
 import itertools
 import math
 from types import SimpleNamespace
@@ -21,14 +22,17 @@ DEEP = [version for version in TRANSFORMERS if "n_layer" in vars(small(load(vers
 CPU = torch.device("cpu")
 
 
-def has_positions(version):
-    return "position" in vars(small(load(version)))
+def positions_of(version, among=POSITIONS):
+    """The kinds of position that a version can have; the others learn theirs, or have none."""
+    return among if "position" in vars(small(load(version))) else ["learned"]
 
 
 every_version = pytest.mark.parametrize("version", VERSIONS)
 every_transformer = pytest.mark.parametrize("version", TRANSFORMERS)
 every_deep_version = pytest.mark.parametrize("version", DEEP)
-every_position = pytest.mark.parametrize("position", POSITIONS)
+every_model = pytest.mark.parametrize(
+    ("version", "position"), [(v, each) for v in VERSIONS for each in positions_of(v)]
+)
 
 
 def large(model):
@@ -43,67 +47,112 @@ def blocks_of(model):
     return [m for m in model.modules() if type(m).__name__ == "Block"]
 
 
-def attention_of(module, T=16, **changes):
-    """The first attention layer with large weights, an input (2, T, C) and the model's mask."""
-    model, config = model_of(module, **changes)
-    layer, masks = large(model) and blocks_of(model)[0].attention, []
-    layer.attend = lambda q, k, v, mask: masks.append(mask) or v
-    model(torch.zeros(1, T, dtype=torch.long))
-    del layer.attend  # the class' method is found again
-    more = (None,) if module.__name__ not in ("v2", "v3") else ()
-    return layer, torch.randn(2, T, config.n_embd), (masks[0], *more)
+# ---- Every transformer, by its definition ----
 
 
-def by_loops(layer, x, position):
-    """Attention as its definition reads, a head and a position at a time."""
-    (B, T, C), H = x.shape, layer.n_head
-    D, out, G = C // H, torch.zeros_like(x), getattr(layer, "n_kv_head", layer.n_head)
-    q, k, v = layer.qkv(x).split([C, G * D, G * D], dim=-1)
-    q, k, v = (z.view(B, T, -1, D).transpose(1, 2) for z in (q, k, v))  # k and v: (B, G, T, D)
-    if hasattr(getattr(layer, "q_norm", None), "weight"):
-        q, k = rms_norm(q, layer.q_norm.weight), rms_norm(k, layer.k_norm.weight)
-    k, v = (torch.stack([z[:, h // (H // G)] for h in range(H)], 1) for z in (k, v))
-    if position == "rope":
-        q, k = as_complex(q, layer.rope_base), as_complex(k, layer.rope_base)
-    for b, h, i in itertools.product(range(B), range(H), range(T)):
-        scores = torch.stack([(q[b, h, i] @ k[b, h, j].conj()).real / D**0.5 for j in range(i + 1)])
-        if position == "alibi":
-            scores -= torch.arange(i, -1, -1) * 2 ** (-8 * (h + 1) / H)
-        weights = scores.exp() / scores.exp().sum()
-        out[b, i, h * D : (h + 1) * D] = weights @ v[b, h, : i + 1]
-    return layer.proj(out)
+def by_definition(model, c, idx):
+    """The logits (T, V) of token ids [T], a head and a position at a time."""
+    T, C, H, position = len(idx), c.n_embd, c.n_head, getattr(c, "position", "learned")
+    D, G = C // H, getattr(c, "n_kv_head", H)
+    x = model.token_embedding.weight[idx]
+    if getattr(c, "ngram_rows", 0) and c.ngram_at == "input":
+        x = with_ngrams(model.ngrams, idx, x)
+    if position == "learned":
+        x = x + model.position_embedding.weight[:T]
+    if position == "sinusoidal":
+        x = x + waves(T, C)
+    for block in blocks_of(model):
+        layer, out = block.attention, torch.zeros(T, C)
+        q, k, v = layer.qkv(normed(block.norm1, x)).split([C, G * D, G * D], dim=-1)
+        for h in range(H):
+            one, shared = (slice(n * D, n * D + D) for n in (h, h // (H // G)))
+            q_h, k_h = q[:, one], k[:, shared]
+            if getattr(c, "qk_norm", False):
+                q_h, k_h = normed(layer.q_norm, q_h), normed(layer.k_norm, k_h)
+            if position == "rope":
+                q_h, k_h = as_complex(q_h, c.rope_base), as_complex(k_h, c.rope_base)
+            for i in range(T):
+                scores = torch.stack([(q_h[i] @ k_h[j].conj()).real for j in range(i + 1)]) / D**0.5
+                if position == "alibi":
+                    scores -= torch.arange(i, -1, -1) * 2 ** (-8 * (h + 1) / H)
+                weights = scores.exp() / scores.exp().sum()
+                out[i, one] = weights @ v[: i + 1, shared]
+        x = x + layer.proj(out)
+        y, mlp = normed(block.norm2, x), block.mlp
+        hidden = mlp.up(y)
+        if getattr(c, "mlp", "gelu") == "swiglu":
+            hidden = hidden * mlp.gate(y) / (1 + (-mlp.gate(y)).exp())
+        else:
+            hidden = hidden * (1 + torch.erf(hidden / 2**0.5)) / 2
+        x = x + mlp.down(hidden)
+    if getattr(c, "ngram_rows", 0) and c.ngram_at == "head":
+        x = with_ngrams(model.ngrams, idx, x)
+    return model.head(normed(model.norm, x))
 
 
-def rms_norm(x, gain):
-    """Divided by the root of the mean square (Zhang and Sennrich 2019), and scaled."""
-    return x / ((x * x).sum(-1, keepdim=True) / x.shape[-1] + 1.2e-7) ** 0.5 * gain
+def waves(T, C):
+    """Sines and cosines of the positions: (T, C)."""
+    angles = [[t * 100 ** -(2 * i / C) for i in range(C // 2)] for t in range(T)]
+    return 0.05 * torch.tensor([[*map(math.sin, row), *map(math.cos, row)] for row in angles])
 
 
-def as_complex(x, base, start=0):
+def normed(layer, x):
+    """LayerNorm (Ba et al. 2016), or RMSNorm (Zhang and Sennrich 2019), which has no bias."""
+    if hasattr(layer, "bias"):
+        x = x - x.mean(-1, keepdim=True)
+        return x / (x.square().mean(-1, keepdim=True) + 1e-5) ** 0.5 * layer.weight + layer.bias
+    return x / (x.square().mean(-1, keepdim=True) + 1.2e-7) ** 0.5 * layer.weight
+
+
+def as_complex(x, base):
     """RoPE by its definition: pairs of channels (i, i + D/2) as complex numbers, rotated."""
-    T, D = x.shape[-2:]
-    angles = torch.arange(start, start + T)[:, None] * base ** (-torch.arange(0, D, 2) / D)
+    T, D = x.shape
+    angles = torch.arange(T)[:, None] * base ** (-torch.arange(0, D, 2) / D)
     return torch.complex(*x.chunk(2, dim=-1)) * torch.polar(torch.ones_like(angles), angles)
 
 
-def transformers():
-    """Each transformer's attention with each kind of position that scores depend on."""
-    for version in TRANSFORMERS:
-        for position in ["none", "alibi", "rope"] if has_positions(version) else ["learned"]:
-            yield version, position
+def with_ngrams(ngrams, idx, x):
+    """The rows of the hashes of the last two tokens, the last three, ..., added to x (T, C)."""
+    rows = []
+    for t, hashed in enumerate(idx):
+        total = 0
+        for back, table in enumerate(ngrams.tables, 1):
+            earlier = idx[t - back] if t >= back else -1
+            hashed = (hashed * 1000003 + earlier + 1) % (2**31 - 1)
+            total = total + table.weight[hashed % table.num_embeddings]
+        gate = 1 if ngrams.gate is None else 1 / (1 + (-ngrams.gate(x[t])).exp())
+        rows.append(x[t] + gate * total)
+    return torch.stack(rows)
 
 
-# ---- Attention ----
+DEFINED = [(v, {"position": each}) for v in TRANSFORMERS for each in positions_of(v)]
+DEFINED += [(v, {"qkv_bias": True}) for v in TRANSFORMERS] + [
+    ("v5", {"norm": "layer", "bias": True, "n_head": 4, "n_kv_head": 4}),
+    ("v5", {"mlp": "swiglu", "qk_norm": True, "n_head": 4, "n_kv_head": 2, "position": "rope"}),
+    ("v5", {"mlp": "swiglu", "bias": True, "n_head": 4, "n_kv_head": 1}),
+    ("v6", {"ngram_max": 3, "ngram_at": "head", "ngram_gate": True}),
+    ("v6", {"ngram_max": 4}),
+    ("v6", {"ngram_rows": 0}),
+]
 
 
-@pytest.mark.parametrize(("version", "position"), [*transformers()])
-def test_attention_equals_loops_over_heads_and_positions(version, position):
-    layer, x, more = attention_of(load(version), position=position, qkv_bias=True)
-    expected = by_loops(layer, x, position)
-    assert torch.allclose(layer(x, *more), expected, atol=1e-4)
-    formula = layer.attend
-    layer.attend = lambda *args: fused_attention(layer, formula, *args)
-    assert torch.allclose(layer(x, *more), expected, atol=1e-4)
+@pytest.mark.parametrize(("version", "changes"), DEFINED, ids=str)
+def test_logits_are_those_of_the_definition(version, changes):
+    """Also with the kernel in place of the formula."""
+    model, config = model_of(load(version), **changes)
+    large(model)
+    idx = torch.randint(50, (config.context_length,))
+    with torch.no_grad():
+        expected = by_definition(model, config, idx.tolist())
+        assert torch.allclose(model(idx[None])[0], expected, atol=1e-3)
+        assert torch.allclose(model(idx[None], last_only=True)[0], expected[-1:], atol=1e-3)
+        for layer in (block.attention for block in blocks_of(model)):
+            layer.attend = functools.partial(fused_attention, layer, layer.attend)
+        assert torch.allclose(model(idx[None])[0], expected, atol=1e-3)
+        if "position" in vars(config):  # the KV cache is as narrow as the key and value heads
+            model(idx[None], cache=(cache := {}))
+            heads = getattr(config, "n_kv_head", config.n_head)
+            assert cache[layer][0].shape == (1, heads, 16, config.n_embd // config.n_head)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -141,70 +190,12 @@ def test_the_kernel_does_not_replace_another_formula(monkeypatch):
     assert not torch.allclose(large(model_of(module)[0])(idx), plain, atol=0.1)
 
 
-# ---- The same model in the next version ----
-
-
-AS_BEFORE = {  # the settings that make a version its predecessor
-    "v3": {},
-    "v4": {},
-    "v5": {"norm": "layer", "bias": True, "n_kv_head": 2},
-    "v6": {"ngram_rows": 0},
-}
-
-
-@pytest.mark.parametrize(("after", "changes"), AS_BEFORE.items())
-def test_a_version_with_its_predecessors_settings_is_its_predecessor(after, changes):
-    before = VERSIONS[VERSIONS.index(after) - 1]
-    old, config = model_of(load(before), n_layer=1, position="learned")
-    new, _ = model_of(load(after), n_layer=1, position="learned", **changes)
-    large(old)
-    names = {name: name.replace("block.", "blocks.0.") for name in old.state_dict()}
-    new.load_state_dict({names[name]: value for name, value in old.state_dict().items()})
-    idx = torch.randint(50, (2, config.context_length))
-    assert torch.allclose(new.eval()(idx), old(idx), atol=1e-4)
-
-
 # ---- Every model ----
 
 
-def each_model():
-    for version in VERSIONS:
-        positions = POSITIONS if has_positions(version) else [None]
-        for position in positions:
-            changes = {"position": position} if position else {}
-            yield pytest.param(
-                version, changes, id=f"{version}-{position}" if position else version
-            )
-
-
-every_model = pytest.mark.parametrize(("version", "changes"), [*each_model()])
-
-
 @every_model
-def test_a_later_token_changes_no_earlier_logit(version, changes):
-    model, config = model_of(load(version), **changes)
-    large(model)
-    idx = torch.randint(50, (2, config.context_length))
-    before = model(idx)
-    for t in range(1, config.context_length):
-        changed = idx.clone()
-        changed[:, t] = (changed[:, t] + 1) % 50
-        after = model(changed)
-        assert torch.equal(after[:, :t], before[:, :t])
-        assert not torch.equal(after[:, t], before[:, t])
-
-
-@every_model
-def test_last_only_gives_the_last_row(version, changes):
-    model, config = model_of(load(version), **changes)
-    idx = torch.randint(50, (2, config.context_length))
-    row = large(model)(idx, last_only=True)
-    assert row.shape == (2, 1, 50) and torch.allclose(row, model(idx)[:, -1:], atol=1e-5)
-
-
-@every_model
-def test_parameters_are_counted_by_hand(version, changes):
-    model, c = model_of(load(version), n_embd=24, **changes)
+def test_parameters_are_counted_by_hand(version, position):
+    model, c = model_of(load(version), n_embd=24, position=position)
     V, expected = 50, 50 * 50
     if hasattr(c, "n_embd"):
         C, T = c.n_embd, c.context_length
@@ -219,7 +210,7 @@ def test_parameters_are_counted_by_hand(version, changes):
     assert sum(p.numel() for p in model.parameters()) == expected
 
 
-@pytest.mark.parametrize("version", ["v0", "v1"])
+@pytest.mark.parametrize("version", [v for v in VERSIONS if v not in TRANSFORMERS])
 def test_the_table_approaches_counted_frequencies(version):
     """Row i of the trained table: how often each token follows token i."""
     model, _ = model_of(load(version), vocab_size=3)
@@ -231,6 +222,7 @@ def test_the_table_approaches_counted_frequencies(version):
         optimizer.step()
     counted = torch.tensor([[0, 3 / 4, 1 / 4], [2 / 3, 0, 1 / 3], [2 / 3, 0, 1 / 3]])
     assert torch.allclose(model.table.weight.softmax(-1), counted, atol=0.01)
+    assert torch.equal(model(text[None, :4], last_only=True), model(text[None, :4])[:, -1:])
 
 
 # ---- Initialization, dropout, schedule ----
@@ -242,7 +234,9 @@ def test_matrices_start_with_a_standard_deviation_of_a_twentieth(version):
     for name, p in model.named_parameters():
         if "ngrams" in name:
             assert not p.any(), name
-        elif p.dim() == 2 and "position" not in name:
+        elif "position" in name:
+            assert torch.allclose(p, waves(*p.shape), atol=1e-6)
+        elif p.dim() == 2:
             summed = name.endswith(("proj.weight", "down.weight")) and version in DEEP
             std = 0.05 / math.sqrt(2 * config.n_layer if summed else 1)
             assert p.std().item() == pytest.approx(std, rel=0.05), name
@@ -279,17 +273,6 @@ def test_the_learning_rate_rises_then_falls_to_a_tenth(version):
 # ---- Position ----
 
 
-def test_alibis_mask_against_a_table_by_hand():
-    no = math.inf
-    distances = torch.tensor([[0, no, no, no], [1, 0, no, no], [2, 1, 0, no], [3, 2, 1, 0.0]])
-    mask = load("v4").alibi_mask(4, 4, 2, CPU)  # slopes 2^-4 and 2^-8
-    assert torch.equal(mask[0], torch.stack([-distances / 16, -distances / 256]))
-    last = load("v4").alibi_mask(2, 4, 2, CPU)  # two queries after two that are cached
-    assert torch.equal(last, mask[:, :, 2:])
-    eight = load("v4").alibi_mask(1, 2, 8, CPU)[0, :, 0, 0]
-    assert eight.tolist() == [-(2.0**-i) for i in range(1, 9)]
-
-
 @given(st.integers(0, 500), st.integers(0, 500), st.integers(0, 500))
 def test_rope_scores_depend_on_the_distance_alone(i, j, shift):
     rotate = load("v4").rotate
@@ -298,22 +281,6 @@ def test_rope_scores_depend_on_the_distance_alone(i, j, shift):
     score = (rotate(q, 100.0, i) * rotate(k, 100.0, j)).sum()
     shifted = (rotate(q, 100.0, i + shift) * rotate(k, 100.0, j + shift)).sum()
     assert torch.allclose(score, shifted, atol=1e-3)  # the angles are float32
-
-
-def test_rope_rotates_each_pair_as_a_complex_number():
-    x = torch.randn(2, 3, 5, 8)
-    expected = as_complex(x, 100.0, start=4)
-    y = load("v4").rotate(x, 100.0, 4)
-    assert torch.allclose(y, torch.cat((expected.real, expected.imag), dim=-1), atol=1e-5)
-
-
-@every_transformer
-def test_sinusoids_by_hand(version):
-    waves = load(version).sinusoids(5, 6)
-    for t, channel in itertools.product(range(5), range(3)):
-        angle = t * 100 ** -(2 * channel / 6)
-        expected = [0.05 * math.sin(angle), 0.05 * math.cos(angle)]
-        assert waves[t, [channel, channel + 3]].tolist() == pytest.approx(expected, abs=1e-6)
 
 
 # ---- The KV cache ----
@@ -348,7 +315,7 @@ def sample(version, model, config):
     return ids, read, torch.stack(rows)
 
 
-@every_position
+@pytest.mark.parametrize("position", POSITIONS)
 @pytest.mark.parametrize("n_layer", [2, 4])
 @pytest.mark.parametrize("version", VERSIONS[VERSIONS.index("v4") :])
 def test_a_sample_with_the_cache_equals_the_sample_without(version, position, n_layer):
@@ -436,10 +403,10 @@ def test_prompts_longer_than_the_context_are_continued(version, context_length):
 
 
 @every_model
-def test_training_in_bfloat16_evaluates_and_samples_in_float32(version, changes):
+def test_training_in_bfloat16_evaluates_and_samples_in_float32(version, position):
     """Logits and gradients of training come out in float32, close to those of float32 training."""
     module = load(version)
-    model, config = model_of(module, n_embd=32, dtype="bfloat16", **changes)
+    model, config = model_of(module, n_embd=32, dtype="bfloat16", position=position)
     idx, y = torch.randint(50, (2, 4, config.context_length))
     gradients, losses = [], []
     plain = model.eval()(idx)

@@ -15,11 +15,6 @@ def bits(train, validation, V, order=2, n_bytes=1):
     return counted_ngrams(train, validation, SimpleNamespace(vocab_size=V), corpus, order)
 
 
-def probability(train, u, w, V):
-    """p(w | u): what is left of a validation text `u w` without the ln V of its first token."""
-    return 2 ** -(bits(train, [u, w], V) - math.log2(V))
-
-
 def kneser_ney(train, V, order):
     """p(w | tokens before) as a function, straight from the definition."""
 
@@ -56,16 +51,9 @@ def text(n, V, seed=0):
 def test_counted_bigrams_by_hand():
     """a b a b a c: ab and ba twice, ac once, so D = 1 / (1 + 2 * 2). Each token ends one kind of
     pair, none two: there D is a half, and the unigram is uniform."""
-    train = [0, 1, 0, 1, 0, 2]
-    D, third = 1 / 5, 1 / 3
-    assert probability(train, 0, 1, 3) == pytest.approx((2 - D) / 3 + 2 * D / 3 * third)
-    assert probability(train, 0, 2, 3) == pytest.approx((1 - D) / 3 + 2 * D / 3 * third)
-    assert probability(train, 0, 0, 3) == pytest.approx(2 * D / 3 * third)
-    assert probability(train, 1, 0, 3) == pytest.approx((2 - D) / 2 + D / 2 * third)
-    assert probability(train, 2, 1, 3) == pytest.approx(third)  # c is never followed by anything
     chain = 1 / 3 * (1.8 / 3 + 0.4 / 9) * (1.8 / 2 + 0.1 / 3)  # "aba", its first token at 1 / V
     corpus = SimpleNamespace(n_bytes={"validation": 4})
-    found = counted_bigram(train, [0, 1, 0], SimpleNamespace(vocab_size=3), corpus)
+    found = counted_bigram([0, 1, 0, 1, 0, 2], [0, 1, 0], SimpleNamespace(vocab_size=3), corpus)
     assert found == pytest.approx(-math.log2(chain) / 4)
 
 

@@ -1,29 +1,20 @@
 """The page: well-formed, whole and alone; what it says of made-up and of the published results."""
 
-import json
 import re
 import xml.etree.ElementTree as ElementTree
 
 from common.errors import UserError
 from results import page
 from results.intervals import spread
-from results.scripts import diff_size
 from results.store import ROOT, load_results, versions
 from results.variants import first_text
-from results.web import chart, diffs
 
 import pytest
-from markupsafe import Markup
-from test_plots import luminance, metrics, put
-from test_plots import project as scripts_alone
+from published import copy_scripts, luminance, metrics, put
 
-__all__ = ["scripts_alone"]  # a fixture
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = "<script>alert('1')</script> & <b>"
 CURVE = metrics([2.0, 1.5, 1.25])
-README = (
-    "<details><summary>v1: why `so`?</summary>\n\nBecause [it](a.md#b) is.\n\nNo more.\n</details>"
-)
 
 
 class Page:
@@ -64,30 +55,23 @@ def check_whole(text):
 
 
 @pytest.fixture
-def project(scripts_alone):
+def project(elsewhere):
     """A project that has the scripts and a README and no results yet, in the place of this one."""
-    (scripts_alone / "README.md").write_text(README, encoding="utf-8")
-    return scripts_alone
+    copy_scripts(elsewhere)
+    (elsewhere / "README.md").write_text("", encoding="utf-8")
+    return elsewhere
 
 
 # ---- the page ----
 
 
 @pytest.mark.slow
-def test_the_published_page_is_what_the_command_would_write():
-    path, made = ROOT / "results" / "page.html", page.render()
-    written = path.read_text(encoding="utf-8") if path.exists() else ""
-    if written != made:
-        pytest.fail("results/page.html is out of date: python -m results page", pytrace=False)
-    assert len(made.encode()) < 8e6
-
-
-@pytest.mark.slow
-def test_the_page_tells_every_version_and_shows_every_table_once(tmp_path, capsys):
-    out = tmp_path / "page.html"
+def test_the_published_page_is_what_the_command_writes_and_tells_every_version(tmp_path, capsys):
+    out, path = tmp_path / "page.html", ROOT / "results" / "page.html"
     page.page(str(out))
     assert str(out) in capsys.readouterr().out
-    read = check_whole(out.read_text(encoding="utf-8"))
+    text = out.read_text(encoding="utf-8")
+    read = check_whole(text)
     for version in versions():
         script = (ROOT / f"{version}.py").read_text(encoding="utf-8")
         assert page.docstring(script, version)[0] in read.words
@@ -95,7 +79,9 @@ def test_the_page_tells_every_version_and_shows_every_table_once(tmp_path, capsy
             assert spread(runs) in read.words
             assert " ".join(first_text(runs[min(runs)]).split()) in read.words
     captions = [a["aria-label"] for a in read.all("div") if a.get("aria-label") in page.TABLES]
-    assert captions == [*page.TABLES]
+    assert captions == [*page.TABLES] and len(text.encode()) < 8e6
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        pytest.fail("results/page.html is out of date: python -m results page", pytrace=False)
 
 
 def test_every_version_has_prose_a_drawing_and_an_exercise():
@@ -125,63 +111,6 @@ def test_a_new_version_is_on_the_page_told_by_its_docstring(project):
         assert read.all(tag, style=f"--own: {page.colour('v99')}")
 
 
-def test_a_gain_is_told_with_its_interval_where_seeds_allow_one(project):
-    for name, bits in {
-        "v0": [2.0, 2.1, 2.2],
-        "v1": [1.0, 1.1, 1.21],
-        "v1_1": [1.0, 1.12, 1.2],
-        "v2": [0.5, 0.6],
-        "v3": [0.7, 0.8, 0.9],
-    }.items():
-        put(project, f"{name}-sample", bits)
-    told = {each["version"]: each["corpora"] for each in page.chapters()}
-    gains = {version: found["the sample"]["gain"] for version, found in told.items() if found}
-    assert re.fullmatch(r"0\.997 fewer than v0, 95 % interval 0\.98\d to 1\.01\d", gains["v1"])
-    assert gains["v1_1"].startswith(
-        "no difference to v1 that the seeds can show: 95 % interval −0."
-    )
-    assert gains["v0"] == gains["v2"] == gains["v3"] == ""
-
-
-def test_exercises_come_from_the_readme(project):
-    question, answer = page.exercises()["v1"]
-    assert question == "Why <code>so</code>?"
-    assert [block["text"] for block in answer] == ["Because it is.", "No more."]
-
-
-def test_curves_have_parts_that_can_be_switched_off(project):
-    put(project, "v1-sample", [1.5, 1.6, 1.7], curve=CURVE)
-    put(project, "v1_1-sample", [1.2], curve=CURVE)
-    put(project, "v2-sample", [1.0], curve=None)  # as older files are
-    put(project, "v1-wikitext-2", [1.0, 2.0], data={"name": "wikitext-2"}, curve=CURVE)
-    read = check_whole(page.render())
-    boxes = [box["data-curve"] for box in read.all("input", type="checkbox")]
-    assert boxes == ["sample-v1", "sample-v1_1", "wikitext-2-v1"]
-    assert boxes == [group["id"] for group in read.all(f"{SVG}g")]
-    assert len(read.all(f"{SVG}path", **{"class": "band"})) == 2  # none of one seed
-    assert "v1 1.600" in read.words  # of the results, not of the curve's last point
-
-
-def test_a_curve_is_the_mean_of_the_seeds_and_its_band_goes_from_lowest_to_highest(project):
-    put(project, "v1-sample", [1.5], curve=metrics([9.0, 2.0, 1.0, 0.5]))
-    file = project / "results" / "v1-sample-seed1.json"
-    second = json.loads(file.read_text(encoding="utf-8"))
-    second |= {"seed": 2, "curve": metrics([9.0, 4.0, 2.0, 1.0])}
-    del second["curve"][2]  # it was evaluated at other steps
-    file.with_name("v1-sample-seed2.json").write_text(json.dumps(second), encoding="utf-8")
-    curve = chart.curve("v1-sample")
-    assert curve["points"] == [(2e6, 3.0, 2.0, 4.0), (6e6, 0.75, 0.5, 1.0)]
-    assert curve["seeds"] == 2 and curve["final"] == 1.5
-
-
-def test_ticks_are_round_numbers_and_a_scale_reaches_from_end_to_end():
-    assert chart.ticks([0.13, 3.4]) == pytest.approx([0.2, 0.5, 1, 2])
-    assert chart.ticks([1.57, 2.6]) == pytest.approx([1.6, 1.8, 2, 2.2, 2.4, 2.6])
-    assert [chart.short(n) for n in chart.ticks([2e4, 2.1e6])][::3] == ["20 k", "200 k", "2 M"]
-    x = chart.scale(1, 100, 50, 250)
-    assert [x(1), x(10), x(100)] == pytest.approx([50, 150, 250])
-
-
 def test_samples_and_ideas_are_text_not_markup(project):
     put(project, "v0-sample", [1.5], sample=f"One {HOSTILE}", idea=f"idea `{HOSTILE}`")
     text = f'"""v0: an idea {HOSTILE}.\n\nWords, `code {HOSTILE}`."""\nx = "{HOSTILE}"\n'
@@ -190,10 +119,8 @@ def test_samples_and_ideas_are_text_not_markup(project):
     assert len(read.all("script")) == 1 and "alert" not in read.root.find(".//script").text
     for part in (f"One {HOSTILE}", f"an idea {HOSTILE}"):
         assert part in read.words
-
-
-def test_no_text_in_the_data_can_end_its_script():
     assert page.embedded({"a": "</script><!-- & "}) == '{"a":"\\u003c/script>\\u003c!-- \\u0026 "}'
+    assert "href" not in page.inline('[x](javascript:alert) [y](https://a.org/"onclick=1)')[:24]
 
 
 def test_a_page_has_a_page_s_name(tmp_path, monkeypatch):
@@ -202,70 +129,6 @@ def test_a_page_has_a_page_s_name(tmp_path, monkeypatch):
         with pytest.raises(UserError, match=says):
             page.page(str(tmp_path / name))
     assert not list(tmp_path.iterdir())
-
-
-# ---- Markdown and diffs ----
-
-
-def test_markdown_tables_and_paragraphs_become_html():
-    text = (
-        "| a `b` | c\\|d |\n| --- | --- |\n| **1** | <2> |\n\nSee [x](https://a.org/y), `z`\nand w."
-    )
-    table, paragraph = page.blocks(text)
-    assert table["head"] == ["a <code>b</code>", "c|d"]
-    assert table["rows"] == [["<strong>1</strong>", "&lt;2&gt;"]]
-    assert paragraph["text"] == 'See <a href="https://a.org/y">x</a>, <code>z</code> and w.'
-    assert "href" not in page.inline('[x](javascript:alert) [y](https://a.org/"onclick=1)')[:24]
-
-
-BEFORE = '"""v1: a.\n"""\n\nimport x\n\n\n@dataclass\nclass Config:\n    n = 1\n\n\n'
-BEFORE += "# ---- Model ----\ny = 2\n"
-
-
-def test_a_diff_is_told_section_by_section_with_docstring_and_settings_folded():
-    after = BEFORE.replace("a.", "b.").replace("n = 1", "n = 2").replace("y = 2", "y = 3\nz = 4")
-    found = diffs.diff_sections(BEFORE, after)
-    assert [(each["name"], each["folded"]) for each in found] == [
-        ("Docstring", True),
-        ("Settings", True),
-        ("Model", False),
-    ]
-    assert [(each["added"], each["removed"]) for each in found] == [(1, 1), (1, 1), (2, 1)]
-    kind, old, new = found[-1]["parts"][-1]
-    assert len(found[-1]["parts"]) == 1  # no empty lines and no header before it
-    assert (kind, [number for number, _ in old], [number for number, _ in new]) == (
-        "change",
-        [13],
-        [13, 14],
-    )
-
-
-def test_a_diff_leaves_out_what_is_the_same():
-    lines = [f"line {n}" for n in range(20)]
-    after = [*lines[:9], "new", "line 9 b", *lines[10:18], "line 19"]
-    (section,) = diffs.diff_sections("\n".join(lines), "\n".join(after))
-    parts = [(part[0], part[1] if part[0] == "gap" else len(part[1])) for part in section["parts"]]
-    assert parts == [
-        ("same", 2),
-        ("change", 1),
-        ("same", 2),
-        ("gap", 4),
-        ("same", 2),
-        ("change", 1),
-        ("same", 1),
-    ]
-
-
-@pytest.mark.parametrize("step", list(zip(versions(), versions()[1:], strict=False)))
-def test_every_changed_line_of_a_step_is_in_its_diff_once(step):
-    texts = [(ROOT / f"{version}.py").read_text(encoding="utf-8") for version in step]
-    found = diffs.diff_sections(*texts)
-    added, removed = (sum(each[key] for each in found) for key in ("added", "removed"))
-    assert diff_size(*step) == f"+{added} −{removed}"
-    changes = [part for each in found for part in each["parts"] if part[0] == "change"]
-    for text, side in zip(texts, (1, 2), strict=True):
-        for number, html in (line for change in changes for line in change[side]):
-            assert Markup(html).striptags() == " ".join(text.split("\n")[number - 1].split())
 
 
 def test_every_text_can_be_read_on_every_ground_in_light_and_in_dark():

@@ -1,14 +1,14 @@
 """The models in the page, in a real browser: tokens, logits and probabilities are those of the
 scripts; a reader can play with them without a mouse, on a phone, in the dark, without a network."""
 
-import json
+import copy
 import re
 import shutil
 from types import SimpleNamespace
 
 from bpe_tokenizer import BPETokenizer
-from results import page
-from results.store import ROOT, versions
+from results import load_run, page
+from results.store import ROOT
 from results.web import weights
 
 import pytest
@@ -16,16 +16,13 @@ import torch
 import torch.nn.functional as F
 from lineage import VERSIONS, load, model_of
 
-PLAYABLE = [
-    version for version in VERSIONS if (ROOT / f"results/models/{version}.safetensors").exists()
-]
+MODELS = ROOT / "results" / "models"
+PLAYABLE = [version for version in VERSIONS if (MODELS / f"{version}.safetensors").exists()]
 PLAYABLE = [version for version in PLAYABLE if "_" not in version]
 pytestmark = pytest.mark.slow
 STORY = "One morning in autumn, Mira the gardener was at the castle with her fine black letter.\n"
-TEXTS = [
-    "",
-    "   ",
-    STORY,
+TEXTS = ["", "   ", STORY]
+TEXTS += [
     "Isn't it? WE'LL see 1234567 —\tnaïve 漢字 🙂 'ſx e\u0301 \u0345a\r\n\r\n",
     "x\u0085y\x1cz\u2028 \ufeffq <|endoftext|>\n\n\n!?!?  aaaaaaaaaaaa",
 ]
@@ -56,9 +53,8 @@ def browser():
         try:
             made = playwright.chromium.launch(executable_path=own)
         except sync_api.Error as error:
-            pytest.skip(
-                f"no browser starts: apt-get install chromium ({str(error).splitlines()[0]})"
-            )
+            reason = str(error).splitlines()[0]
+            pytest.skip(f"no browser starts: apt-get install chromium ({reason})")
         yield made
         made.close()
 
@@ -80,21 +76,11 @@ def opened(browser, written):
     shown.close()
 
 
-def published(version, embedded):
-    """(the version's model with its rounded weights, its vocabulary, what the page has of it)."""
-    from safetensors import safe_open
-
-    stem = ROOT / "results" / "models" / version
-    tokenizer = BPETokenizer.load(f"{stem}-tokenizer.json")
-    with safe_open(f"{stem}.safetensors", "pt") as file:
-        settings = json.loads(file.metadata()["config"])
-    module = load(version)
-    fields = module.Config.__dataclass_fields__
-    config = module.Config(**{key: settings[key] for key in settings if key in fields})
-    model, packed = module.LanguageModel(config, tokenizer.vocab_size), embedded["models"][version]
-    rounded = {name: torch.from_numpy(part) for name, part in weights.unpack(packed).items()}
-    model.load_state_dict(rounded)
-    return model.eval(), tokenizer, packed
+def rounded(model, packed):
+    """The model with the weights that the page has of it."""
+    parts = {name: torch.from_numpy(part) for name, part in weights.unpack(packed).items()}
+    model.load_state_dict(parts)
+    return model.eval()
 
 
 def assert_same_logits(shown, packed, model, ids):
@@ -117,66 +103,43 @@ def embedded():
 @pytest.mark.browser
 @pytest.mark.parametrize("version", PLAYABLE)
 def test_logits_in_the_page_are_torch_s_with_the_same_rounded_weights(version, opened, embedded):
-    model, tokenizer, packed = published(version, embedded)
-    ids = tokenizer.encode(3 * STORY)
-    logits = assert_same_logits(opened, packed, model, ids)
+    run, packed = load_run(version, "cpu"), embedded["models"][version]
+    ids = run.tokenizer.encode(3 * STORY)
+    logits = assert_same_logits(opened, packed, rounded(run.model, packed), ids)
     if version not in ("v0", "v1"):  # they do depend on more than the last token
         first, *_, last = (i for i, each in enumerate(ids) if each == ids[0])
         assert (logits[first] - logits[last]).abs().max() > 1
 
 
 @pytest.mark.browser
-def test_a_model_that_forgets_some_tokens_goes_on_as_if_it_had_never_read_them(opened, embedded):
-    script = """(packed) => {
-      const model = new Model(packed), state = newState(model);
-      for (const id of [300, 301, 302, 303]) step(model, state, id);
-      rewind(state, 2);
-      return [302, 400].map((id) => Array.from(step(model, state, id)));
-    }"""
-    packed = embedded["models"][PLAYABLE[-1]]
-    wanted = opened.evaluate(STEPS, [packed, [300, 301, 302, 400]])
-    assert opened.evaluate(script, packed) == wanted[2:]
-
-
-@pytest.mark.browser
 @pytest.mark.parametrize(("version", "settings"), OPTIONS)
 def test_logits_are_torch_s_for_every_setting_of_a_model(version, settings, opened):
-    if version not in VERSIONS:
-        pytest.skip(f"there is no {version} yet")
-    settings = {"n_head": 4, **settings}
-    model, config = model_of(load(version), **settings)
+    model, config = model_of(load(version), **{"n_head": 4, **settings})
     torch.manual_seed(1)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
     tensors = {name: part.numpy() for name, part in model.state_dict().items()}
     packed = weights.pack(tensors, vars(config))
-    rounded = {name: torch.from_numpy(part) for name, part in weights.unpack(packed).items()}
-    model.load_state_dict(rounded)
     ids = torch.randint(50, (config.context_length,)).tolist()
-    assert_same_logits(opened, packed, model.eval(), ids)
+    assert_same_logits(opened, packed, rounded(model, packed), ids)
 
 
 @pytest.mark.parametrize("version", PLAYABLE)
 def test_rounding_costs_next_to_nothing(version, embedded):
-    from safetensors.torch import load_file
-
-    model, tokenizer, _ = published(version, embedded)
+    run, losses = load_run(version, "cpu"), []
     text = (ROOT / "data" / "input.txt").read_text(encoding="utf-8")[-30_000:]
-    windows = torch.tensor(tokenizer.encode(text)[: 16 * 256]).view(16, 256)
-    losses = []
-    for _ in range(2):
+    windows = torch.tensor(run.tokenizer.encode(text)[: 16 * 256]).view(16, 256)
+    for model in (run.model, rounded(copy.deepcopy(run.model), embedded["models"][version])):
         with torch.no_grad():
             logits = model(windows[:, :-1])
         losses.append(F.cross_entropy(logits.flatten(0, -2), windows[:, 1:].flatten()).item())
-        exact = load_file(ROOT / "results" / "models" / f"{version}.safetensors")
-        model.load_state_dict({name: part.float() for name, part in exact.items()})
     assert losses[0] == pytest.approx(losses[1], abs=0.02)  # nats per token
 
 
 @pytest.mark.browser
 @pytest.mark.parametrize("version", PLAYABLE)
 def test_text_is_cut_into_the_same_tokens_and_put_together_again(version, opened, embedded):
-    tokenizer = BPETokenizer.load(ROOT / f"results/models/{version}-tokenizer.json")
+    tokenizer = BPETokenizer.load(MODELS / f"{version}-tokenizer.json")
     vocabulary = embedded["vocabularies"][embedded["models"][version]["vocabulary"]]
     script = """([vocabulary, texts]) => {
       const tokenizer = new Tokenizer(vocabulary);
@@ -275,10 +238,8 @@ def test_two_versions_write_and_show_what_they_expect_by_the_keyboard_alone(phon
     phone.locator("#left-version").select_option("v1")
     phone.locator("#right-version").select_option(last)
     phone.get_by_label("Top-p").focus()
-    assert (
-        phone.locator("#left .tokens").inner_text()
-        == "Mira had the fine black letter. Mira had the"
-    )
+    left = phone.locator("#left .tokens").inner_text()
+    assert left == "Mira had the fine black letter. Mira had the"
     # Left and right, with a temperature of 0 the most likely token is certain.
     phone.get_by_label("Temperature").press("Home")
     assert phone.locator(".next li:first-child .number").all_inner_texts() == ["100.0 %"] * 2
@@ -317,7 +278,7 @@ def test_two_versions_write_and_show_what_they_expect_by_the_keyboard_alone(phon
 
 
 @pytest.mark.browser
-def test_a_seed_gives_one_text_and_another_seed_another(phone):
+def test_a_seed_is_one_text_a_chapter_sets_up_its_versions_and_curves_are_switched(phone):
     def text(seed):
         phone.get_by_label("Seed").fill(str(seed))
         for _ in range(10):
@@ -326,18 +287,10 @@ def test_a_seed_gives_one_text_and_another_seed_another(phone):
 
     assert text(5) != text(6)
     assert text(6) != text(5) == text(5)
-
-
-@pytest.mark.browser
-def test_a_chapter_sets_up_its_two_versions(phone):
     phone.get_by_role("link", name="Run v1 and v2 on").press("Enter")
     assert phone.locator("#left-version").input_value() == "v1"
     assert phone.locator("#right-version").input_value() == "v2"
     assert phone.get_by_label("The text to continue").input_value().endswith("the fine black")
-
-
-@pytest.mark.browser
-def test_curves_are_switched_off_and_on(phone):
     for box in phone.locator("[data-curve]").all():
         curve = phone.locator(f"#{box.get_attribute('data-curve')} .curve")
         for on in (False, True):
@@ -346,9 +299,11 @@ def test_curves_are_switched_off_and_on(phone):
 
 
 @pytest.mark.browser
-def test_diffs_stand_side_by_side_on_demand(browser, written):
+def test_the_first_screen_shows_all_bars_and_diffs_stand_side_by_side_on_demand(browser, written):
     shown = browser.new_page(viewport={"width": 1280, "height": 720})
     shown.goto(written.as_uri())
+    assert shown.evaluate("document.querySelector('header').getBoundingClientRect().bottom") <= 720
+    assert shown.locator("header li a").count() >= len(VERSIONS)
     boxes = "[...document.querySelectorAll('#v1 .change')].find((one) => one.checkVisibility())"
     tops = f"[...{boxes}.children].map((one) => one.getBoundingClientRect().top)"
     over, under = shown.evaluate(tops)
@@ -356,13 +311,4 @@ def test_diffs_stand_side_by_side_on_demand(browser, written):
     shown.locator("#v1 .sides").click()
     left, right = shown.evaluate(tops)
     assert left == right
-    shown.close()
-
-
-@pytest.mark.browser
-def test_the_first_screen_says_what_this_is_and_shows_all_bars(browser, written):
-    shown = browser.new_page(viewport={"width": 1280, "height": 720})
-    shown.goto(written.as_uri())
-    assert shown.evaluate("document.querySelector('header').getBoundingClientRect().bottom") <= 720
-    assert shown.locator("header li a").count() >= len(versions())
     shown.close()

@@ -1,103 +1,56 @@
 """Pictures: the right series in them, read from the figure's own artists; and the files."""
 
+import itertools
 import json
-import math
-import sys
+import re
 from functools import partial
 from pathlib import Path
 
 from common.tokenizers.classes import CharTokenizer
-from results import attention, drawing, embeddings, plots, predictions
+from results import attention, drawing, embeddings, pictures, plots, predictions
 from results.store import ROOT, Point, entropy
 
 import pytest
 import torch
-import torch.nn.functional as F
-from lineage import finished_run, read, refused
-from matplotlib.colors import to_rgb
+from lineage import load, model_of, read
 from matplotlib.text import Text
-from test_results import write
-
-
-def metrics(bits, seconds=10):
-    """Lines of metrics.jsonl, or a published curve, with these bits per byte."""
-    scores = {"val_loss": 1.0, "val_perplexity": 2.7, "val_word_perplexity": None}
-    scores |= {"train_loss": 1.0, "val_accuracy": 0.5, "val_accuracy_top5": 0.6}
-    return [
-        {"step": 100 * i, "tokens": 2_000_000 * i, "seconds": seconds * i, **scores}
-        | {"val_bits_per_byte": value}
-        for i, value in enumerate(bits)
-    ]
+from published import copy_scripts, luminance, metrics, put, write
+from test_models import blocks_of, large
 
 
 def points(bits, seconds=10):
     return [Point(**row) for row in metrics(bits, seconds)]
 
 
-def put(folder, name, bits, **changes):
-    """Published files of a name in a project's folder, one for each of the bits per byte."""
-    result = read(ROOT / "results" / "v2-sample-seed1.json")
-    del result["checksum"]
-    for key, change in changes.items():
-        result[key] = {**result[key], **change} if isinstance(change, dict) else change
-    for seed, value in enumerate(bits, 1):
-        own = {"version": name.split("-")[0], "seed": seed, "val_bits_per_byte": value}
-        write(folder / "results" / f"{name}-seed{seed}.json", result | own)
-
-
 @pytest.fixture
-def project(tmp_path, monkeypatch):
+def project(elsewhere):
     """A project that has the scripts and no results yet, in the place of this one."""
-    for path in [*ROOT.glob("v*.py"), ROOT / "data" / "input.json"]:
-        write(tmp_path / path.relative_to(ROOT), path.read_text(encoding="utf-8"))
-    for name, module in list(sys.modules.items()):
-        if name.startswith("results.") and hasattr(module, "ROOT"):
-            monkeypatch.setattr(module, "ROOT", tmp_path)
-    return tmp_path
+    copy_scripts(elsewhere)
+    return elsewhere
 
 
 def written(axes):
-    return [text.get_text() for text in axes.texts]
+    return {text.get_text() for text in axes.texts}
 
 
-def overlap(axes):
-    """Whether any two texts of the axes lie over one another."""
-    axes.figure.draw_without_rendering()
-    boxes = [Text.get_window_extent(text) for text in axes.texts]  # without their arrows
-    return any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+# ---- Curves ----
 
 
-# ---- lines ----
-
-
-def test_curves_are_the_mean_of_the_seeds_in_a_band_from_lowest_to_highest():
-    seeds = [points([2.0, 1.0, 0.5]), points([2.2, 1.2, 0.9], seconds=30)]
+def test_curves_are_the_mean_of_the_seeds_as_far_as_all_have_come():
+    seeds = [points([2.0, 1.0, 0.5]), points([2.2, 1.2], seconds=30)]
     lines = {"v2": ("v2", seeds, [0.72, 0.74]), "deep": ("v3", [points([2.0, 0.8])], [0.8])}
-    (axes,) = plots.curves_figure(lines, "seconds", 0.25).axes
-    first, second, bound = axes.lines
-    assert list(first.get_xdata()) == [0, 20, 40]
-    assert list(first.get_ydata()) == pytest.approx([2.1, 1.1, 0.7])
-    assert list(second.get_ydata()) == [2.0, 0.8]
-    assert list(bound.get_ydata()) == [0.25, 0.25]
-    (band,) = axes.collections  # one seed has none
-    corners = {(round(x), round(y, 3)) for x, y in band.get_paths()[0].vertices}
-    assert corners >= {(20, 1.0), (20, 1.2), (40, 0.5), (40, 0.9)}
-    labels = {"v2 (2 seeds): 0.730", "deep: 0.800", "lower bound (entropy): 0.250"}
-    assert set(written(axes)) == labels
-    assert first.get_color() == drawing.colour("v2") != second.get_color() == drawing.colour("v3")
-    (axes,) = plots.curves_figure(lines, "tokens").axes
-    assert list(axes.lines[0].get_xdata()) == [0, 2, 4] and len(axes.lines) == 2
+    for x, wanted in (("seconds", [0, 20]), ("tokens", [0, 2]), ("steps", [0, 100])):
+        (axes,) = plots.curves_figure(lines, x).axes
+        assert list(axes.lines[0].get_xdata()) == wanted and len(axes.lines) == 2
+    assert list(axes.lines[0].get_ydata()) == pytest.approx([2.1, 1.1])
+    assert written(axes) == {"v2 (2 seeds): 0.730", "deep: 0.800"}
     lines = {f"a{i}": ("v2", [points([2.0, 1.0 + i / 1000])], [1.0]) for i in range(8)}
     (axes,) = plots.curves_figure(lines).axes  # eight that differ without colour
-    assert len({line.get_marker() for line in axes.lines}) == 8 and not overlap(axes)
-    close = drawing.moved_apart([0.1, 0.5, 0.52], 0.1)  # by as little as possible
-    assert close == pytest.approx([0.1, 0.46, 0.56])
-
-
-def luminance(colour):
-    """Relative luminance, as WCAG 2 defines it."""
-    parts = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
-    return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), parts, strict=True))
+    assert len({line.get_marker() for line in axes.lines}) == 8
+    axes.figure.draw_without_rendering()
+    boxes = [Text.get_window_extent(text) for text in axes.texts]  # without their arrows
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+    assert drawing.moved_apart([0.1, 0.5, 0.52], 0.1) == pytest.approx([0.1, 0.46, 0.56])
 
 
 @pytest.mark.parametrize("colour", drawing.COLOURS)
@@ -107,149 +60,105 @@ def test_colours_are_seen_on_white_and_on_black_and_their_labels_can_be_read(col
     assert 1.05 / (luminance(drawing.darker(colour)) + 0.05) >= 4.5  # and of text
 
 
-def put_run(folder, version="v2", bits=(2.0, 1.0), data="sample"):
+def put_run(folder, version="v2", bits=(2.0, 1.0)):
     config = read(ROOT / "results" / f"{version}-sample-seed1.json")["config"]
-    write(folder / "config.json", {"version": version, "config": {**config, "data": data}})
+    write(folder / "config.json", {"version": version, "config": config})
     lines = "".join(json.dumps(row) + "\n" for row in metrics(bits))
     write(folder / "metrics.jsonl", lines + '{"step": 3')  # half a line
     return str(folder)
 
 
-def test_folders_that_differ_in_the_seed_alone_are_one_line(tmp_path, project):
-    one, two = put_run(tmp_path / "wide-seed1"), put_run(tmp_path / "wide-seed2", bits=(2.0, 1.5))
-    deep = put_run(tmp_path / "deep", "v3")
+def test_folders_that_differ_in_the_seed_alone_are_one_line(project, monkeypatch):
+    one, two = put_run(project / "wide-seed1"), put_run(project / "wide-seed2", bits=(2.0, 1.5))
+    deep = put_run(project / "deep", "v3")
     put(project, "v2-sample", [1.5, 1.6], curve=metrics([2, 1.7]))
-    lines, data = plots.line_groups([one, two, deep, one, "v2-sample"])
-    drawn = [(Path(label).name, version, bits) for label, (version, _, bits) in lines.items()]
+    drawn = []
+    monkeypatch.setattr(plots, "draw", lambda out, slide, make, *data: drawn.append(data))
+    plots.curves((one, two, deep, one, "v2-sample"))
+    ((lines, _, bound),) = drawn
+    found = [(Path(label).name, version, bits) for label, (version, _, bits) in lines.items()]
     own = [("wide", "v2", [1.0, 1.5]), ("deep", "v3", [1.0])]
-    assert drawn == [*own, ("v2-sample", "v2", [1.5, 1.6])]
+    assert found == [*own, ("v2-sample", "v2", [1.5, 1.6])]
     last = [run[-1].val_bits_per_byte for _, runs, _ in lines.values() for run in runs]
-    assert (data, last) == ("sample", [1.0, 1.5, 1.0, 1.7, 1.7])
-    with refused("runs of different data don't compare"):
-        plots.line_groups([one, put_run(tmp_path / "wikitext", data="wikitext-2")])
-    for name in ("v3-sample", "nothing/v2-sample"):
-        with refused("no run in .*, and no curve of a run of that name"):
-            plots.line_groups([name])
+    assert (last, bound) == ([1.0, 1.5, 1.0, 1.7, 1.7], entropy())
 
 
-# ---- pictures of results/ ----
+# ---- Pictures of results/ ----
 
 
-def windows(bits, shift=0.0):
-    return [
-        {"times": t, "context": 64 * t, "side_by_side": b + shift, "sliding": b / 2 + shift}
-        for t, b in zip((1, 2, 4, 8), bits, strict=False)
-    ]
-
-
-def test_context_has_a_panel_for_each_way_of_evaluating(project):
-    put(project, "v4-sample", [1.0, 1.0], extrapolation=windows([0.6, 0.5, 0.45, 0.4], 0.05))
-    put(project, "v4-sample-learned", [1.0], extrapolation=windows([0.6]))
-    put(project, "v4-sample-none", [1.0], extrapolation=[])
-    left, right = plots.context_figure(plots.context_rows()).axes
-    alibi, learned = left.lines
-    assert list(alibi.get_xdata()) == [64, 128, 256, 512]
-    assert list(alibi.get_ydata()) == pytest.approx([0.65, 0.55, 0.5, 0.45])
-    assert list(right.lines[0].get_ydata()) == pytest.approx([0.35, 0.3, 0.275, 0.25])
-    assert list(learned.get_xdata()) == [64] and list(learned.get_ydata()) == [0.6]
-    assert [t.get_text() for t in left.get_xticklabels()][:2] == ["64\n1×", "128\n2×"]
-    assert {"ALiBi (2 seeds): 0.450", "learned: 0.600"} == set(written(left))
-    assert left.get_yscale() == "linear"
-    put(project, "v4-sample-none", [1.0], extrapolation=windows([0.5, 1, 2, 4]))  # breaks down
-    left, _ = plots.context_figure(plots.context_rows()).axes
-    assert left.get_yscale() == "log" and left.get_ylim()[1] > 4
-
-
-def test_vocabulary_is_drawn_by_the_size_that_was_reached(project):
-    with refused("results/ has no run for vocabulary.svg"):
-        plots.vocabulary()
-    put(project, "v3-wikitext-2", [0.7, 0.74, 0.9], tokenizer={"vocab_size": 4000})
-    put(project, "v3-wikitext-2-vocab-512", [0.9, 0.92], tokenizer={"vocab_size": 512})
-    (axes,) = plots.vocabulary_figure(plots.vocabulary_rows()).axes
-    (line,) = axes.lines
-    assert line.get_label() == "v3 on wikitext-2 (2 seeds)"
-    assert list(line.get_xdata()) == [512, 4000]
-    assert list(line.get_ydata()) == pytest.approx([0.91, 0.72])
-
-
-def test_a_new_version_has_a_curve_and_a_colour_of_its_own(project):
+def test_a_new_version_and_other_weights_change_the_published_pictures(project):
     write(project / "v99.py", '"""v99: an idea."""\n')
     put(project, "v4-sample", [1.5], curve=metrics([2, 1.7]))
     put(project, "v99-sample", [1.5], curve=metrics([2, 1.6]))
-    pictures = plots.published_pictures()
-    assert list(pictures["curves.svg"][1]) == ["v4", "v99"]
+    found = plots.published_pictures()
+    assert list(found["curves.svg"][1]) == ["v4", "v99"]
     plots.published()
     assert "v99" in (project / "results" / "curves.svg").read_text(encoding="utf-8")
     assert drawing.colour("v99") not in (None, drawing.colour("v4"))
+    assert pictures.model_pictures() == {}  # no weights
+    prints = []
+    for weights in ("weights", "other weights"):
+        write(project / "results" / "models" / f"{pictures.PICTURED}.safetensors", weights)
+        prints.append([drawing.fingerprint(p[1:]) for p in pictures.model_pictures().values()])
+    assert [len({*each}) for each in zip(*prints, strict=True)] == [2, 2, 2]
 
 
-def test_the_published_pictures_show_the_published_results():
+def test_the_published_pictures_are_of_the_published_results():
     """After a change in results/: python -m results plot published."""
     for name, picture in plots.published_pictures().items():
         svg = (ROOT / "results" / name).read_text(encoding="utf-8")
         assert drawing.fingerprint(picture[1:]) in svg, f"{name} is out of date"
 
 
-# ---- tokens and fonts ----
+@pytest.mark.slow
+def test_the_published_pictures_are_what_is_drawn_of_them(tmp_path, monkeypatch):
+    """Every line, mark and label; what differs from one machine to the next is next to nothing."""
+    (tmp_path / "results").mkdir()
+    monkeypatch.setattr(plots, "ROOT", tmp_path)
+    plots.published()
+    number = r"-?\d+\.\d+(?:e-\d+)?|-?\b\d+\b"
+    for path in (tmp_path / "results").iterdir():
+        shapes, numbers = [], []
+        for folder in (ROOT, tmp_path):
+            text = (folder / "results" / path.name).read_text(encoding="utf-8")
+            text = re.sub(r"\b[mp][0-9a-f]{10}\b|base64,[^\"]*", "", text)  # names, grey values
+            shapes.append(re.sub(number, "#", text))
+            numbers.append([float(found) for found in re.findall(number, text)])
+        assert shapes[0] == shapes[1] and numbers[0] == pytest.approx(numbers[1], abs=0.1), path
 
 
-def test_white_space_and_parts_of_characters_are_visible():
+# ---- Attention, predictions, embeddings ----
+
+
+def test_tokens_that_cannot_be_seen_or_drawn_have_labels(monkeypatch):
     tokenizer = CharTokenizer.train(["a \n$\x03"])
     ids = tokenizer.encode("a \n$\x03")
     assert drawing.token_labels(tokenizer, ids) == ["a", "␣", "↵", "$", "<03>"]
-
-    class Bytes:
-        vocab = [b" \xc3\xa9", b"\xe4\xbd"]
-
-        def decode(self, ids):
-            return self.vocab[ids[0]].decode("utf-8", errors="replace")
-
-    assert drawing.token_labels(Bytes(), [0, 1]) == ["␣é", "<e4bd>"]
-
-
-def test_characters_that_no_font_has_are_written_as_code_points(monkeypatch):
-    with drawing.style():
+    tokenizer.vocab = [b" \xc3\xa9", b"\xe4\xbd"]
+    tokenizer.decode = lambda ids: tokenizer.vocab[ids[0]].decode("utf-8", errors="replace")
+    assert drawing.token_labels(tokenizer, [0, 1]) == ["␣é", "<e4bd>"]
+    with drawing.style():  # characters that no font has are written as code points
         assert drawing.with_fonts(["Привет", "é"]) == ["Привет", "é"]
         monkeypatch.setattr(drawing.font_manager.fontManager, "ttflist", [])
         monkeypatch.setattr(drawing.font_manager, "findSystemFonts", lambda: [])
         assert drawing.with_fonts(["a\u4f60\u597d]", "b"]) == ["a<U+4F60 597D>]", "b"]
 
 
-# ---- attention ----
-
-
-class Attention(torch.nn.Module):
-    """Attention as the scripts have it, of two heads, with a method `attend`."""
-
-    def __init__(self):
-        super().__init__()
-        self.qkv = torch.nn.Linear(8, 24)
-
-    def attend(self, q, k, v, mask):
-        return F.softmax(q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1]) + mask, dim=-1) @ v
-
-    def forward(self, x):
-        B, T, C = x.shape
-        q, k, v = (z.view(B, T, 2, 4).transpose(1, 2) for z in self.qkv(x).split(C, dim=-1))
-        mask = torch.full((T, T), -math.inf).triu(1)
-        return self.attend(q, k, v, mask).transpose(1, 2).reshape(B, T, C)
-
-
-def test_recorded_attention_weights_are_those_that_the_model_uses():
-    torch.manual_seed(0)
-    model = torch.nn.Sequential(Attention(), Attention())
-    x = torch.randn(3, 5, 8)
-    expected = model(x)
+@pytest.mark.parametrize("version", ["v3", "v5"])
+def test_recorded_attention_weights_are_those_that_the_model_uses(version):
+    model, _ = model_of(load(version))
+    idx = torch.randint(50, (3, 5))
+    expected = large(model)(idx)
     with attention.recorded_attention(model) as recorded:
-        torch.testing.assert_close(model(x), expected)
+        torch.testing.assert_close(model(idx), expected)
     assert [w.shape for w in recorded] == [(3, 2, 5, 5)] * 2
     torch.testing.assert_close(recorded[0].sum(-1), torch.ones(3, 2, 5))
     assert (recorded[1].triu(1) == 0).all()
-    v = model[1].qkv(model[0](x))[..., 16:].view(3, 5, 2, 4).transpose(1, 2)
-    again = (recorded[1] @ v).transpose(1, 2).reshape(3, 5, 8)
-    torch.testing.assert_close(again, expected)
-    model(x)
-    assert len(recorded) == 2 and "attend" not in vars(model[0])  # all is put back
+    model(idx)  # all is put back
+    assert len(recorded) == 2
+    for block, weights in zip(blocks_of(model), recorded, strict=True):
+        block.attention.attend = lambda q, k, v, mask, weights=weights: weights @ v
+    torch.testing.assert_close(model(idx), expected)
 
 
 def test_attention_maps_by_layer_and_head():
@@ -285,9 +194,6 @@ def test_induction_scores_of_known_heads():
     assert attention.induction_scores([even], n).item() == pytest.approx(score)
 
 
-# ---- predictions and embeddings ----
-
-
 def test_predictions_by_hand():
     tokenizer = CharTokenizer.train(["the"])
     t, h, e = tokenizer.encode("the")
@@ -297,62 +203,12 @@ def test_predictions_by_hand():
     rows = predictions.predictions_table(probabilities, torch.tensor([t, h]), tokenizer, 1)
     assert rows[0] == ["t", [("e", 0.5, False)], ("h", 0.25, 2)]
     assert rows[1] == ["h", [("h", pytest.approx(0.996), False)], None]
-    (axes,) = predictions.predictions_figure(rows, "v2").axes
-    assert {"50 %", "100 %", "25 %, rank 2"} <= set(written(axes))
-    assert all(patch.get_fill() for patch in axes.patches)  # no guess is right: none is framed
-    long = [["after", [("an exceedingly long token", 0.5, True), ("b", 0.1, False)], None]]
-    with drawing.style():
-        (axes,) = predictions.predictions_figure(long, "v2").axes
-        assert sum(not patch.get_fill() for patch in axes.patches) == 1 and not overlap(axes)
-        boxes = [text.get_window_extent() for text in axes.texts]
-    assert all(0 <= box.x0 and box.x1 <= axes.figure.bbox.width for box in boxes)
 
 
-def test_whole_words_are_those_that_no_letter_follows():
-    tokenizer = CharTokenizer.train(["ab c"])
-    tokenizer.vocab = [" f", "ox", " the", "."]
-    tokenizer.decode = lambda ids: tokenizer.vocab[ids[0]]
-    found = embeddings.whole_words(tokenizer, [0, 1, 2, 0, 1, 3, 2, 3, 2])
-    assert found == {2: "the"}
-
-
-def test_the_plane_is_that_of_the_greatest_variance():
-    """Points on a line in space, and a little off it: the line is the first component."""
-    along, across = torch.tensor([0.6, 0.8, 0.0]), torch.tensor([0.0, 0.0, 1.0])
-    t, u = torch.tensor([-2.0, -1.0, 0.0, 3.0]), torch.tensor([0.1, -0.1, 0.05, -0.05])
-    vectors = t[:, None] * along + u[:, None] * across + 7
-    xy, shares = embeddings.on_a_plane(vectors)
-    distances = torch.cdist(vectors, vectors)  # a plane holds them all: no distance changes
-    torch.testing.assert_close(torch.cdist(xy, xy), distances, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(xy[:, 0], t - t.mean(), atol=0.02, rtol=0.02)
-    total = (t - t.mean()).square().sum() + (u - u.mean()).square().sum()
-    assert float(shares[0]) == pytest.approx(float((t - t.mean()).square().sum() / total), abs=0.01)
-
-
-def test_nearest_is_by_angle_not_by_length():
+def test_the_nearest_words_are_so_by_angle_and_clusters_are_named_after_their_words():
     vectors = torch.tensor([[1.0, 0.0], [90.0, 10.0], [0.9, 0.5], [-1.0, 0.0]])
-    found = embeddings.nearest(vectors, 0, n=2)
-    assert [row for row, _ in found] == [1, 2]
-    assert found[0][1] == pytest.approx(90 / math.hypot(90, 10), abs=1e-5)
-
-
-def test_embeddings_are_marked_by_kind_and_names_do_not_overlap():
-    names = ["the", "Anna", "Tom", "mill", "brass", "key", "and", "Mira"]
-    kinds = embeddings.kinds_of_words(names, None, "sample")
-    wanted = "other words|women|men|places|materials, colours|things|other words|women"
-    assert kinds == wanted.split("|")
-    xy = [[0, 0], [1, 1], [1.001, 1], [0, 1], [1, 0], [0.5, 0.5], [0.2, 0.8], [1, 1]]
-    shares = torch.tensor([0.5, 0.25])
-    figure = embeddings.embeddings_figure(torch.tensor(xy), shares, names, kinds, 6, "v2")
-    (axes,) = figure.axes
-    marks = {s.get_label(): [tuple(p) for p in s.get_offsets().tolist()] for s in axes.collections}
-    assert marks["women"] == [(1, 1), (1, 1)] and len(marks["other words"]) == 2
-    assert "50%" in axes.get_xlabel() and "25%" in axes.get_ylabel()
-    assert set(kinds) - {"other words"} < set(written(axes))  # every cluster has its name
-    assert not overlap(axes)
-
-
-def test_clusters_of_an_unknown_text_have_the_names_of_their_words():
+    (one, angle), (two, _) = embeddings.nearest(vectors, 0, n=2)
+    assert (one, two, angle) == (1, 2, pytest.approx(90 / 8200**0.5, abs=1e-5))
     vectors = torch.cat([torch.eye(8) + 0.01 * i for i in range(3)])
     names = [f"{letter}{i}" for i in range(3) for letter in "abcdefgh"]
     kinds = embeddings.kinds_of_words(names, vectors, "notes.txt")
@@ -360,17 +216,12 @@ def test_clusters_of_an_unknown_text_have_the_names_of_their_words():
     assert all(name in kind for name, kind in zip(names, kinds, strict=True))
 
 
-# ---- the commands ----
-
-
-@pytest.fixture(scope="module")
-def run_folder(tmp_path_factory):
-    return finished_run("v3", tmp_path_factory.mktemp("plots") / "v3")
+# ---- The commands ----
 
 
 @pytest.mark.slow
-def test_every_picture_of_a_run_is_reproducible_and_whole(run_folder, tmp_path, capsys):
-    run = str(run_folder)
+def test_every_picture_of_a_run_is_reproducible_and_whole(finished_v3, tmp_path, capsys):
+    run = str(finished_v3)
     calls = {
         "curves": partial(plots.curves, (run,)),
         "attention": partial(attention.attention, run, "the key is"),
@@ -387,32 +238,3 @@ def test_every_picture_of_a_run_is_reproducible_and_whole(run_folder, tmp_path, 
         assert png.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
         assert svg.read_bytes().startswith(b"<?xml") and svg.read_bytes() == again.read_bytes()
     assert not list(tmp_path.glob("*.tmp"))
-
-
-@pytest.mark.slow
-def test_errors_say_what_to_do(run_folder, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    run = str(run_folder)
-    bigram = str(finished_run("v0", tmp_path / "v0"))
-    for call, says in (
-        (lambda: plots.curves(()), "name folders or published runs"),
-        (lambda: plots.curves((run,), out="x.pdf"), "ends in .png or .svg"),
-        (lambda: plots.curves((run,), out="no/such/x.png"), "can't write"),
-        (lambda: attention.attention("nothing"), "no run in nothing"),
-        (lambda: attention.attention(run, "the", head=3), "has 2 layers of 2 heads"),
-        (lambda: attention.attention(bigram, "the"), "v0 has no attention"),
-        (lambda: attention.induction(run, length=9), "half the context"),
-        (lambda: predictions.predictions(run, "the key " * 20), "reads 1 to 16"),
-        (lambda: predictions.predictions(run, top=0), "between 1 and 20"),
-        (lambda: embeddings.embeddings(run, neighbours=("xyzzy",)), "'xyzzy' is not among the"),
-    ):
-        with refused(says):
-            call()
-    assert not list(tmp_path.glob("*.p*"))
-
-
-def test_curves_of_the_sample_show_its_entropy(tmp_path, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(plots, "draw", lambda out, slide, make, *data: drawn.append(data))
-    plots.curves((put_run(tmp_path / "run"),))
-    assert drawn[0][1:] == ("steps", entropy())

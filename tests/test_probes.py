@@ -2,44 +2,34 @@
 counted as they should be."""
 
 import dataclasses
+import hashlib
 import json
-import math
 import re
+import shutil
+from pathlib import Path
 
-from common.tokenizers.classes import CharTokenizer, WordTokenizer
+from common.tokenizers.classes import CharTokenizer
 from data import world
 from data.reader import Reader
-from results import probes
+from results import probes, store
+from results import questions as q
 from results.probes import answer, encode, log_probabilities
-from results.questions import (
-    AGREEMENT,
-    FAR,
-    HELD,
-    HOLDER,
-    KINDS,
-    MOST_WORDS,
-    NEAR,
-    PLACE,
-    PRONOUN,
-    Question,
-    make_questions,
-    rules,
-)
+from results.questions import KINDS, Question, make_questions, rules
 
 import msgspec
 import pytest
 import torch
-from lineage import edit_json, finished_run, model_of, refused
+from lineage import ROOT, VERSIONS, edit_json, model_of, refused
 from lineage import load as load_version
 from torch import nn
 
 EACH = 40
 QUESTIONS = make_questions(5, each=EACH)
-TEXTS = [q.prefix + q.alternatives[q.right] + q.tail for q in QUESTIONS]
+TEXTS = [each.prefix + each.alternatives[each.right] + each.tail for each in QUESTIONS]
 
 
 def of(kind):
-    return [q for q in QUESTIONS if q.kind == kind]
+    return [each for each in QUESTIONS if each.kind == kind]
 
 
 def right(question):
@@ -51,43 +41,16 @@ def right(question):
 
 def test_every_kind_has_as_many_questions_as_requested_with_distinct_alternatives():
     assert [len(of(kind)) for kind in KINDS] == [EACH] * len(KINDS)
-    for q in QUESTIONS:
-        assert len(set(q.alternatives)) == len(q.alternatives) == len(q.marks) >= 2
-        for one in q.alternatives:  # a prefix of another would have the better chance
-            assert [other for other in q.alternatives if other.startswith(one)] == [one]
-        assert q.prefix and len(q.prefix.split()) <= MOST_WORDS
+    for one in QUESTIONS:
+        assert len(set(one.alternatives)) == len(one.alternatives) == len(one.marks) >= 2
+        for each in one.alternatives:  # a prefix of another would have the better chance
+            assert [other for other in one.alternatives if other.startswith(each)] == [each]
+        assert one.prefix and len(one.prefix.split()) <= q.MOST_WORDS
 
 
-def names_of(question):
-    """What names each alternative, found again from the story's text alone."""
-    for each in map(str.strip, question.alternatives):
-        if question.kind == PRONOUN:
-            women = each.lower() in ("she", "her")
-            yield "|".join(world.WOMEN if women else world.MEN)
-        elif question.kind == AGREEMENT:
-            yield each.split()[0]
-        elif question.kind == PLACE:
-            yield f"the {each}"
-        elif each in world.WOMEN + world.MEN + world.ROLES + list(world.SPOTS):
-            yield each
-        else:  # a word of a description: the one with this word
-            nouns = "|".join([*world.HARD, *world.SOFT, *world.BOXES])
-            looks = "|".join(world.LOOKS)
-            found = re.findall(rf"\b(?:{looks}) [a-z]+ (?:{nouns})\b", question.prefix)
-            (description,) = {one for one in found if each in one.split()}
-            yield description
-
-
-def test_half_of_each_kind_is_hard_by_the_names_that_the_story_has():
-    for q in QUESTIONS:
-        for names in zip(names_of(q), q.marks, strict=True):
-            places = [re.finditer(rf"\b(?:{each})\b", q.prefix, re.I) for each in names]
-            assert len({str([match.start() for match in each]) for each in places}) == 1, q
+def test_a_question_is_hard_where_all_rules_are_wrong():
     for kind in KINDS:
-        assert sum(rules(q)[1] for q in of(kind)) == EACH // 2
-
-
-def test_rules_by_hand():
+        assert sum(rules(one)[1] for one in of(kind)) == EACH // 2
     story = "Tom met Mira. Mira met Tom. Tom met Ben. Ben met Mira. Tom met"
     question = Question("", story, [" Tom", " Mira", " Ben"], ["Tom", "Mira", "Ben"], 1, "")
     assert rules(question) == ({"named_last": 0, "named_first": 0, "named_most": 0}, True)
@@ -95,57 +58,30 @@ def test_rules_by_hand():
     assert rules(tied) == ({"named_last": 2, "named_first": 0, "named_most": 2}, False)
 
 
-def test_the_seed_decides_the_questions_and_stories_of_the_corpus_are_left_out():
-    assert make_questions(5, each=4) == make_questions(5, each=4) != make_questions(6, each=4)
-    with refused("were trained on"):
-        make_questions(world.SEED)
-    corpus = (probes.Path(world.__file__).parent / "input.txt").read_text(encoding="utf-8")
-    long = [text for text in TEXTS if len(text) > 300]
-    assert len(long) > len(TEXTS) / 2
-    assert not any(text[:300] in corpus for text in long)
-
-
-def test_articles_and_numbers_agree_and_each_word_is_right_equally_often():
-    for is_hard in (True, False):
-        found = [right(q).split() for q in of(AGREEMENT) if rules(q)[1] == is_hard]
-        for word in ("a", "an", "was", "were"):
-            assert sum(words[0] == word for words in found) == EACH // 8
-        for words in found:
-            if len(words) == 2:
-                assert (words[0] == "an") == (words[1][0] in "aeiou" or words[1] == "hour")
-
-
-def test_a_recalled_description_or_role_is_the_one_that_the_story_gave():
-    n = 0
-    for q in of(NEAR) + of(FAR):
-        words = q.prefix.split()
-        if words[-1] in world.LOOKS:  # look -> material or colour: once introduced, it stays
-            assert f"{words[-1]} {right(q)} " in q.prefix
-            n += 1
-        elif words[-1] == "the" and right(q) in world.ROLES:
-            name = words[-2]
-            given = rf"{name}( the|, a) {right(q)}|[Aa] {right(q)} (called|whose name was) {name}"
-            last = [match.start() for match in re.finditer(given, q.prefix)][-1]
-            distance = len(re.findall("[.?!]", q.prefix[last:]))
-            assert (1 <= distance <= 4) == (q.kind == NEAR)
-            n += 1
-    assert n > EACH / 4
+@pytest.mark.slow
+def test_the_published_answers_are_to_the_questions_of_today():
+    questions = json.dumps([vars(question) for question in make_questions(2024)]).encode("ascii")
+    published = store.load_results(f"{VERSIONS[-1]}-sample")[1].probes
+    assert published["questions_sha256"] == hashlib.sha256(questions).hexdigest()
+    corpus = (ROOT / "data" / "input.txt").read_text(encoding="utf-8")
+    assert not any(text[:300] in corpus for text in TEXTS if len(text) > 300)
+    assert make_questions(5, each=4) != make_questions(6, each=4)
 
 
 def test_the_reader_of_stories_finds_the_same_answers_before_the_ending_says_them():
-    for q in of(HOLDER) + of(HELD) + of(PLACE):
-        story, _, ending = q.prefix.rpartition("\n")
+    for one in of(q.HOLDER) + of(q.HELD) + of(q.PLACE):
+        story, _, ending = one.prefix.rpartition("\n")
         read = Reader().story(story)
-        if q.kind == HOLDER:
-            assert list(read.holders.values()) == [right(q)] and right(q) not in ending
+        if one.kind == q.HOLDER:
+            assert list(read.holders.values()) == [right(one)] and right(one) not in ending
             continue
         name = re.findall(r"(\w+) (?:was|sat) at the", ending)[-1]
-        if q.kind == PLACE:
-            assert read.places[name] == right(q) and len(re.findall(name, ending)) == 1
+        if one.kind == q.PLACE:
+            assert read.places[name] == right(one) and len(re.findall(name, ending)) == 1
         else:
             held = {read.looks[thing].split()[0] for thing in read.things_of(name)}
-            assert {each.strip() for each in q.alternatives} & held == {right(q)}
-            assert not re.search(rf"\b{right(q)}\b", ending)
+            assert {each.strip() for each in one.alternatives} & held == {right(one)}
+            assert not re.search(rf"\b{right(one)}\b", ending)
 
 
 # ---- answers ----
@@ -173,28 +109,30 @@ class Knows(nn.Module):
         return logits
 
 
-CHARACTERS = CharTokenizer.train(TEXTS + ["".join(a for q in QUESTIONS for a in q.alternatives)])
-FEW = [q for kind in KINDS for q in of(kind)[:4]]
+CHARACTERS = CharTokenizer.train([*TEXTS, *("".join(each.alternatives) for each in QUESTIONS)])
+FEW = [each for kind in KINDS for each in of(kind)[:4]]
 
 
 @pytest.mark.parametrize("context_length", [10_000, 90])
 def test_a_model_that_knows_the_stories_is_always_right_and_its_opposite_never(context_length):
-    texts = [q.prefix + q.alternatives[q.right] + q.tail for q in FEW]
-    assert all(answer(Knows(texts, CHARACTERS), CHARACTERS, context_length, FEW))
-    assert not any(answer(Knows(texts, CHARACTERS, sign=-1.0), CHARACTERS, context_length, FEW))
+    assert all(answer(Knows(TEXTS, CHARACTERS), CHARACTERS, context_length, FEW))
+    assert not any(answer(Knows(TEXTS, CHARACTERS, sign=-1.0), CHARACTERS, context_length, FEW))
 
 
-def test_a_model_that_knows_nothing_is_right_by_chance():
-    words = WordTokenizer.train(TEXTS + [" ".join(q.alternatives) for q in QUESTIONS], 5000)
-    found = answer(Knows([], words), words, 256, QUESTIONS)
-    chances = [1 / len(q.alternatives) for q in QUESTIONS]
-    assert abs(sum(found) - sum(chances)) < 4 * math.sqrt(sum(p * (1 - p) for p in chances))
-    for kind, row in probes.summary(QUESTIONS, found).items():
-        hard = [1 / len(q.alternatives) for q in of(kind) if rules(q)[1]]
+def test_answers_are_counted_by_kind_and_by_their_hard_half():
+    found = probes.summary(
+        QUESTIONS, [rules(one)[1] for one in QUESTIONS]
+    )  # right where it is hard
+    for kind, row in found.items():
+        assert (row.n, row.n_hard, row.accuracy, row.accuracy_hard) == (EACH, EACH // 2, 0.5, 1)
+        hard = [1 / len(each.alternatives) for each in of(kind) if rules(each)[1]]
         assert row.chance_hard == pytest.approx(sum(hard) / len(hard))
+        for rule in probes.RULES:
+            right = [rules(each)[0][rule] == each.right for each in of(kind)]
+            assert row.rules[rule] == pytest.approx(sum(right) / EACH)
 
 
-def test_log_probabilities_are_those_of_the_bigram_table():
+def test_log_probabilities_are_those_of_the_bigram_table_and_batches_change_none(monkeypatch):
     tokenizer = CharTokenizer.train(["abc "])
     model, _ = model_of(load_version("v0"), vocab_size=tokenizer.vocab_size)
     nn.init.normal_(model.table.weight)
@@ -205,14 +143,10 @@ def test_log_probabilities_are_those_of_the_bigram_table():
     by_hand = [table[space, a] + table[a, b], table[space, a] + table[a, c], table[space, b]]
     found = log_probabilities(model, tokenizer, 16, [question])[0]
     assert found == pytest.approx([float(each) for each in by_hand], abs=1e-5)
-
-
-def test_batches_and_their_padding_change_no_log_probability(monkeypatch):
     model, _ = model_of(load_version("v4"), vocab_size=CHARACTERS.vocab_size)
     together = log_probabilities(model, CHARACTERS, 60, FEW)
     monkeypatch.setattr(probes, "LOGIT_BYTES", 1)
-    alone = log_probabilities(model, CHARACTERS, 60, FEW)
-    for one, other in zip(together, alone, strict=True):
+    for one, other in zip(together, log_probabilities(model, CHARACTERS, 60, FEW), strict=True):
         assert one == pytest.approx(other, abs=1e-4)
 
 
@@ -238,15 +172,9 @@ def test_alternatives_are_cut_at_the_same_place_and_take_a_shared_tail_along():
 # ---- the command and its table ----
 
 
-@pytest.fixture(scope="module")
-def run_folder(tmp_path_factory):
-    """A finished run that says it was trained on the sample."""
-    folder = finished_run("v3", tmp_path_factory.mktemp("probes") / "v3", context_length=64)
-    edit_json(folder / "config.json", config={"data": "sample"})
-    return folder
-
-
-def test_the_command_writes_probes_json_and_prints_its_table(run_folder, capsys):
+def test_the_command_writes_probes_json_and_prints_its_table(finished_v3, tmp_path, capsys):
+    run_folder = Path(shutil.copytree(finished_v3, tmp_path / "v3"))
+    edit_json(run_folder / "config.json", config={"data": "sample"})
     probes.probe((str(run_folder),), each=8)
     saved = msgspec.json.decode((run_folder / "probes.json").read_bytes(), type=probes.Probes)
     assert list(saved.kinds) == list(KINDS) and saved.version == "v3" and saved.seed == 2024
@@ -257,34 +185,15 @@ def test_the_command_writes_probes_json_and_prints_its_table(run_folder, capsys)
         assert f"\n{kind}: {KINDS[kind]}\n {row.example}\n" in printed
 
 
-def test_the_table_has_mean_and_deviation_of_seeds_and_the_interval_of_one_run():
-    def seed(accuracy):
-        kind = probes.Kind(10, 5, 0.7, accuracy, dict.fromkeys(probes.RULES, 0.3), 0.5, "a ___ (b)")
-        return msgspec.to_builtins(probes.Probes("v9", 1, "a", 0.0, {"k": kind}))
-
-    head, (row,) = probes.table({"v8": [seed(0.2), seed(0.4)], "v9": [seed(0.8)]})
-    assert head[-2:] == ["v8 (2)", "v9 (1)"] and len(head) == len(row)
-    # Wilson's interval of 4 of 5 by hand: (4 + 1.92) / 8.84 ± 1.96 / 8.84 √(4/5 + 0.96)
-    assert row[-2:] == ["30 ± 14 / 70", "80 [38, 96] / 70"]
-    assert row[:7] == ["k", "a ___ (b)", "5 / 10", "50", *["0 / 30"] * 3]
+def test_the_cell_of_one_seed_has_wilsons_interval():
+    """Of 4 of 5 by hand: (4 + 1.92) / 8.84 ± 1.96 / 8.84 √(4/5 + 0.96)."""
+    kind = probes.Kind(10, 5, 0.7, 0.8, dict.fromkeys(probes.RULES, 0.3), 0.5, "a ___ (b)")
+    assert probes.cell([kind]) == "80 [38, 96] / 70"
 
 
-def test_other_texts_are_refused_and_more_stories_of_the_world_are_not(run_folder, tmp_path):
+def test_more_stories_of_the_world_are_known_by_their_seed(tmp_path):
     text = tmp_path / "more.txt"
     world.main(["--bytes", "1000", "--seed", "2", "--out", str(text)])
     assert probes.seed_of_stories(str(text)) == 2
     text.with_suffix(".json").write_text(json.dumps({"seed": 2, "format": -1}), encoding="utf-8")
     assert probes.seed_of_stories(str(text)) is probes.seed_of_stories("wikitext-2") is None
-    run = (str(run_folder),)
-    for runs, more, said in (
-        ((), {}, "give the folder of a run"),
-        (run, {"each": 1}, "at least 2"),
-        (run, {"seed": world.SEED}, "makes the stories that .* was trained on"),
-    ):
-        with refused(said):
-            probes.probe(runs, **more)
-    edit_json(run_folder / "config.json", config={"data": "wikitext-2"})
-    before = (run_folder / "probes.json").read_bytes()
-    with refused("was trained on wikitext-2: give a run on --data sample"):
-        probes.probe(run)
-    assert (run_folder / "probes.json").read_bytes() == before

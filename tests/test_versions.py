@@ -103,33 +103,25 @@ def test_a_stopped_run_goes_on_bit_for_bit(version, cache, monkeypatch, capsys):
     assert len({(path / "samples.txt").read_bytes() for path in folders}) == 1
 
 
-def test_sample_only_continues_the_prompt_from_each_seed(version, finished, monkeypatch, capsys):
+def test_a_finished_run_continues_prompts_and_is_left_as_it_was(
+    version, finished, monkeypatch, capsys
+):
     module, folder = load(version), finished(version)
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-
-    def printed(*args):
-        run(module, monkeypatch, ["--sample-only", "--out-dir", folder, "--prompt", "Anna", *args])
-        return capsys.readouterr().out
-
-    printed()
-    five, six = printed("--seed", "5"), printed("--seed", "6")
-    assert five.startswith("Anna") and len(five) > 6 and five != six
-    both = printed("--seed", "5", "--n-samples", "2")
-    assert both == f"--- seed 5 ---\n{five}--- seed 6 ---\n{six}"
-    assert before == {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-
-
-def test_interactive_continues_each_typed_line(version, finished, monkeypatch, capsys):
-    module, folder = load(version), finished(version)
     capsys.readouterr()  # what the training printed
 
     def printed(*args):
         run(module, monkeypatch, ["--out-dir", folder, *args])
         return capsys.readouterr().out
 
-    texts = [
-        printed("--sample-only", "--prompt", prompt, "--seed", seed)
-        for prompt, seed in (("Anna", 1), ("Tom", 1), ("Tom", 2))
-    ]
+    def sampled(prompt, seed, *more):
+        return printed("--sample-only", "--prompt", prompt, "--seed", seed, *more)
+
+    five, six = sampled("Anna", 5), sampled("Anna", 6)
+    assert five.startswith("Anna") and len(five) > 6 and five != six
+    both = sampled("Anna", 5, "--n-samples", "2")
+    assert both == f"--- seed 5 ---\n{five}--- seed 6 ---\n{six}"
+    typed = [sampled("Anna", 1), sampled("Tom", 1), sampled("Tom", 2)]
     monkeypatch.setattr("sys.stdin", io.StringIO("Anna\nTom\n\n"))
-    assert printed("--interactive") == "".join(f"> {text}" for text in texts) + "> \n"
+    assert printed("--interactive") == "".join(f"> {text}" for text in typed) + "> \n"
+    assert before == {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import lzma
-import math
 import os
 import random
 import re
@@ -77,9 +76,6 @@ def stories(seed, n, **more):
     return [world.tell_story(rng, **more) for _ in range(n)]
 
 
-TOLD = stories(7, 200)
-
-
 # ---- the entropy: one way of choosing for each text, and its probability ----
 
 
@@ -99,33 +95,7 @@ def test_a_story_has_one_way_of_choosing_and_costs_its_bits(more):
                     assert piece not in recall.alternatives, recall
 
 
-def test_a_choice_that_no_word_expresses_is_noticed(monkeypatch):
-    opening, story = world.Teller.opening, stories(3, 1)[0]
-    monkeypatch.setattr(world.Teller, "opening", lambda self: (self.pick("ab"), opening(self)))
-    found, _ = derivations(story.text)
-    assert [each.bits - story.bits for each in found] == pytest.approx([1, 1])
-
-
-def test_dice_are_as_likely_as_their_weights():
-    choose, n, seen = world.dice(random.Random(5)), 20_000, [0, 0, 0]
-    for _ in range(n):
-        seen[choose([1, 2, 5])] += 1
-    for count, p in zip(seen, (1 / 8, 2 / 8, 5 / 8), strict=True):
-        assert abs(count - n * p) < 5 * math.sqrt(n * p * (1 - p))
-
-
 # ---- the stories ----
-
-
-def test_a_recall_stands_where_it_says_and_is_one_of_its_alternatives():
-    for story in TOLD:
-        for recall in story.recalls:
-            assert story.text.startswith(recall.answer, recall.offset)
-            assert recall.alternatives.count(recall.answer) == 1 and recall.distance >= 0
-    kinds = {recall.kind for story in TOLD for recall in story.recalls}
-    assert kinds == set(
-        "attribute role owner holder place name box holder_place box_place pronoun".split()
-    )
 
 
 def answers(read):
@@ -159,28 +129,13 @@ def test_as_many_questions_as_requested_follow_and_the_story_answers_them():
         assert {*counts} == {7} if n == 7 else (min(counts) in (9, 10) and max(counts) > 12)
 
 
-def test_stories_have_the_promised_form():
-    lengths = sorted(len(story.text.split()) for story in TOLD)
-    assert lengths[20] >= 70 and lengths[-20] <= 300
-    names = "|".join(world.WOMEN + world.MEN)
-    for story in TOLD:
-        assert re.fullmatch(r"[A-Za-z ,.?!:'\"\n]+", story.text)
-        assert not re.search("  | \n|\n |\n\n", story.text)
-        assert not re.search(r"\b[Aa] [aeiou]|\b[Aa]n (?!hour)[^aeiou]", story.text), story.text
-        # a name never begins a line or follows a quotation mark: there it would be another token
-        assert not re.search(rf'(^|["\n])({names})', story.text)
-
-
 # ---- the files ----
 
 
-def test_the_bundled_files_are_what_the_program_writes():
+def test_the_bundled_files_are_what_the_program_writes_laid_out_as_the_json_says():
     text, facts = world.make(world.TRAIN_BYTES, world.SEED)
     assert hashlib.sha256(text).hexdigest() == hashlib.sha256(TEXT).hexdigest()
     assert {**facts, "command": "python data/world.py"} == INFO
-
-
-def test_the_bundled_file_is_laid_out_as_its_json_says():
     assert TEXT.endswith(b"\n\n") and b"\r" not in TEXT and INFO["different_words"] >= 600
     offset, seen = 0, []
     for split in ("train", "validation", "test"):
