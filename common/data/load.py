@@ -58,10 +58,14 @@ def _open(name, data_dir, cache_dir):
             f"--data-dir is read for WikiText and hf:OWNER/NAME only, not for {name}: leave it out,"
             " or give the folder itself as --data"
         )
-    if name in NAMES:
-        from common.data import bundled
+    if name == "sample":
+        from common.data.bundled import sample
 
-        return bundled.sample() if name == "sample" else bundled.copying_task()
+        return sample()
+    if name == "copy":
+        from common.data.copying import copying_task
+
+        return copying_task()
     if found:
         from common.data.own_text import open_text
 

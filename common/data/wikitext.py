@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from common.data.corpus import SPLITS, Corpus
-from common.data.hub import load_dataset, texts_of
+from common.data.hub import load_dataset, rows_of
 from common.errors import UserError
 
 
@@ -29,12 +29,12 @@ def wikitext(name, data_dir) -> Corpus:
                 " Salesforce/wikitext"
             )
 
-    def read(split):
-        rows = texts_of(splits[split], "text", 0, len(splits[split]), name)
-        return articles(row or " \n" for row in rows)
+    reader = rows_of(name, splits, "text")
 
-    prints = " ".join(splits[split]._fingerprint for split in SPLITS)
-    memo = f"wikitext {prints}"
+    def read(split):
+        return articles(row or " \n" for row in reader.read(split, 0, len(splits[split])))
+
+    memo = "wikitext " + " ".join(splits[split]._fingerprint for split in SPLITS)
     return Corpus(name, documents=True, read=read, counts_words=True, memo=memo)
 
 

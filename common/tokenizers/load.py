@@ -4,14 +4,13 @@ tokenizer = load_tokenizer("bpe", corpus, vocab_size=4096)
 ids = tokenizer.encode("One morning")
 """
 
-import contextlib
 import hashlib
 import os
 import sys
 from pathlib import Path
 
 from bpe_tokenizer import END_OF_TEXT, PATTERNS, BPETokenizer
-from common.data.cache import cache_folder, locked, progress_bar, slug
+from common.data.cache import cache_folder, made_once, progress_bar, slug
 from common.errors import UserError
 from common.files import LARGEST_VOCABULARY, read_json
 
@@ -47,13 +46,13 @@ def load_tokenizer(
     key = hashlib.sha256(f"1 {corpus.key('train')} {about}".encode()).hexdigest()[:24]
     folder = cache_folder(cache_dir if cache_dir is not None else corpus.cache_dir)
     path = folder / f"{slug(corpus.name)}-{kind}-{key}.json"
-    with locked(path):
-        if path.exists():
-            with contextlib.suppress(UserError):  # damaged: made again
-                return load_tokenizer_file(path)
+
+    def train(path):
         tokenizer = _train(kind, corpus, vocab_size, pattern, special_tokens)
         tokenizer.save(path)
-    return tokenizer
+        return tokenizer
+
+    return made_once(path, load_tokenizer_file, train)
 
 
 def _train(kind, corpus, vocab_size, pattern, special_tokens):
