@@ -64,7 +64,7 @@ def rows_of(name, datasets, column) -> Rows:
             for batch in rows.iter(ROWS):
                 yield from batch.to_pylist()
         except UnicodeDecodeError:
-            raise UserError(f"{name}, {split}: a text in {column or 'it'} is not UTF-8") from None
+            raise UserError(f"{name}, {split}: a text is not UTF-8") from None
 
     return Rows(read_rows, column, name)
 

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterator
 
 from common.errors import UserError
+from common.files import open_regular
 
 BLOCK = 1 << 20  # bytes read at once
 PEEK = 1 << 16  # bytes that tell a file's kind
@@ -47,7 +48,7 @@ OPENERS = {
 
 def _opener(file):
     """How to open a file for reading its bytes: by its own first ones, not by its name."""
-    with open(file, "rb") as stream:
+    with open_regular(file) as stream:
         start = stream.read(8)
     return next((way for magic, way in OPENERS.items() if start.startswith(magic)), None)
 
