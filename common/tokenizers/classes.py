@@ -10,7 +10,7 @@ import json
 import re
 from typing import Literal
 
-from bpe_tokenizer import END_OF_TEXT
+from bpe_tokenizer import END_OF_TEXT, BPETokenizer, check_text, documents
 from common.errors import UserError
 from common.files import LARGEST_VOCABULARY, atomic_write, read_json
 
@@ -65,16 +65,13 @@ class Tokenizer:
         end_of_text: put that id after each chunk. `processes` is there for the interface only.
         """
         end = [self.end_of_text] if end_of_text and self.end_of_text is not None else []
-        for chunk in [chunks] if isinstance(chunks, str) else chunks:
+        for chunk in documents(chunks):
             yield np.array(self.encode(chunk) + end, dtype=self.dtype)
 
-    def encode_corpus(self, text_or_chunks, processes=None, end_of_text=False) -> np.ndarray:
-        """All ids in one array (n_tokens,)."""
-        arrays = list(self.encode_stream(text_or_chunks, processes, end_of_text))
-        return np.concatenate(arrays) if arrays else np.empty(0, dtype=self.dtype)
+    encode_corpus = BPETokenizer.encode_corpus  # the arrays of encode_stream, end to end
 
     def encode(self, text: str) -> list[int]:
-        _check_text(text)
+        check_text(text)
         get, unknown = self.ids.get, self.unknown
         return [get(piece, unknown) for piece in self.pieces(text)]
 
@@ -110,7 +107,7 @@ class CharTokenizer(Tokenizer):
         characters = set()
         for text in texts:
             characters.update(text)
-        return cls(sorted(characters), _with_unknown(special_tokens))
+        return cls(sorted(characters), [UNKNOWN, *special_tokens])
 
     def pieces(self, text):
         return text
@@ -133,7 +130,7 @@ class WordTokenizer(Tokenizer):
 
     @classmethod
     def train(cls, texts, vocab_size, special_tokens=(END_OF_TEXT,)):
-        names = _with_unknown(special_tokens)
+        names = [UNKNOWN, *special_tokens]
         if vocab_size <= len(names):
             raise UserError(
                 f"a word vocabulary of {vocab_size} has no room for words besides"
@@ -180,7 +177,7 @@ class GPT2Tokenizer(Tokenizer):
         return {"kind": "gpt2", "vocab_size": self.vocab_size}
 
     def encode(self, text):
-        _check_text(text)
+        check_text(text)
         return self.encoding.encode_ordinary(text)
 
     def decode(self, ids):
@@ -210,12 +207,3 @@ def read_saved(path):
     if tokenizer.sha256 != saved.sha256:
         raise UserError(f"{path} was changed after it was saved: its checksum does not fit")
     return tokenizer
-
-
-def _check_text(text):
-    if not isinstance(text, str):
-        raise UserError(f"only text can be encoded, not {type(text).__name__}")
-
-
-def _with_unknown(special_tokens):
-    return [UNKNOWN, *(name for name in special_tokens if name != UNKNOWN)]
