@@ -26,10 +26,7 @@ def hub_corpus(name, data_dir) -> Corpus:
     """hf:OWNER/NAME[:CONFIG][:COLUMN], any dataset on the hub that has a column of text."""
     match = NAME.fullmatch(name)
     if not match:
-        raise UserError(
-            f"{name!r} is not hf:OWNER/NAME[:CONFIG][:COLUMN], for instance"
-            " hf:roneneldan/TinyStories"
-        )
+        raise UserError(f"{name!r} is not hf:OWNER/NAME[:CONFIG][:COLUMN]: check the spelling")
     repository, config, column = match.groups("")
     try:
         splits = load_dataset(repository, config or None, data_dir)

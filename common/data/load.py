@@ -24,10 +24,7 @@ def load_corpus(name, data_dir=None, cache_dir=None) -> Corpus:
     corpus.cache_dir = cache_dir
     for split, n_bytes in corpus.n_bytes.items():
         if not n_bytes:
-            raise UserError(
-                f"{corpus.name}: there is no text in the {split} split; three splits are needed, so"
-                " use a longer text"
-            )
+            raise UserError(f"{corpus.name}: no text is in the {split} split: use a longer text")
     return corpus
 
 

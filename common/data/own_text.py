@@ -57,9 +57,7 @@ def open_text(path, column="", cache_dir=None) -> Corpus:
     elif path.is_file():
         kind, files = kind_of(path), [path]
     else:
-        raise UserError(
-            f"{path} is neither a file nor a folder: save the text in a file, and give that"
-        )
+        raise UserError(f"{path} is neither a file nor a folder: save the text in a file")
     if column and kind == "text":
         raise UserError(f"{path} is plain text and has no column {column!r}: leave that out")
     stats = [file.stat() for file in files]
@@ -219,9 +217,7 @@ def _cut(sources, missing, reader, where):
         elif border > start:
             border = start + reader.cut(source, border - start)
         if border <= 0:
-            raise UserError(
-                f"{where} is empty or too short to be split in three: use a longer text"
-            )
+            raise UserError(f"{where} is empty or too short for three splits: use a longer text")
         borders.insert(0, border)
     splits = zip(["train", *missing], itertools.pairwise([0, *borders]), strict=True)
     return {

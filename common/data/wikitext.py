@@ -24,10 +24,7 @@ def wikitext(name, data_dir) -> Corpus:
     splits = load_dataset("Salesforce/wikitext", config, data_dir)
     for split in SPLITS:
         if split not in splits or "text" not in splits[split].column_names:
-            raise UserError(
-                f"{name}: the {split} split or its text column is missing; use a complete copy of"
-                " Salesforce/wikitext"
-            )
+            raise UserError(f"{name}: the {split} split or its text is missing: use a whole copy")
 
     reader = rows_of(name, splits, "text")
 

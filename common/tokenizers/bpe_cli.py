@@ -75,12 +75,12 @@ def encode(
         ids = tokenizer.encode_corpus(text, processes)
     if out is None:
         print(*ids.tolist())
-    elif out.endswith(".npy"):
-        with atomic_write(out) as stream:
+        return
+    with atomic_write(out) as stream:
+        if out.endswith(".npy"):
             np.save(stream, ids)
-    else:
-        with atomic_write(out, "w") as stream:
-            stream.write(" ".join(map(str, ids.tolist())) + "\n")
+        else:
+            stream.write(" ".join(map(str, ids.tolist())).encode() + b"\n")
 
 
 def decode(
@@ -214,12 +214,9 @@ def _set_apart(tokens, colour, breaks=True):
             c if c.isprintable() else c.encode("unicode_escape").decode("ascii")
             for c in token.decode("utf-8", errors="backslashreplace")
         )
-        line_ends = "\n" * token.count(b"\n") if breaks else ""
-        if colour:
-            background = COLOURS[i % len(COLOURS)]
-            shown.append(f"\x1b[30;48;5;{background}m{string}\x1b[0m{line_ends}")
-        else:
-            shown.append(f"[{string}]{line_ends}")
+        background = COLOURS[i % len(COLOURS)]
+        shown.append(f"\x1b[30;48;5;{background}m{string}\x1b[0m" if colour else f"[{string}]")
+        shown.append("\n" * token.count(b"\n") * breaks)
     return "".join(shown)
 
 

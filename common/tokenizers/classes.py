@@ -132,10 +132,7 @@ class WordTokenizer(Tokenizer):
     def train(cls, texts, vocab_size, special_tokens=(END_OF_TEXT,)):
         names = [UNKNOWN, *special_tokens]
         if vocab_size <= len(names):
-            raise UserError(
-                f"a word vocabulary of {vocab_size} has no room for words besides"
-                f" {' and '.join(names)}: use a larger --vocab-size"
-            )
+            raise UserError(f"--vocab-size {vocab_size} has no room for words: use a larger one")
         counts = collections.Counter()
         for text in texts:
             counts.update(re.findall(cls.PATTERN, text))

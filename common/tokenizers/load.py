@@ -34,10 +34,7 @@ def load_tokenizer(kind, corpus, vocab_size, pattern="gpt4", special_tokens=(END
     if kind not in KINDS:
         return load_tokenizer_file(kind)
     if kind == "bpe" and vocab_size < 256 + len(special_tokens):
-        raise UserError(
-            f"--vocab-size {vocab_size} is too small for byte pairs: 256 bytes and"
-            f" {len(special_tokens)} special tokens come first"
-        )
+        raise UserError(f"--vocab-size {vocab_size} is too small for 256 bytes and special tokens")
     about = [kind, tuple(special_tokens)]
     about += {"bpe": [vocab_size, pattern], "word": [vocab_size], "char": []}[kind]
     key = hashlib.sha256(f"1 {corpus.key('train')} {about}".encode()).hexdigest()[:24]
