@@ -130,8 +130,8 @@ def decoded(file, start, end, keep_crlf=False, cut=False) -> Iterator[str]:
                 raise UserError(f"{file} became shorter while it was read: start again")
             if b"\0" in data:
                 raise NotText(
-                    f"{file} is not plain text: NUL byte at position {place + data.index(0)} (what"
-                    " has many of them is UTF-16, it seems): save it as UTF-8 text"
+                    f"{file} is not plain text: NUL byte at position {place + data.index(0)} (one"
+                    " in every second place is UTF-16, it seems): save it as UTF-8 text"
                 )
             try:
                 final = place + len(data) >= end and not cut

@@ -85,24 +85,25 @@ def _csv_rows(file):
         stream = io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
         header = stream.readline(LONGEST_ROW)
         delimiter = max("\t;,", key=lambda mark: (header.count(mark), mark == ","))
-        reader = csv.reader(itertools.chain([header], stream), delimiter=delimiter, strict=True)
+        lines = itertools.chain([header], stream)
+        reader = csv.DictReader(lines, delimiter=delimiter, strict=True)
         try:
-            columns = next(reader, [])
+            columns = reader.fieldnames or []
             odd = [name for name in columns if len(name) > 100 or re.fullmatch(r"-?[\d.]+", name)]
             if odd or len(set(columns)) < len(columns):
                 raise UserError(f"{file}: the first line has to name the columns, each once")
-            for fields in filter(None, reader):
-                if len(fields) > len(columns):
+            for row in reader:
+                if more := row.get(None):  # fields beyond the header's
                     raise UserError(
-                        f"{file}: line {reader.line_num} has {len(fields)} fields, the header"
-                        f" {len(columns)}: a text that holds the separator needs quotation marks"
+                        f"{file}: line {reader.line_num} has {len(columns) + len(more)} fields, the"
+                        f" header {len(columns)}: a text that holds the separator needs quotation"
+                        " marks"
                     )
-                yield dict(zip(columns, fields, strict=False))
+                yield row
         except csv.Error as error:
-            raise UserError(
-                f"{file}: line {reader.line_num} is no row of a table ({error}): do its quotation"
-                " marks pair up?"
-            ) from None
+            line = f"{file}: line {reader.reader.line_num}"
+            message = f"{line} is no row of a table ({error}): do its quotation marks pair up?"
+            raise UserError(message) from None
 
 
 def _json_rows(file):

@@ -1,5 +1,6 @@
 """Token files: a split of a corpus as ids on disk."""
 
+import functools
 import hashlib
 import os
 import sys
@@ -59,10 +60,7 @@ def token_file(corpus, split, tokenizer, cache_dir=None, progress=True) -> Token
     folder = cache_folder(cache_dir if cache_dir is not None else corpus.cache_dir)
     key = hashlib.sha256(f"2 {corpus.key(split)} {tokenizer.sha256}".encode()).hexdigest()[:24]
     path = folder / f"{slug(corpus.name)}-{split}-{tokenizer.kind}-{key}.bin"
-
-    def make(path):
-        return _encode(corpus, split, tokenizer, path, progress)
-
+    make = functools.partial(_encode, corpus, split, tokenizer, progress=progress)
     found = made_once(path, _checked, make, progress)
     if found.n_tokens < 2:
         raise UserError(
