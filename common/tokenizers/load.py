@@ -33,8 +33,9 @@ def load_tokenizer(kind, corpus, vocab_size, pattern="gpt4", special_tokens=(END
         return GPT2Tokenizer()
     if kind not in KINDS:
         return load_tokenizer_file(kind)
-    if kind == "bpe" and vocab_size < 256 + len(special_tokens):
-        raise UserError(f"--vocab-size {vocab_size} is too small for 256 bytes and special tokens")
+    smallest = 256 + len(special_tokens)
+    if kind == "bpe" and vocab_size < smallest:
+        raise UserError(f"--vocab-size {vocab_size} is too small for byte pairs: give {smallest}")
     about = [kind, tuple(special_tokens)]
     about += {"bpe": [vocab_size, pattern], "word": [vocab_size], "char": []}[kind]
     key = hashlib.sha256(f"1 {corpus.key('train')} {about}".encode()).hexdigest()[:24]
