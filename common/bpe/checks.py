@@ -14,7 +14,7 @@ class TokenizerError(UserError):
 def check_text(text):
     """The text, a string that UTF-8 can write."""
     if not isinstance(text, str):
-        raise TokenizerError(f"a text has to be a str, not {type(text).__name__}")
+        raise TokenizerError(f"only text has ids: it has to be a str, not {type(text).__name__}")
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:

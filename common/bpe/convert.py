@@ -8,17 +8,33 @@ from common.files import LARGEST_VOCABULARY, read_json
 
 import msgspec
 
+CAN_READ = (
+    "only byte-level BPE can be read, without a normalizer, with the pre-tokenizer ByteLevel or"
+    " Split (by a Regex, Isolated, not inverted) + ByteLevel, without add_prefix_space"
+)
 
-class Step(msgspec.Struct):
-    """One of a tokenizer.json's pre-tokenizers, of the two kinds that are known here."""
 
-    type: str
+class ByteLevel(msgspec.Struct, tag="ByteLevel"):
+    """The pre-tokenizer that maps bytes to letters, and cuts like GPT-2 where it uses its regex."""
+
     add_prefix_space: bool = False
     use_regex: bool = True
-    pattern: dict[str, str] = {}
-    behavior: str = "Isolated"
+
+
+class Regex(msgspec.Struct):
+    Regex: str
+
+
+class Split(msgspec.Struct, tag="Split"):
+    """The pre-tokenizer that cuts by a pattern."""
+
+    pattern: Regex
+    behavior: Literal["Isolated"]
     invert: bool = False
-    pretokenizers: list["Step"] = []
+
+
+class Sequence(msgspec.Struct, tag="Sequence"):
+    pretokenizers: list[Split | ByteLevel]
 
 
 class Model(msgspec.Struct):
@@ -27,9 +43,9 @@ class Model(msgspec.Struct):
     vocab: dict[str, int]
     merges: list[tuple[str, str] | str]
     type: Literal["BPE"] = "BPE"
-    dropout: float | None = None
-    continuing_subword_prefix: str | None = None
-    end_of_word_suffix: str | None = None
+    dropout: None = None
+    continuing_subword_prefix: Literal["", None] = None
+    end_of_word_suffix: Literal["", None] = None
     byte_fallback: bool = False
     ignore_merges: bool = False
 
@@ -43,8 +59,8 @@ class TokenizerFile(msgspec.Struct):
     """A tokenizer.json of Hugging Face, as far as it decides the ids of a text."""
 
     model: Model
-    normalizer: dict | None = None
-    pre_tokenizer: Step | None = None
+    pre_tokenizer: ByteLevel | Sequence
+    normalizer: None = None
     added_tokens: list[AddedToken] | None = None
 
 
@@ -57,14 +73,10 @@ def to_tiktoken(tokenizer, name):
     """
     import tiktoken
 
-    n_ordinary = 256 + len(tokenizer.merges)
-    ranks = {token: i for i, token in enumerate(tokenizer.vocab[:n_ordinary])}
-    if len(ranks) < n_ordinary:
-        raise TokenizerError("two merges make the same token: tiktoken cannot hold that")
     return tiktoken.Encoding(
         name,
         pat_str=tokenizer.pattern,
-        mergeable_ranks=ranks,
+        mergeable_ranks=_ids_of(tokenizer.vocab[: 256 + len(tokenizer.merges)]),
         special_tokens=dict(tokenizer.special_tokens),
     )
 
@@ -72,32 +84,20 @@ def to_tiktoken(tokenizer, name):
 def to_huggingface(tokenizer):
     """A BPETokenizer as a tokenizers.Tokenizer. Unlike ours, it takes the spelling of a special
     token in a text always for that token."""
-    import tokenizers
-    from tokenizers import decoders, models, pre_tokenizers
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
     letters = _byte_letters()
     names = ["".join(letters[byte] for byte in token) for token in tokenizer.vocab]
-    ids = {name: i for i, name in enumerate(names[: 256 + len(tokenizer.merges)])}
-    if len(ids) < 256 + len(tokenizer.merges):
-        raise TokenizerError("two merges make the same token: the library cannot hold that")
-    for spelling in tokenizer.special_tokens:
-        if spelling in ids:
-            raise TokenizerError(f"the special token {spelling!r} is an ordinary token as well")
+    ids = _ids_of(names[: 256 + len(tokenizer.merges)])
+    if both := ids.keys() & tokenizer.special_tokens.keys():
+        raise TokenizerError(f"the special token {both.pop()!r} is an ordinary token as well")
     merges = [(names[a], names[b]) for a, b in tokenizer.merges]
-    made = tokenizers.Tokenizer(models.BPE(vocab=ids, merges=merges))
-    made.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(tokenizers.Regex(tokenizer.pattern), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    made = Tokenizer(models.BPE(vocab=ids, merges=merges))
+    split = pre_tokenizers.Split(Regex(tokenizer.pattern), "isolated")
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    made.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
     made.decoder = decoders.ByteLevel()
-    made.add_special_tokens(
-        [
-            tokenizers.AddedToken(spelling, special=True, normalized=False)
-            for spelling in tokenizer.special_tokens
-        ]
-    )
+    made.add_special_tokens([AddedToken(one, normalized=False) for one in tokenizer.special_tokens])
     return made
 
 
@@ -110,21 +110,34 @@ def from_huggingface(path, make, byte_level_pattern):
     `byte_level_pattern`: the split pattern that the library's ByteLevel has.
     """
     try:
-        saved = read_json(path, "a tokenizer.json", TokenizerFile, LARGEST_VOCABULARY)
-        if saved.normalizer is not None:
-            raise TokenizerError("it has a normalizer, which would change the text; not supported")
-        for option in (
-            *("dropout", "continuing_subword_prefix", "end_of_word_suffix"),
-            *("byte_fallback", "ignore_merges"),
-        ):
-            if getattr(saved.model, option):
-                raise TokenizerError(f"its model uses {option}, which is not supported")
-        added = sorted(saved.added_tokens or [], key=lambda token: token.id)
-        added = [token.content for token in added]
-        pattern = _pattern(saved.pre_tokenizer or Step("no pre-tokenizer"), byte_level_pattern)
-        return make(_merges(saved.model, added), pattern, added)
+        saved = read_json(path, "such a tokenizer.json", TokenizerFile, LARGEST_VOCABULARY)
     except UserError as error:
+        raise TokenizerError(f"{error}; {CAN_READ}") from None
+    model, cut = saved.model, saved.pre_tokenizer
+    steps = cut.pretokenizers if isinstance(cut, Sequence) else [cut]
+    if list(map(type, steps)) not in ([ByteLevel], [Split, ByteLevel]):
+        raise TokenizerError(f"{path} has other pre-tokenizers; {CAN_READ}")
+    *splits, byte_level = steps
+    inverted = any(split.invert for split in splits)
+    if inverted or byte_level.add_prefix_space or byte_level.use_regex == bool(splits):
+        raise TokenizerError(f"{path} cuts texts in another way; {CAN_READ}")
+    if model.byte_fallback or model.ignore_merges:
+        raise TokenizerError(f"{path}: byte_fallback and ignore_merges are not supported")
+    added = sorted(saved.added_tokens or [], key=lambda token: token.id)
+    added = [token.content for token in added]
+    try:
+        pattern = splits[0].pattern.Regex if splits else byte_level_pattern
+        return make(_merges(model, added), pattern, added)
+    except TokenizerError as error:
         raise TokenizerError(f"{path}: {error}") from None
+
+
+def _ids_of(tokens):
+    """dict: token -> id, for a library that knows a token by its bytes."""
+    ids = {token: i for i, token in enumerate(tokens)}
+    if len(ids) < len(tokens):
+        raise TokenizerError("two merges make the same token: the library cannot hold that")
+    return ids
 
 
 def _byte_letters():
@@ -142,37 +155,13 @@ def _merges(model, added):
     for rank, pair in enumerate(model.merges):
         pair = pair.split(" ") if isinstance(pair, str) else pair
         made = "".join(pair)
-        if len(pair) != 2 or any(half not in ids for half in pair):
+        if len(pair) != 2 or not ids.keys() >= set(pair):
             raise TokenizerError(f"merge {rank}, {pair!r:.60}, is no pair of earlier tokens")
         if made in ids:
             raise TokenizerError(f"two merges make {made!r:.40}: it was not trained as BPE")
         merges.append((ids[pair[0]], ids[pair[1]]))
         ids[made] = 256 + rank
-    for token in model.vocab:
-        if token not in ids and token not in added:
-            raise TokenizerError(f"its token {token!r:.40} is neither a byte nor made by a merge")
+    if unmade := model.vocab.keys() - ids.keys() - set(added):
+        token = min(unmade)
+        raise TokenizerError(f"its token {token!r:.40} is neither a byte nor made by a merge")
     return merges
-
-
-def _pattern(pre_tokenizer, byte_level_pattern):
-    """The pattern of a pre-tokenizer: ByteLevel, or a Sequence of Split and ByteLevel."""
-    steps = [pre_tokenizer]
-    if pre_tokenizer.type == "Sequence":
-        steps = pre_tokenizer.pretokenizers
-    kinds = [step.type for step in steps]
-    if kinds not in (["ByteLevel"], ["Split", "ByteLevel"]):
-        raise TokenizerError(
-            f"its pre-tokenizer is {' + '.join(kinds):.80}; only ByteLevel, or Split + ByteLevel,"
-            " can be read"
-        )
-    split, byte_level = steps[0], steps[-1]
-    if byte_level.add_prefix_space:
-        raise TokenizerError("it puts a space before each text (add_prefix_space): not supported")
-    if kinds == ["ByteLevel"]:
-        if not byte_level.use_regex:
-            raise TokenizerError("its ByteLevel cuts nothing (use_regex false): not supported")
-        return byte_level_pattern
-    pattern = split.pattern.get("Regex")
-    if byte_level.use_regex or not pattern or split.behavior != "Isolated" or split.invert:
-        raise TokenizerError("its Split has to be by a Regex, Isolated, not inverted")
-    return pattern

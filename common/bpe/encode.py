@@ -16,13 +16,13 @@ END = None  # stands for the end of a document among its chunks
 
 class Table(dict):
     """dict: key of a span -> its number, counted in the order in which keys are looked up first;
-    and the ids of all spans, end to end in one array: where each span's begin, how many it has."""
+    and the ids of all spans, end to end in one array, with where each span's begin."""
 
     def __init__(self, chunks_of, dtype, end):
         self[END] = 0
         self.chunks_of = chunks_of  # function: key -> chunks
         self.ids = np.array([] if end is None else [end], dtype)
-        self.starts, self.lengths = np.zeros(1, np.int64), np.array([len(self.ids)])
+        self.starts = np.array([0, len(self.ids)])  # of the spans, and of the next one
         self.new = []  # keys whose ids are not known yet
         self.new_size, self.size = 0, 0  # characters of these; bytes, about, of all
 
@@ -36,21 +36,18 @@ class Table(dict):
         """Find the ids of the new spans."""
         chunks_of_each = list(map(self.chunks_of, self.new))
         ids, lengths = ranks.merge_all(list(chain.from_iterable(chunks_of_each))).by_chunk()
-        firsts = np.cumsum([0, *map(len, chunks_of_each[:-1])])
-        lengths = np.add.reduceat(lengths, firsts)
-        starts = len(self.ids) + np.cumsum(lengths) - lengths
-        self.ids = np.concatenate((self.ids, ids.astype(self.ids.dtype)))
-        self.starts = np.concatenate((self.starts, starts))
-        self.lengths = np.concatenate((self.lengths, lengths))
+        last_chunks = np.cumsum(list(map(len, chunks_of_each))) - 1
+        self.starts = np.append(self.starts, len(self.ids) + np.cumsum(lengths)[last_chunks])
+        self.ids = np.append(self.ids, ids.astype(self.ids.dtype))
         self.size += 200 * len(self.new) + 4 * self.new_size
         self.new, self.new_size = [], 0
 
     def look_up(self, numbers):
         """The ids of the spans with these numbers, one array."""
-        lengths = self.lengths.take(numbers)
+        starts = self.starts.take(numbers)
+        lengths = self.starts.take(numbers + 1) - starts
         # Token i of a span that begins at place s of the result is token i of the span's own.
-        shift = self.starts.take(numbers) - (np.cumsum(lengths) - lengths)
-        shift = np.repeat(shift, lengths)
+        shift = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
         return self.ids.take(shift + np.arange(len(shift)))
 
 

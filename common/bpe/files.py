@@ -19,7 +19,7 @@ class Vocabulary(msgspec.Struct, forbid_unknown_fields=True):
     merges: list[tuple[int, int, str]]
 
 
-def read_vocabulary(path):
+def read(path):
     """The content of a file that BPETokenizer.save wrote, a dict. The fields have their types; that
     they belong together is for the caller to see."""
     saved = read_json(path, "a vocabulary of this version", Vocabulary, LARGEST_VOCABULARY)

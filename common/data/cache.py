@@ -13,6 +13,7 @@ from common.files import read_json, write_json
 import msgspec
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+WRITABLE = "set LINEAGE_CACHE to a folder that can be written"
 
 
 def cache_folder(cache_dir=None) -> Path:
@@ -22,10 +23,8 @@ def cache_folder(cache_dir=None) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(
-            f"cannot make the cache folder {folder}: {error.strerror}; set LINEAGE_CACHE to a"
-            " folder that can be written"
-        ) from None
+        message = f"cannot make the cache folder {folder}: {error.strerror}; {WRITABLE}"
+        raise UserError(message) from None
     return folder
 
 
@@ -34,11 +33,14 @@ def slug(name) -> str:
     return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-.")[:60] or "text"
 
 
-@contextlib.contextmanager
-def locked(path, progress=True):
-    """Hold the lock of a file. The operating system frees it when its holder dies, however that
-    happens, so a lock never outlives its process; the empty .lock file that stays locks nobody
-    out."""
+def made_once(path, read, make, progress=True):
+    """What read(path) returns; where it raises UserError or OSError, since nothing is there or it
+    is damaged, what make(path) returns.
+
+    One process at a time: others that want the same file wait and then read it. The operating
+    system frees the lock when its holder dies, however that happens, so a lock never outlives its
+    process; the empty .lock file that stays locks nobody out.
+    """
     import filelock
 
     lock = filelock.FileLock(f"{path}.lock")
@@ -47,15 +49,15 @@ def locked(path, progress=True):
             lock.acquire(timeout=2)
         except filelock.Timeout:
             if progress:
-                print(f"waiting for another process to finish {Path(path).name}", file=sys.stderr)
+                print(f"waiting for another process to finish {path.name}", file=sys.stderr)
             lock.acquire()
     except OSError as error:
-        raise UserError(
-            f"cannot write in {Path(path).parent}: {error.strerror or error}; set LINEAGE_CACHE"
-            " to a folder that can be written"
-        ) from None
+        reason = error.strerror or error
+        raise UserError(f"cannot write in {path.parent}: {reason}; {WRITABLE}") from None
     try:
-        yield
+        with contextlib.suppress(UserError, OSError):
+            return read(path)
+        return make(path)
     finally:
         lock.release()
 
@@ -67,13 +69,17 @@ def remembered(key, kind, make, cache_dir=None):
     """
     if not key:
         return make()
-    path = _remembered_path(key, cache_dir)
-    with contextlib.suppress(UserError, KeyError, msgspec.ValidationError):
-        return msgspec.convert(read_json(path, "a value of the cache")["value"], kind)
-    value = make()
-    with locked(path):
-        write_json(path, {"key": key, "value": msgspec.to_builtins(value)})
-    return value
+    kept = msgspec.defstruct("Kept", [("key", str), ("value", kind)])
+
+    def make_and_keep(path):
+        value = make()
+        write_json(path, kept(key, value))
+        return value
+
+    def read(path):
+        return read_json(path, "a value of the cache", kept).value
+
+    return made_once(_remembered_path(key, cache_dir), read, make_and_keep)
 
 
 def forget(key, cache_dir=None):

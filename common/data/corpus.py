@@ -3,12 +3,13 @@
 A corpus is never held in memory: each pass reads it from the disk, piece by piece.
 """
 
-import hashlib
+import functools
 import itertools
 import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Annotated
 
 from common.data.cache import forget, progress_bar, remembered
@@ -35,32 +36,6 @@ class _Facts(msgspec.Struct):
     sha256: str
 
 
-class _Counter:
-    """Counts and hashes the pieces of a split as they go by."""
-
-    def __init__(self, words=False):
-        self.text, self.borders, self.words = hashlib.sha256(), hashlib.sha256(), words
-        self.n_bytes = self.n_characters = self.n_words = self.n_skipped = 0
-
-    def add(self, piece) -> bytes:
-        """Count a piece, or None for a row without text; its bytes."""
-        data = (piece or "").encode("utf-8")
-        if not data:
-            self.n_skipped += 1
-            return data
-        self.text.update(data)
-        self.borders.update(len(data).to_bytes(8, "little"))
-        self.n_bytes += len(data)
-        self.n_characters += len(piece)
-        if self.words:
-            self.n_words += len(piece.split()) + piece.count("\n")
-        return data
-
-    def facts(self) -> _SplitFacts:
-        counts = self.n_bytes, self.n_characters, self.n_words, self.n_skipped
-        return _SplitFacts(*counts, self.text.hexdigest(), self.borders.hexdigest())
-
-
 @dataclass
 class Corpus:
     """A text in three splits. The pieces of a split, joined, are exactly its text."""
@@ -75,9 +50,6 @@ class Corpus:
     prompt: str = ""  # what samples begin with; "": the validation split's first words
     cache_dir: str | os.PathLike | None = None
 
-    def __post_init__(self):
-        self._facts = None
-
     def pieces(self, split: str) -> Iterator[str]:
         """A new pass over a split: documents, or chunks of one long text."""
         if split not in SPLITS:
@@ -86,35 +58,49 @@ class Corpus:
 
     def checked_pieces(self, split, advance=lambda n_bytes: None) -> Iterator[str]:
         """`pieces`; at the end UserError where it was not the text that was hashed before."""
-        counter, known = _Counter(), self.facts.splits[split]
-        for piece in self.pieces(split):
-            advance(len(counter.add(piece)))
+        known, now = self.facts.splits[split], _SplitFacts(0, 0, 0, 0, "", "")
+        for piece, data in self._counted(split, now):
+            advance(len(data))
             yield piece
-        now = counter.facts()
         if (now.sha256, now.borders) != (known.sha256, known.borders):
             forget(self.memo, self.cache_dir)
             raise UserError(
                 f"{self.name}: the {split} split changed while it was read: start again"
             )
 
-    @property
+    def _counted(self, split, facts):
+        """A new pass over a split, (piece, its bytes) by turns; `facts` holds what it told."""
+        text, borders = sha256(), sha256()
+        for piece in self.read(split):
+            data = (piece or "").encode("utf-8")
+            if not data:
+                facts.n_skipped += 1
+                continue
+            text.update(data)
+            borders.update(len(data).to_bytes(8, "little"))
+            facts.n_bytes += len(data)
+            facts.n_characters += len(piece)
+            yield piece, data
+        facts.sha256, facts.borders = text.hexdigest(), borders.hexdigest()
+
+    @functools.cached_property
     def facts(self) -> _Facts:
         """Hashes and lengths, from one pass over the text; the cache keeps those of big corpora."""
-        if self._facts is None:
-            self._facts = remembered(self.memo, _Facts, self._count, self.cache_dir)
-        return self._facts
+        return remembered(self.memo, _Facts, self._count, self.cache_dir)
 
     def _count(self) -> _Facts:
-        splits, whole = {}, hashlib.sha256()
+        facts, whole = (
+            {split: _SplitFacts(0, 0, 0, 0, "", "") for split in SPLITS},
+            sha256(),
+        )
         with progress_bar(f"reading {self.name}") as bar:
             for split in SPLITS:
-                counter = _Counter(words=self.counts_words)
-                for piece in self.read(split):
-                    data = counter.add(piece)
+                for piece, data in self._counted(split, facts[split]):
+                    if self.counts_words:
+                        facts[split].n_words += len(piece.split()) + piece.count("\n")
                     whole.update(data)
                     bar.update(len(data))
-                splits[split] = counter.facts()
-        return _Facts(splits, whole.hexdigest())
+        return _Facts(facts, whole.hexdigest())
 
     @property
     def sha256(self) -> str:
@@ -130,8 +116,8 @@ class Corpus:
     def note(self) -> str:
         """One line for people: what was read and what was not, where the splits come from."""
         n_skipped = sum(facts.n_skipped for facts in self.facts.splits.values())
-        skipped = [f"rows without text, skipped: {n_skipped:,}"] if n_skipped else []
-        return "; ".join([self.about] * bool(self.about) + skipped)
+        skipped = f"rows without text, skipped: {n_skipped:,}" if n_skipped else ""
+        return "; ".join(filter(None, [self.about, skipped]))
 
     def words(self, split: str) -> int | None:
         """Words for word perplexity: split at white space, and one <eos> a line. Or None."""
@@ -141,7 +127,7 @@ class Corpus:
         """Hash of a split's bytes and of where its documents end: all that tokens depend on."""
         facts = self.facts.splits[split]
         borders = facts.borders if self.documents else ""
-        return hashlib.sha256(f"{facts.sha256} {self.documents} {borders}".encode()).hexdigest()
+        return sha256(f"{facts.sha256} {self.documents} {borders}".encode()).hexdigest()
 
     @property
     def default_prompt(self) -> str:

@@ -24,10 +24,7 @@ def load_corpus(name, data_dir=None, cache_dir=None) -> Corpus:
     corpus.cache_dir = cache_dir
     for split, n_bytes in corpus.n_bytes.items():
         if not n_bytes:
-            raise UserError(
-                f"{corpus.name}: there is no text in the {split} split; three splits are needed, so"
-                " use a longer text"
-            )
+            raise UserError(f"{corpus.name}: no text is in the {split} split: use a longer text")
     return corpus
 
 
@@ -58,10 +55,14 @@ def _open(name, data_dir, cache_dir):
             f"--data-dir is read for WikiText and hf:OWNER/NAME only, not for {name}: leave it out,"
             " or give the folder itself as --data"
         )
-    if name in NAMES:
-        from common.data import bundled
+    if name == "sample":
+        from common.data.bundled import sample
 
-        return bundled.sample() if name == "sample" else bundled.copying_task()
+        return sample()
+    if name == "copy":
+        from common.data.copying import copying_task
+
+        return copying_task()
     if found:
         from common.data.own_text import open_text
 

@@ -2,6 +2,7 @@
 
 import bisect
 import contextlib
+import functools
 import itertools
 import os
 import re
@@ -10,14 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
-from common.data import tables
 from common.data.cache import cache_folder, progress_bar, remembered
 from common.data.corpus import SPLITS, Corpus
 from common.data.reading import BLOCK, NotText, decoded, kind_of, opened, size_of
+from common.data.tables import Rows, count_rows, read_rows
 from common.errors import UserError
 from common.files import read_json
 
 import msgspec
+import regex
 
 SPLIT_NAMES = {
     "train": ("train", "training"),
@@ -26,6 +28,7 @@ SPLIT_NAMES = {
 }
 LONGEST_CHUNK = 16 << 20  # characters; a chunk grows to this where no good place to cut is found
 LOOK_BACK = 1 << 20  # bytes in which a line end is looked for, before a cut
+KINDS = ("text", "csv", "json", "parquet")
 BIG = 1 << 24  # bytes from which on a corpus is known by its files' sizes and times
 
 
@@ -54,9 +57,7 @@ def open_text(path, column="", cache_dir=None) -> Corpus:
     elif path.is_file():
         kind, files = kind_of(path), [path]
     else:
-        raise UserError(
-            f"{path} is neither a file nor a folder: save the text in a file, and give that"
-        )
+        raise UserError(f"{path} is neither a file nor a folder: save the text in a file")
     if column and kind == "text":
         raise UserError(f"{path} is plain text and has no column {column!r}: leave that out")
     stats = [file.stat() for file in files]
@@ -65,32 +66,28 @@ def open_text(path, column="", cache_dir=None) -> Corpus:
         marks = [(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for stat in stats]
         places = [str(file.resolve()) for file in files], [(name, len(own[name])) for name in own]
         known = f"1 {kind} {column} {places!a} {marks}"  # another number where the cut changes
-    reader = TextFiles() if kind == "text" else Tables(kind, column)
+    if kind == "text":
+        size, reader = size_of, TextFiles(documents=len(files) > 1)
+    else:
+        size = functools.partial(count_rows, kind)
+        reader = Rows(functools.partial(read_rows, kind), column)
 
     def measure():
         with progress_bar(f"reading {path.name}", len(files), unit="files") as bar:
-            return [reader.size(file) for file in files if bar.update() or True]
+            return [size(file) for file in files if bar.update() or True]
 
     key = known and f"sizes {known}"
     length = msgspec.Meta(min_length=len(files), max_length=len(files))
     sizes = remembered(key, Annotated[list[int], length], measure, cache_dir)
     sizes = dict(zip(files, sizes, strict=True))
-    if not any(sizes.values()):
-        raise UserError(f"{path} is empty: there is no text to train on")
     notes += reader.check(files)  # before the cut: a wrong column is no lack of text
     parts = own or {"train": files}
-    ranges = {split: [(file, 0, sizes[file]) for file in parts[split]] for split in parts}
-    ranges, cut = all_splits(ranges, reader, path)
-    documents = kind != "text" or len(files) > 1
-
-    def read(split):
-        for file, start, end in ranges[split]:
-            yield from reader.read(file, start, end, documents)
-
-    about = "; ".join(filter(None, [*notes, cut]))
+    parts = {split: [(file, sizes[file]) for file in parts[split]] for split in parts}
     # Names of files may hold bytes that are no UTF-8.
-    name, about = (t.encode("utf-8", "replace").decode() for t in (path.resolve().name, about))
-    return Corpus(name, documents, read, about=about, memo=known)
+    name, *notes = (
+        text.encode("utf-8", "replace").decode() for text in (path.resolve().name, *notes)
+    )
+    return split_corpus(name, parts, reader, notes, known, path)
 
 
 # ---- folders -------------------------------------------------------------------------------------
@@ -102,51 +99,45 @@ def _files_of(folder, cache_dir):
     Returns (kind, files, notes). Hidden files and folders, symbolic links to folders, folders of
     runs, the cache and files that hold no text are left out.
     """
-    found, left, cache = {}, {}, cache_folder(cache_dir).resolve()
     if _is_run(folder):
         raise UserError(f"{folder} is a run's folder: give the text a folder of its own")
+    cache, sorts = cache_folder(cache_dir).resolve(), {}  # sort of file -> paths
 
-    def look(path):
-        """(the kind of a file, why a file or folder is left out)"""
+    def sort_of(path):
+        """The kind of a file, or why a file or folder is left out; of other folders nothing."""
         if path.name.startswith("."):
-            return "", "hidden"
+            return "hidden"
         if path.is_dir():
             run = "a run's folder" if _is_run(path) else ""
-            return "", "a link" if path.is_symlink() else "the cache" if path == cache else run
+            return "a link" if path.is_symlink() else "the cache" if path == cache else run
         if not path.is_file():
-            return "", "not a regular file"
-        if not path.stat().st_size:
-            return "", "empty"
+            return "not a regular file"
         try:
-            return kind_of(path), ""
+            return kind_of(path) if path.stat().st_size else "empty"
         except NotText:
-            return "", "not UTF-8 text"
+            return "not UTF-8 text"
 
     try:
         for root, folders, names in os.walk(folder.resolve(), onerror=_raise):
-            folders.sort()
-            for name in sorted([*folders, *names]):
-                path = Path(root, name)
-                kind, why = look(path)
-                if kind:
-                    found.setdefault(kind, []).append(path)
-                if why:
-                    left.setdefault(why, []).append(path)
-                if why and name in folders:  # not entered
-                    folders.remove(name)
+            found = {name: sort_of(Path(root, name)) for name in sorted([*folders, *names])}
+            for name, sort in found.items():
+                sorts.setdefault(sort, []).append(Path(root, name))
+            folders[:] = [name for name in sorted(folders) if not found[name]]
     except OSError as error:
         raise UserError(f"cannot read {error.filename}: {error.strerror}") from None
-    if not found:
+    sorts.pop("", None)
+    kinds = {kind: sorts.pop(kind) for kind in list(sorts) if kind in KINDS}
+    if not kinds:
         raise UserError(f"{folder}: no file in this folder holds text in UTF-8 or a table of texts")
-    kind = max(found, key=lambda kind: sum(path.stat().st_size for path in found[kind]))
-    for other in sorted(found.keys() - {kind}):
-        left["other kinds"] = left.get("other kinds", []) + found[other]
-    files = sorted(found[kind], key=lambda path: path.as_posix())
+    kind = max(kinds, key=lambda kind: sum(path.stat().st_size for path in kinds[kind]))
+    files = sorted(kinds.pop(kind), key=lambda path: path.as_posix())
+    if kinds:
+        sorts["other kinds"] = [path for other in sorted(kinds) for path in kinds[other]]
     endings = Counter(path.suffix or path.name for path in files)
     notes = ["read: " + ", ".join(f"{n} {ending}" for ending, n in endings.most_common(8))]
-    if left:
-        listed = (f"{_some(paths, folder)} ({why})" for why, paths in left.items())
-        notes.append("not read: " + ", ".join(listed))
+    if sorts:
+        left = (f"{_some(paths, folder)} ({why})" for why, paths in sorts.items())
+        notes.append("not read: " + ", ".join(left))
     return kind, files, notes
 
 
@@ -188,50 +179,55 @@ def _own_splits(folder, files):
 # ---- splits --------------------------------------------------------------------------------------
 
 
-def all_splits(ranges, reader, name):
-    """Three splits of what may be fewer: split -> its parts; and a line that says so, or "".
+def split_corpus(name, parts, reader, notes, memo, where) -> Corpus:
+    """The corpus of some sources of text. What is missing of its three splits is cut from the end
+    of train, 5 % of it each.
 
-    A part is (source, start, end), counted in bytes or in rows. What is missing is cut from the
-    end of train, 5 % of it each.
+    parts    split -> its sources, (source, how long the reader finds it)
+    reader   TextFiles or Rows
+    where    what the text is called in messages
     """
-    missing = [split for split in SPLITS if split not in ranges]
-    if not missing:
-        return ranges, ""
-    ranges = ranges | _cut(ranges["train"], missing, reader, name)
-    cut = f"cut from the end of train, 5 % each, between {reader.units}"
-    return ranges, f"{' and '.join(missing)} {cut}"
+    ranges = {split: [(source, 0, size) for source, size in parts[split]] for split in parts}
+    if missing := [split for split in SPLITS if split not in parts]:
+        ranges |= _cut(parts["train"], missing, reader, where)
+        cut = f"cut from the end of train, 5 % each, between {reader.units}"
+        notes = [*notes, f"{' and '.join(missing)} {cut}"]
+
+    def read(split):
+        for source, start, end in ranges[split]:
+            yield from reader.read(source, start, end)
+
+    return Corpus(name, reader.documents, read, about="; ".join(filter(None, notes)), memo=memo)
 
 
-def _cut(parts, missing, reader, name):
-    """Take 5 % for each missing split from the end of the parts.
+def _cut(sources, missing, reader, where):
+    """The ranges of train and of the missing splits, each of which takes 5 % of the sources' end.
 
     A cut falls between two lines or rows, and before a file rather than inside it where the file
     is small.
     """
-    starts = [0, *itertools.accumulate(end - start for _, start, end in parts)]
+    starts = [0, *itertools.accumulate(size for _, size in sources)]
     total, borders = starts[-1], [starts[-1]]
-    for k in range(len(missing)):  # from the last split backwards
-        target = min(total - (k + 1) * total // 20, borders[0] - 1)
-        i = bisect.bisect_right(starts, target) - 1
-        source, start, end = parts[i]
-        cut = 0
-        if len(parts) > 1 and starts[i] and (end - start) * 50 < total:
-            cut = starts[i]
-        elif target > starts[i]:
-            cut = starts[i] + reader.cut(source, start, start + target - starts[i]) - start
-        borders.insert(0, cut or starts[i])
-        if borders[0] <= 0:
-            raise UserError(f"{name} is too short to be split in three: use a longer text")
-    ranges = {}
-    for split, (low, high) in zip(
-        ["train", *missing], itertools.pairwise([0, *borders]), strict=True
-    ):
-        ranges[split] = [
-            (source, start + max(low - at, 0), start + min(high - at, end - start))
-            for (source, start, end), at in zip(parts, starts, strict=False)
-            if at < high and at + end - start > low
+    for k in range(1, len(missing) + 1):  # from the last split backwards
+        border = min(total - k * total // 20, borders[0] - 1)
+        i = bisect.bisect_right(starts, border) - 1
+        (source, size), start = sources[i], starts[i]
+        if start and size * 50 < total:
+            border = start
+        elif border > start:
+            border = start + reader.cut(source, border - start)
+        if border <= 0:
+            raise UserError(f"{where} is empty or too short for three splits: use a longer text")
+        borders.insert(0, border)
+    splits = zip(["train", *missing], itertools.pairwise([0, *borders]), strict=True)
+    return {
+        split: [
+            (source, max(low - at, 0), min(high - at, size))
+            for (source, size), at in zip(sources, starts, strict=False)
+            if at < high and at + size > low
         ]
-    return ranges
+        for split, (low, high) in splits
+    }
 
 
 # ---- files ---------------------------------------------------------------------------------------
@@ -242,26 +238,23 @@ class TextFiles:
 
     units = "lines"
 
-    def size(self, file):
-        return size_of(file)
+    def __init__(self, documents):
+        self.documents = documents
 
     def check(self, files):
         """Fail now, not after an hour, where the first block of a file is no text."""
-        firsts = (
-            next(decoded(file, 0, min(size_of(file), BLOCK), True, True)) for file in files[:100]
-        )
-        return [r"line ends \r\n are read as \n"] if any("\r\n" in text for text in firsts) else []
+        firsts = [
+            next(decoded(file, 0, min(size_of(file), BLOCK), True, True), "")
+            for file in files[:100]
+        ]
+        return [r"line ends \r\n are read as \n"] if "\r\n" in "".join(firsts) else []
 
-    def cut(self, file, start, target):
-        """The last line end in start < place <= target; a space or any character if need be."""
+    def cut(self, file, target):
+        """The last line end in 0 < place <= target; a space or any character if need be."""
         # A line end in the second half will do, so that three lines give three splits.
-        begin = max(start, target - (target - start) // 2 - 1, target - LOOK_BACK)
+        begin = max(0, target - target // 2 - 1, target - LOOK_BACK)
         with opened(file, begin) as stream:
-            data = b""
-            while len(data) <= target - begin and (
-                more := stream.read(target - begin + 1 - len(data))
-            ):
-                data += more
+            data = stream.read(target - begin + 1)
         at = data.rfind(b"\n", 0, target - begin)
         if at >= 0:
             return begin + at + 1
@@ -272,48 +265,18 @@ class TextFiles:
             at -= 1
         return begin + at
 
-    def read(self, file, start, end, documents):
+    def read(self, file, start, end):
+        """The text between two places: one document, or chunks of a long text."""
         texts = decoded(file, start, end)
-        if documents and end - start <= LONGEST_CHUNK:
+        if self.documents and end - start <= LONGEST_CHUNK:
             yield "".join(texts)
         else:
             yield from chunks(texts)
 
 
-class Rows:
-    """Something measured in rows, which can be cut anywhere."""
-
-    units = "rows"
-
-    def cut(self, source, start, target):
-        return target
-
-
-class Tables(Rows):
-    """Files of tables: a document a row, in one column."""
-
-    def __init__(self, kind, column):
-        self.kind, self.column = kind, column
-        self.stopped = {}  # (file, row) -> rows from there on, so that splits are read in one pass
-
-    def size(self, file):
-        return tables.count_rows(self.kind, file)
-
-    def check(self, files):
-        """Settle the column by the first rows: in some of them it may be null."""
-        for file in files:
-            rows = tables.read_rows(self.kind, file)
-            sample = list(itertools.islice(rows, tables.SAMPLE))
-            if sample:
-                self.column, note = tables.choose_column(sample, self.column, file)
-                return [note] if note else []
-
-    def read(self, file, start, end, documents):
-        rows = self.stopped.pop((file, start), None)
-        rows = rows or tables.read_rows(self.kind, file, self.column, start)
-        for number, row in enumerate(itertools.islice(rows, end - start), start + 1):
-            yield tables.text_of(row, self.column, f"{file}: row {number}")
-        self.stopped = {(file, end): rows}
+# Places where every built-in split pattern cuts as well; the last one in a text is found first.
+AFTER_LINE = regex.compile(r"(?r)(?<=\S)\n(?=\S)")
+BEFORE_SPACE = regex.compile(r"(?r)(?<=[A-Za-z]) (?=[A-Za-z])")
 
 
 def chunks(blocks) -> Iterator[str]:
@@ -322,31 +285,16 @@ def chunks(blocks) -> Iterator[str]:
     for block in blocks:
         text += block
         while len(text) >= BLOCK:
-            cut = _safe_cut(text)
-            if cut == 0:
-                if len(text) < LONGEST_CHUNK:
-                    break
+            begin = max(1, len(text) - BLOCK)
+            if place := AFTER_LINE.search(text, begin):
+                cut = place.end()
+            elif place := BEFORE_SPACE.search(text, begin):
+                cut = place.start()
+            elif len(text) < LONGEST_CHUNK:
+                break
+            else:
                 cut = len(text)
             yield text[:cut]
             text = text[cut:]
     if text:
         yield text
-
-
-def _safe_cut(text) -> int:
-    """A place in the last block of the text where every built-in split pattern cuts as well.
-
-    That is after a line end between two characters that are no white space, or else before
-    a single space between two letters. 0 where there is none.
-    """
-    lowest = max(1, len(text) - BLOCK)
-    at = len(text) - 1
-    while (at := text.rfind("\n", lowest, at)) > 0:
-        if not text[at - 1].isspace() and not text[at + 1].isspace():
-            return at + 1
-    at = len(text) - 1
-    while (at := text.rfind(" ", lowest, at)) > 0:
-        around = text[at - 1] + text[at + 1]
-        if around.isascii() and around.isalpha():
-            return at
-    return 0

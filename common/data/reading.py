@@ -4,6 +4,7 @@ import bz2
 import codecs
 import contextlib
 import gzip
+import io
 import json
 import lzma
 import os
@@ -11,6 +12,7 @@ import zlib
 from collections.abc import Iterator
 
 from common.errors import UserError
+from common.files import open_regular
 
 BLOCK = 1 << 20  # bytes read at once
 PEEK = 1 << 16  # bytes that tell a file's kind
@@ -33,7 +35,7 @@ class NotText(UserError):
 def _open_zstandard(file, mode):
     import pyarrow
 
-    return pyarrow.CompressedInputStream(file, "zstd")
+    return io.BufferedReader(pyarrow.CompressedInputStream(file, "zstd"))
 
 
 OPENERS = {
@@ -46,7 +48,7 @@ OPENERS = {
 
 def _opener(file):
     """How to open a file for reading its bytes: by its own first ones, not by its name."""
-    with open(file, "rb") as stream:
+    with open_regular(file) as stream:
         start = stream.read(8)
     return next((way for magic, way in OPENERS.items() if start.startswith(magic)), None)
 
@@ -75,16 +77,11 @@ def opened(file, start=0):
 
 
 def size_of(file) -> int:
-    """Length in bytes of what the file holds, 0 where that is nothing but a byte-order mark."""
+    """Length in bytes of what the file holds."""
     with opened(file) as stream:
         if _opener(file) is None:
-            size = os.fstat(stream.fileno()).st_size
-        else:
-            size = sum(map(len, iter(lambda: stream.read(BLOCK), b"")))
-    if size == 3:
-        with opened(file) as stream:
-            return 0 if stream.read(3) == codecs.BOM_UTF8 else 3
-    return size
+            return os.fstat(stream.fileno()).st_size
+        return sum(map(len, iter(lambda: stream.read(BLOCK), b"")))
 
 
 def kind_of(file) -> str:
@@ -132,11 +129,10 @@ def decoded(file, start, end, keep_crlf=False, cut=False) -> Iterator[str]:
             if not data:
                 raise UserError(f"{file} became shorter while it was read: start again")
             if b"\0" in data:
-                zeros = sorted(data[i:1000:2].count(0) for i in (0, 1))  # UTF-16: every second byte
-                utf16 = zeros[0] == 0 and zeros[1] * 3 > len(data[:1000])
-                what = "UTF-16, it seems" if utf16 else "not plain text"
-                where = f"NUL byte at position {place + data.index(0)}"
-                raise NotText(f"{file} is {what}: {where}; save it as UTF-8 text")
+                raise NotText(
+                    f"{file} is not plain text: NUL byte at position {place + data.index(0)} (one"
+                    " in every second place is UTF-16, it seems): save it as UTF-8 text"
+                )
             try:
                 final = place + len(data) >= end and not cut
                 text = held + decoder.decode(data, final=final)

@@ -6,6 +6,7 @@ array is read as a whole.
 
 import contextlib
 import csv
+import functools
 import io
 import itertools
 import json
@@ -20,77 +21,110 @@ SAMPLE = 200  # rows that tell which column holds the text
 LONGEST_ROW = 1 << 26  # characters
 
 
+class Rows:
+    """Rows of tables, a document each, in one column. They are measured in rows, and cut anywhere.
+
+    read_rows   function: (source, column, start) -> the source's rows from number `start` on; of a
+                column of no name, all columns
+    column      its name, or "" for a guess
+    name        for messages, what the sources are parts of; "" where they are files
+    """
+
+    units, documents = "rows", True
+
+    def __init__(self, read_rows, column, name=""):
+        self.read_rows, self.column, self.name = read_rows, column, name
+        self.stopped = {}  # (source, row) -> rows from there on, so that splits are one pass
+
+    def check(self, sources):
+        """Settle the column by the first rows: in some of them it may be null. Returns notes."""
+        for source in sources:
+            if sample := list(itertools.islice(self.read_rows(source, "", 0), SAMPLE)):
+                self.column, note = choose_column(sample, self.column, self.name or source)
+                return [note]
+        return []
+
+    def cut(self, source, target):
+        """A row at which the source can be cut: the one that is wanted."""
+        return target
+
+    def read(self, source, start, end):
+        """The texts of the rows from `start` to `end`; None for a row without text."""
+        rows = self.stopped.pop((source, start), None)
+        rows = rows or self.read_rows(source, self.column, start)
+        where = f"{self.name}, {source}" if self.name else source
+        for number, row in enumerate(itertools.islice(rows, end - start), start + 1):
+            yield text_of(row, self.column, f"{where}: row {number}")
+        self.stopped = {(source, end): rows}
+
+
+# ---- files ---------------------------------------------------------------------------------------
+
+
 def read_rows(kind, file, column="", start=0):
     """The rows of a file from number `start` on; of a Parquet file only the column, if given."""
     if kind == "parquet":
-        yield from _parquet_rows(file, column, start)
-        return
-    with opened(file) as stream:
-        text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="" if kind == "csv" else "\n")
-        rows = _csv_rows(file, text) if kind == "csv" else _json_rows(file, text)
-        yield from itertools.islice(rows, start, None)
+        rows = _parquet_rows(file, column)
+    else:
+        rows = _csv_rows(file) if kind == "csv" else _json_rows(file)
+    return itertools.islice(rows, start, None)
 
 
 def count_rows(kind, file) -> int:
-    """How many rows a file has, in JSON lines without reading what they hold."""
+    """How many rows a file has."""
     if kind == "parquet":
         with _opened_parquet(file) as table:
             return table.metadata.num_rows
-    if kind == "json":
-        with opened(file) as stream:
-            lines = io.BufferedReader(stream)
-            if lines.peek(3)[:1] not in b"[ \t\r\n\xef":
-                return sum(1 for line in lines if not line.isspace())
     return sum(1 for _ in read_rows(kind, file))
 
 
-def _csv_rows(file, stream):
+def _csv_rows(file):
     """Rows behind a header, separated by tabs, semicolons or commas, as the header is."""
     csv.field_size_limit(LONGEST_ROW)
-    header = stream.readline(LONGEST_ROW)
-    delimiter = max("\t;,", key=lambda mark: (header.count(mark), mark == ","))
-    reader = csv.reader(itertools.chain([header], stream), delimiter=delimiter, strict=True)
-    try:
-        columns = next(reader, [])
-        odd = [name for name in columns if len(name) > 100 or re.fullmatch(r"-?[\d.]+", name)]
-        if odd or len(set(columns)) < len(columns):
-            raise UserError(f"{file}: the first line has to name the columns, each once")
-        for fields in reader:
-            if len(fields) > len(columns):
-                raise UserError(
-                    f"{file}: line {reader.line_num} has {len(fields)} fields, the header"
-                    f" {len(columns)}: a text that holds the separator needs quotation marks"
-                )
-            if fields:
-                yield dict(zip(columns, fields, strict=False))
-    except csv.Error as error:
-        raise UserError(
-            f"{file}: line {reader.line_num} is no row of a table ({error}): do its quotation"
-            " marks pair up?"
-        ) from None
-
-
-def _json_rows(file, stream):
-    """The items of one array, or a value on each line."""
-    start = " "
-    while start.isspace():
-        start = stream.read(1)
-    if start == "[":
+    with opened(file) as binary:
+        stream = io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
+        header = stream.readline(LONGEST_ROW)
+        delimiter = max("\t;,", key=lambda mark: (header.count(mark), mark == ","))
+        lines = itertools.chain([header], stream)
+        reader = csv.DictReader(lines, delimiter=delimiter, strict=True)
         try:
-            yield from json.loads(start + stream.read())
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{file} is not JSON, though it begins as an array: {error}") from None
-        return
-    number, line = 1, start + stream.readline(LONGEST_ROW)
-    while line:
-        if line.strip():
+            columns = reader.fieldnames or []
+            odd = [name for name in columns if len(name) > 100 or re.fullmatch(r"-?[\d.]+", name)]
+            if odd or len(set(columns)) < len(columns):
+                raise UserError(f"{file}: the first line has to name the columns, each once")
+            for row in reader:
+                if more := row.get(None):  # fields beyond the header's
+                    raise UserError(
+                        f"{file}: line {reader.line_num} has {len(columns) + len(more)} fields, the"
+                        f" header {len(columns)}: a text that holds the separator needs quotation"
+                        " marks"
+                    )
+                yield row
+        except csv.Error as error:
+            line = f"{file}: line {reader.reader.line_num}"
+            message = f"{line} is no row of a table ({error}): do its quotation marks pair up?"
+            raise UserError(message) from None
+
+
+def _json_rows(file):
+    """The items of one array, or a value on each line."""
+    with opened(file) as binary:
+        stream, start = io.TextIOWrapper(binary, encoding="utf-8-sig", newline="\n"), " "
+        while start.isspace():
+            start = stream.read(1)
+        is_array = start == "["
+        first = start + (stream.read() if is_array else stream.readline(LONGEST_ROW))
+        others = iter(functools.partial(stream.readline, LONGEST_ROW), "")
+        for number, line in enumerate(itertools.chain([first], others), 1):
+            if not line.strip():
+                continue
             try:
-                yield json.loads(line)
+                value = json.loads(line)
             except (ValueError, RecursionError):
-                raise UserError(
-                    f"{file}: row {number} is not JSON: {line[:40].strip()} …"
-                ) from None
-        number, line = number + 1, stream.readline(LONGEST_ROW)
+                what = ", though it begins as an array" if is_array else f": {line[:40].strip()} …"
+                row = "" if is_array else f": row {number}"
+                raise UserError(f"{file}{row} is not JSON{what}") from None
+            yield from value if is_array else [value]
 
 
 @contextlib.contextmanager
@@ -106,16 +140,10 @@ def _opened_parquet(file):
         raise UserError(f"cannot read {file}: {reason}") from None
 
 
-def _parquet_rows(file, column, start):
+def _parquet_rows(file, column):
     with _opened_parquet(file) as table:
-        for group in range(table.num_row_groups):
-            n_rows = table.metadata.row_group(group).num_rows
-            if start < n_rows:
-                columns = [column] if column else None
-                for batch in table.iter_batches(ROWS, row_groups=[group], columns=columns):
-                    yield from batch.slice(min(start, len(batch))).to_pylist()
-                    start -= min(start, len(batch))
-            start = max(start - n_rows, 0)
+        for batch in table.iter_batches(ROWS, columns=[column] if column else None):
+            yield from batch.to_pylist()
 
 
 # ---- the column of text --------------------------------------------------------------------------
@@ -129,11 +157,11 @@ def choose_column(rows, wanted, where):
     """
     values = {}
     for row in rows:
-        if isinstance(row, dict):
-            for name, value in row.items():
-                values.setdefault(name, []).append(value)
-        else:
+        if not isinstance(row, dict):
             text_of(row, "", where)
+            continue
+        for name, value in row.items():
+            values.setdefault(name, []).append(value)
     if not values:
         return wanted, ""
     texts = {name: list(filter(None, map(_as_text, some))) for name, some in values.items()}
@@ -177,10 +205,8 @@ def _as_text(value):
 
 def _message(message):
     """`role: content` of {"role": …, "content": …}, which some call "from" and "value"."""
-    role, content = (
-        next((message[key] for key in keys if message.get(key)), "")
-        for keys in (("role", "from"), ("content", "value"))
-    )
+    role = message.get("role") or message.get("from")
+    content = message.get("content") or message.get("value")
     if isinstance(content, list):  # of parts, some of which are pictures
         parts = (part.get("text") for part in content if isinstance(part, dict))
         content = " ".join(part for part in parts if isinstance(part, str))

@@ -1,5 +1,6 @@
 """Token files: a split of a corpus as ids on disk."""
 
+import functools
 import hashlib
 import os
 import sys
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from common.data.cache import cache_folder, locked, progress_bar, slug
+from common.data.cache import cache_folder, made_once, progress_bar, slug
 from common.errors import UserError
 from common.files import atomic_write, read_json, write_json
 
@@ -59,8 +60,8 @@ def token_file(corpus, split, tokenizer, cache_dir=None, progress=True) -> Token
     folder = cache_folder(cache_dir if cache_dir is not None else corpus.cache_dir)
     key = hashlib.sha256(f"2 {corpus.key(split)} {tokenizer.sha256}".encode()).hexdigest()[:24]
     path = folder / f"{slug(corpus.name)}-{split}-{tokenizer.kind}-{key}.bin"
-    with locked(path, progress):
-        found = _checked(path) or _encode(corpus, split, tokenizer, path, progress)
+    make = functools.partial(_encode, corpus, split, tokenizer, progress=progress)
+    found = made_once(path, _checked, make, progress)
     if found.n_tokens < 2:
         raise UserError(
             f"{corpus.name}: {found.n_tokens} token in the {split} split is too few, since one is"
@@ -103,17 +104,14 @@ def _encode(corpus, split, tokenizer, path, progress) -> TokenFile:
     return TokenFile(path, dtype, n_tokens, share)
 
 
-def _checked(path) -> TokenFile | None:
-    """The token file, if it and its description are there, whole and unchanged."""
-    try:
-        about = read_json(path.with_suffix(".json"), "a description of tokens", _Description)
-        found = TokenFile(path, np.dtype(about.dtype), about.n_tokens, about.unknown_share)
-        if os.path.getsize(path) != found.n_tokens * found.dtype.itemsize:
-            return None
-        crc = 0
-        with open(path, "rb") as stream:
-            while data := stream.read(1 << 22):
-                crc = zlib.crc32(data, crc)
-        return found if crc == about.crc32 else None
-    except (OSError, UserError):
-        return None
+def _checked(path) -> TokenFile:
+    """The token file. Raises UserError or OSError where it is not there, or has been changed."""
+    about = read_json(path.with_suffix(".json"), "a description of tokens", _Description)
+    found = TokenFile(path, np.dtype(about.dtype), about.n_tokens, about.unknown_share)
+    size = crc = 0
+    with open(path, "rb") as stream:
+        while data := stream.read(1 << 22):
+            size, crc = size + len(data), zlib.crc32(data, crc)
+    if (size, crc) != (found.n_tokens * found.dtype.itemsize, about.crc32):
+        raise UserError(f"{path} was changed after it was written")
+    return found

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from common.data.corpus import SPLITS, Corpus
-from common.data.hub import load_dataset, texts_of
+from common.data.hub import load_dataset, rows_of
 from common.errors import UserError
 
 
@@ -24,17 +24,14 @@ def wikitext(name, data_dir) -> Corpus:
     splits = load_dataset("Salesforce/wikitext", config, data_dir)
     for split in SPLITS:
         if split not in splits or "text" not in splits[split].column_names:
-            raise UserError(
-                f"{name}: the {split} split or its text column is missing; use a complete copy of"
-                " Salesforce/wikitext"
-            )
+            raise UserError(f"{name}: the {split} split or its text is missing: use a whole copy")
+
+    reader = rows_of(name, splits, "text")
 
     def read(split):
-        rows = texts_of(splits[split], "text", 0, len(splits[split]), name)
-        return articles(row or " \n" for row in rows)
+        return articles(row or " \n" for row in reader.read(split, 0, len(splits[split])))
 
-    prints = " ".join(splits[split]._fingerprint for split in SPLITS)
-    memo = f"wikitext {prints}"
+    memo = "wikitext " + " ".join(splits[split]._fingerprint for split in SPLITS)
     return Corpus(name, documents=True, read=read, counts_words=True, memo=memo)
 
 

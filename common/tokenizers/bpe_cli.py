@@ -2,14 +2,16 @@
 
 import itertools
 import os
+import re
 import sys
 import unicodedata
 from pathlib import Path
 
 from bpe_tokenizer import END_OF_TEXT, PATTERNS, BPETokenizer
 from common.cli import run_command, run_main
+from common.data.reading import opened
 from common.errors import UserError
-from common.files import atomic_write
+from common.files import atomic_write, open_regular
 
 import numpy as np
 from tyro.conf import Positional
@@ -39,13 +41,8 @@ def train(
         out: the vocabulary's file
     """
     _check_out(out)
-    tokenizer = BPETokenizer.train(
-        _training_text(data, data_dir),
-        vocab_size,
-        PATTERNS.get(pattern, pattern),
-        special,
-        progress=True,
-    )
+    text, pattern = _training_text(data, data_dir), PATTERNS.get(pattern, pattern)
+    tokenizer = BPETokenizer.train(text, vocab_size, pattern, special, progress=True)
     tokenizer.save(out)
     if tokenizer.vocab_size < vocab_size:
         print("every chunk of the text is one token now: there was nothing left to merge")
@@ -78,12 +75,12 @@ def encode(
         ids = tokenizer.encode_corpus(text, processes)
     if out is None:
         print(*ids.tolist())
-    elif out.endswith(".npy"):
-        with atomic_write(out) as stream:
+        return
+    with atomic_write(out) as stream:
+        if out.endswith(".npy"):
             np.save(stream, ids)
-    else:
-        with atomic_write(out, "w") as stream:
-            stream.write(" ".join(map(str, ids.tolist())) + "\n")
+        else:
+            stream.write(" ".join(map(str, ids.tolist())).encode() + b"\n")
 
 
 def decode(
@@ -131,25 +128,23 @@ def show(
         allow_special: the spelling of a special token is its id, not ordinary text
     """
     text = _text(text, file)
-    if vocab is not None:
-        tokenizers = [BPETokenizer.load(vocab)]
-    else:
-        tokenizers = [BPETokenizer.train(_read_text(SAMPLE), 1024, progress=True)]
+    if vocab is None:
         print("no --vocab given: these are 1,024 ids learned from data/input.txt just now")
+        shown = [("the sample's", BPETokenizer.train(_read_text(SAMPLE), 1024, progress=True))]
+    else:
+        shown = [(vocab, BPETokenizer.load(vocab))]
     if compare is not None:
-        tokenizers.append(BPETokenizer.load(compare))
-    encoded = [each.encode(text, "all" if allow_special else ()) for each in tokenizers]
+        shown.append((compare, BPETokenizer.load(compare)))
+    encoded = [each.encode(text, "all" if allow_special else ()) for _, each in shown]
+    tokens = [[each.vocab[i] for i in ids] for (_, each), ids in zip(shown, encoded, strict=True)]
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    tokens = [[t.vocab[i] for i in ids] for t, ids in zip(tokenizers, encoded, strict=True)]
     if compare is None:
         print(_set_apart(*tokens, colour))
         print(*encoded[0])
         print(_counts(text, encoded[0]))
         return
     print(*_side_by_side(*tokens, colour), sep="\n")
-    for name, each, ids in zip(
-        (vocab or "the sample's", compare), tokenizers, encoded, strict=True
-    ):
+    for (name, each), ids in zip(shown, encoded, strict=True):
         print(f"{name}, {each.vocab_size:,} ids: {_counts(text, ids)}")
 
 
@@ -183,15 +178,8 @@ def _training_text(data, data_dir):
 
 
 def _read_text(path):
-    if not os.path.isfile(path):
-        raise UserError(f"{path}: there is no such file")
-    try:
-        with open(path, encoding="utf-8", newline="") as file:  # line ends as they are
-            text = file.read()
-    except OSError as error:
-        raise UserError(f"can't read {path}: {error.strerror or error}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    with opened(path) as file:
+        text = file.read().decode("utf-8")  # line ends as they are
     if not text:
         raise UserError(f"{path}: the file is empty")
     return text
@@ -204,15 +192,11 @@ def _text(text, file):
 
 
 def _read_ids(path):
-    if not path.endswith(".npy"):
-        try:
-            return [int(word) for word in _read_text(path).replace(",", " ").split()]
-        except ValueError as error:
-            raise UserError(f"{path}: ids have to be whole numbers: {error}") from None
     try:
-        if not os.path.isfile(path):
-            raise ValueError("there is no such file")
-        ids = np.load(path, mmap_mode="r", allow_pickle=False)  # no larger than the file
+        if not path.endswith(".npy"):
+            return [int(word) for word in _read_text(path).replace(",", " ").split()]
+        with open_regular(path):
+            ids = np.load(path, mmap_mode="r", allow_pickle=False)  # no larger than the file
         if getattr(ids, "ndim", 0) != 1 or ids.dtype.kind not in "iu":
             raise ValueError("not a one-dimensional array of whole numbers")
     except Exception as error:  # whatever numpy raises where bytes have changed
@@ -230,12 +214,9 @@ def _set_apart(tokens, colour, breaks=True):
             c if c.isprintable() else c.encode("unicode_escape").decode("ascii")
             for c in token.decode("utf-8", errors="backslashreplace")
         )
-        line_ends = "\n" * token.count(b"\n") if breaks else ""
-        if colour:
-            background = COLOURS[i % len(COLOURS)]
-            shown.append(f"\x1b[30;48;5;{background}m{string}\x1b[0m{line_ends}")
-        else:
-            shown.append(f"[{string}]{line_ends}")
+        background = COLOURS[i % len(COLOURS)]
+        shown.append(f"\x1b[30;48;5;{background}m{string}\x1b[0m" if colour else f"[{string}]")
+        shown.append("\n" * token.count(b"\n") * breaks)
     return "".join(shown)
 
 
@@ -248,14 +229,11 @@ def _side_by_side(left, right, colour):
     text = b"".join(left)
     ends = set(itertools.accumulate(map(len, left))) & set(itertools.accumulate(map(len, right)))
     ends = {end for end in ends if end == len(text) or text[end : end + 1].isspace()}
-    rows = list(zip(_cut(left, ends), _cut(right, ends), strict=True))
-    brackets = 2 * colour  # of each token, which colour replaces
-    widths = [_width(_set_apart(a, False, False)) - brackets * len(a) for a, _ in rows]
+    pairs = zip(_cut(left, ends), _cut(right, ends), strict=True)
+    rows = [(_set_apart(a, colour, False), _set_apart(b, colour, False)) for a, b in pairs]
+    widths = [_width(a) for a, _ in rows]
     most = max(widths, default=0) + 2
-    return [
-        _set_apart(a, colour, False) + " " * (most - width) + _set_apart(b, colour, False)
-        for (a, b), width in zip(rows, widths, strict=True)
-    ]
+    return [a + " " * (most - n) + b for (a, b), n in zip(rows, widths, strict=True)]
 
 
 def _cut(tokens, ends):
@@ -270,7 +248,8 @@ def _cut(tokens, ends):
 
 
 def _width(text):
-    """The columns that a text takes in a terminal: a Chinese sign takes two."""
+    """The columns that a text takes in a terminal: its colours none, a Chinese sign two."""
+    text = re.sub(r"\x1b\[[\d;]*m", "", text)
     return sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
 
 

@@ -10,26 +10,14 @@ import json
 import re
 from typing import Literal
 
-from bpe_tokenizer import END_OF_TEXT
+from bpe_tokenizer import END_OF_TEXT, BPETokenizer, check_text, documents
 from common.errors import UserError
-from common.files import atomic_write
+from common.files import LARGEST_VOCABULARY, atomic_write, read_json
 
 import msgspec
 import numpy as np
 
 UNKNOWN = "<|unk|>"
-FORMAT = "lineage tokenizer"
-
-
-class _Saved(msgspec.Struct):
-    """A saved vocabulary of characters, of words or of GPT-2, which lists nothing."""
-
-    format: Literal["lineage tokenizer"]
-    version: Literal[1]
-    kind: Literal["char", "word", "gpt2"]
-    sha256: str
-    special_tokens: list[str] = []
-    vocab: list[str] = []
 
 
 class Tokenizer:
@@ -77,16 +65,13 @@ class Tokenizer:
         end_of_text: put that id after each chunk. `processes` is there for the interface only.
         """
         end = [self.end_of_text] if end_of_text and self.end_of_text is not None else []
-        for chunk in [chunks] if isinstance(chunks, str) else chunks:
+        for chunk in documents(chunks):
             yield np.array(self.encode(chunk) + end, dtype=self.dtype)
 
-    def encode_corpus(self, text_or_chunks, processes=None, end_of_text=False) -> np.ndarray:
-        """All ids in one array (n_tokens,)."""
-        arrays = list(self.encode_stream(text_or_chunks, processes, end_of_text))
-        return np.concatenate(arrays) if arrays else np.empty(0, dtype=self.dtype)
+    encode_corpus = BPETokenizer.encode_corpus  # the arrays of encode_stream, end to end
 
     def encode(self, text: str) -> list[int]:
-        _check_text(text)
+        check_text(text)
         get, unknown = self.ids.get, self.unknown
         return [get(piece, unknown) for piece in self.pieces(text)]
 
@@ -102,7 +87,12 @@ class Tokenizer:
 
     def save(self, path):
         """Write the vocabulary as JSON that a person can read, one entry a line."""
-        content = {"format": FORMAT, "version": 1, **self._content(), "sha256": self.sha256}
+        content = {
+            "format": "lineage tokenizer",
+            "version": 1,
+            **self._content(),
+            "sha256": self.sha256,
+        }
         with atomic_write(path, "w") as file:
             file.write(json.dumps(content, ensure_ascii=False, indent=0) + "\n")
 
@@ -117,7 +107,7 @@ class CharTokenizer(Tokenizer):
         characters = set()
         for text in texts:
             characters.update(text)
-        return cls(sorted(characters), _with_unknown(special_tokens))
+        return cls(sorted(characters), [UNKNOWN, *special_tokens])
 
     def pieces(self, text):
         return text
@@ -140,12 +130,9 @@ class WordTokenizer(Tokenizer):
 
     @classmethod
     def train(cls, texts, vocab_size, special_tokens=(END_OF_TEXT,)):
-        names = _with_unknown(special_tokens)
+        names = [UNKNOWN, *special_tokens]
         if vocab_size <= len(names):
-            raise UserError(
-                f"a word vocabulary of {vocab_size} has no room for words besides"
-                f" {' and '.join(names)}: use a larger --vocab-size"
-            )
+            raise UserError(f"--vocab-size {vocab_size} has no room for words: use a larger one")
         counts = collections.Counter()
         for text in texts:
             counts.update(re.findall(cls.PATTERN, text))
@@ -179,56 +166,41 @@ class GPT2Tokenizer(Tokenizer):
                 f"tiktoken cannot get GPT-2's vocabulary ({type(error).__name__}): check the"
                 " network, or use --tokenizer bpe"
             ) from None
+        ids = range(self.encoding.n_vocab)
+        self.vocab = [self.encoding.decode_single_token_bytes(i) for i in ids]  # id -> bytes
         self.special_tokens = {END_OF_TEXT: self.encoding.eot_token}
-        self.unknown = None
-
-    @property
-    def vocab_size(self):
-        return self.encoding.n_vocab
-
-    @property
-    def vocab(self):
-        """id -> bytes."""
-        decode = self.encoding.decode_single_token_bytes
-        return [decode(i) for i in range(self.vocab_size)]
 
     def _content(self):
         return {"kind": "gpt2", "vocab_size": self.vocab_size}
 
     def encode(self, text):
-        _check_text(text)
+        check_text(text)
         return self.encoding.encode_ordinary(text)
 
     def decode(self, ids):
         return self.encoding.decode(self._valid(ids))
 
 
-def from_content(content, path):
-    """The tokenizer of a saved file's content. Raises UserError where its lists make none, or where
-    its checksum does not fit.
-    """
-    try:
-        saved = msgspec.convert(content, _Saved)
-    except msgspec.ValidationError as error:
-        raise UserError(f"{path} is damaged, or of a later version: {error}") from None
-    names = saved.special_tokens
+class _Saved(msgspec.Struct):
+    """A saved vocabulary of characters, of words or of GPT-2, which lists nothing."""
+
+    format: Literal["lineage tokenizer"]
+    version: Literal[1]
+    kind: Literal["char", "word", "gpt2"]
+    sha256: str
+    special_tokens: list[str] = []
+    vocab: list[str] = []
+
+
+def read_saved(path):
+    """The tokenizer that Tokenizer.save wrote to a file. Raises UserError where the file is damaged
+    or of another kind."""
+    saved = read_json(path, "a vocabulary of this version", _Saved, LARGEST_VOCABULARY)
     if saved.kind == "gpt2":
         tokenizer = GPT2Tokenizer()
     else:
-        if len({*saved.vocab, *names}) < len(saved.vocab) + len(names) or UNKNOWN not in names:
-            raise UserError(f"{path} is damaged: a token twice, or none for unknown text")
-        if saved.kind == "char" and any(len(one) != 1 for one in saved.vocab):
-            raise UserError(f"{path} is damaged: a character vocabulary lists characters")
-        tokenizer = {"char": CharTokenizer, "word": WordTokenizer}[saved.kind](saved.vocab, names)
+        make = {"char": CharTokenizer, "word": WordTokenizer}[saved.kind]
+        tokenizer = make(saved.vocab, saved.special_tokens)
     if tokenizer.sha256 != saved.sha256:
         raise UserError(f"{path} was changed after it was saved: its checksum does not fit")
     return tokenizer
-
-
-def _check_text(text):
-    if not isinstance(text, str):
-        raise UserError(f"only text can be encoded, not {type(text).__name__}")
-
-
-def _with_unknown(special_tokens):
-    return [UNKNOWN, *(name for name in special_tokens if name != UNKNOWN)]

@@ -4,14 +4,13 @@ tokenizer = load_tokenizer("bpe", corpus, vocab_size=4096)
 ids = tokenizer.encode("One morning")
 """
 
-import contextlib
 import hashlib
 import os
 import sys
 from pathlib import Path
 
 from bpe_tokenizer import END_OF_TEXT, PATTERNS, BPETokenizer
-from common.data.cache import cache_folder, locked, progress_bar, slug
+from common.data.cache import cache_folder, made_once, progress_bar, slug
 from common.errors import UserError
 from common.files import LARGEST_VOCABULARY, read_json
 
@@ -19,9 +18,7 @@ KINDS = ("bpe", "char", "word", "gpt2")
 ENOUGH = 100_000_000  # bytes of training text that a vocabulary is made from, at most
 
 
-def load_tokenizer(
-    kind, corpus, vocab_size, pattern="gpt4", special_tokens=(END_OF_TEXT,), cache_dir=None
-):
+def load_tokenizer(kind, corpus, vocab_size, pattern="gpt4", special_tokens=(END_OF_TEXT,)):
     """A tokenizer by its kind (bpe, char, word, gpt2), or from a saved vocabulary's path.
 
     The first three are trained on the corpus' training split (on its first 100 MB where it is
@@ -36,24 +33,20 @@ def load_tokenizer(
         return GPT2Tokenizer()
     if kind not in KINDS:
         return load_tokenizer_file(kind)
-    special_tokens = (special_tokens,) if isinstance(special_tokens, str) else tuple(special_tokens)
-    if kind == "bpe" and vocab_size < 256 + len(special_tokens):
-        raise UserError(
-            f"--vocab-size {vocab_size} is too small for byte pairs: 256 bytes and"
-            f" {len(special_tokens)} special tokens come first"
-        )
-    about = [kind, special_tokens]
+    smallest = 256 + len(special_tokens)
+    if kind == "bpe" and vocab_size < smallest:
+        raise UserError(f"--vocab-size {vocab_size} is too small for byte pairs: give {smallest}")
+    about = [kind, tuple(special_tokens)]
     about += {"bpe": [vocab_size, pattern], "word": [vocab_size], "char": []}[kind]
     key = hashlib.sha256(f"1 {corpus.key('train')} {about}".encode()).hexdigest()[:24]
-    folder = cache_folder(cache_dir if cache_dir is not None else corpus.cache_dir)
-    path = folder / f"{slug(corpus.name)}-{kind}-{key}.json"
-    with locked(path):
-        if path.exists():
-            with contextlib.suppress(UserError):  # damaged: made again
-                return load_tokenizer_file(path)
+    path = cache_folder(corpus.cache_dir) / f"{slug(corpus.name)}-{kind}-{key}.json"
+
+    def train(path):
         tokenizer = _train(kind, corpus, vocab_size, pattern, special_tokens)
         tokenizer.save(path)
-    return tokenizer
+        return tokenizer
+
+    return made_once(path, load_tokenizer_file, train)
 
 
 def _train(kind, corpus, vocab_size, pattern, special_tokens):
@@ -93,9 +86,9 @@ def load_tokenizer_file(path):
         raise UserError(f"--tokenizer {path} is neither a kind ({', '.join(KINDS)}) nor a file")
     content = read_json(path, "a vocabulary", largest=LARGEST_VOCABULARY)
     if "kind" in content:
-        from common.tokenizers.classes import from_content
+        from common.tokenizers.classes import read_saved
 
-        return from_content(content, path)
+        return read_saved(path)
     if isinstance(content.get("model"), dict):
         return BPETokenizer.from_huggingface(path)
     return BPETokenizer.load(path)
