@@ -22,7 +22,8 @@ from results.saved import load_script
 from results.store import script_of
 
 import pytest
-from inputs import HELD, INPUTS, put
+from damage import HELD
+from inputs import CHINESE, LINE, TEXT, put
 from lab import IMPORTED, METHODS, processes, result_of
 from lineage import ROOT
 from situations import ALL, V3, Situation
@@ -32,6 +33,8 @@ IMPORTED = [*IMPORTED.split(), "situations", "bpe_tokenizer", "common.tokenizers
 IMPORTED += ["common.tokenizers.classes", *(f"results.{name}" for name in COMMANDS)]
 processes.set_forkserver_preload(IMPORTED)
 GROUPS = list(dict.fromkeys(situation.group for situation in ALL))
+INPUTS = {"plain.txt": TEXT, "chinese.txt": CHINESE, "line.txt": LINE, "same.txt": "a" * 5000}
+INPUTS |= {"ends.txt": "\n" * 2000, "spaces.txt": " " * 2000}
 AT_ONCE = 2
 LONGEST = 300  # seconds after which a situation hangs; on a busy machine some take twenty
 
@@ -85,8 +88,7 @@ class Shelf:
         work = home / "work"
         work.mkdir(parents=True)
         (home / "mine").write_text("mine", encoding="utf-8")
-        words = {part for word in shlex.split(situation.command) for part in re.split("[:=]", word)}
-        for name in {"plain.txt", *(name for name in INPUTS if name.partition("/")[0] in words)}:
+        for name in {"plain.txt", *(INPUTS.keys() & shlex.split(situation.command))}:
             put(work / name, INPUTS[name])
         for run in ("run", "other"):
             if (self.folder / run).exists():
