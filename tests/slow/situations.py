@@ -137,8 +137,6 @@ ENDS = [
 for name in ("SIGINT", "SIGTERM", "SIGHUP"):
     number = 128 + getattr(signal, name, 0)
     ENDS += tries("ends", LONG, status=number, says=f"{name}: saved", when=(name, "step +0:"))
-for backend in ("module://nowhere", "nonsense"):
-    ENDS += tries("ends", PLAIN, status=0, environment={"MPLBACKEND": backend})
 ENDS += [
     Situation("ends", f"{V3} --data plain.txt --out-dir run", 0, r"is now in run\.1"),
     Situation("ends", f"{PLAIN} --out-dir run", 2, "another run is writing", {"run": bad.held}),

@@ -57,8 +57,8 @@ def perform(program, args, folder, environment, said, streams):
         os.close(2)
         sys.stdout = sys.stderr = None
     sys.argv = [program, *args]
-    if "MPLBACKEND" not in environment:  # else half of the time goes into pictures of losses
-        summary.draw_loss = lambda metrics, path, *rest: path.write(b"")
+    # Half of the time would go into pictures of losses.
+    summary.draw_loss = lambda metrics, path, *rest: path.write(b"")
     if program == "results":
         runpy.run_module("results", run_name="__main__", alter_sys=True)
     elif program == "bpe":
