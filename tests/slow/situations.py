@@ -264,7 +264,6 @@ commands = [f"{command} --data plain.txt" for command in commands]
 FLAGS += tries("flags", commands, status=0, says="bits per byte")
 FLAGS += [
     Situation("flags", "bpe train --data same.txt --pattern '(a|aa)+b'", 2, "takes too long"),
-    Situation("flags", f"{SAMPLE} --prompt 'The '", 0, "the prompt ends in a space"),
     Situation("flags", f"{V2} --data plain.txt --tokenizer run/tokenizer.json", 0, "bits per byte"),
 ]
 
