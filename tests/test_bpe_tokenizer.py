@@ -341,17 +341,13 @@ def test_what_is_no_text_is_refused(tokenizer, text):
 def test_ids_have_the_smallest_type_that_holds_them():
     assert BPETokenizer(special_tokens=()).encode_corpus("é").dtype == np.uint8
     assert BPETokenizer().encode_corpus("é").dtype == np.uint16
-    pairs = [(a, b) for a in range(256) for b in range(256)]
-    assert BPETokenizer(pairs[:65_279]).dtype == np.uint16
-    large = BPETokenizer(pairs)
+    large = BPETokenizer([(a, b) for a in range(256) for b in range(256)])
     ids = large.encode_corpus(["\x7f\x7f", "a"], end_of_text=True)
     assert ids.dtype == np.uint32
     assert ids.tolist() == [256 + 127 * 256 + 127, 65_792, 97, 65_792]
     for empty in ("", [], [""], ["", ""]):
         found = large.encode_corpus(empty)
         assert (found.shape, found.dtype) == ((0,), np.uint32)
-    without = BPETokenizer(special_tokens=["<other>"])
-    assert without.encode_corpus(["a", "b"], end_of_text=True).tolist() == [97, 98]
 
 
 def test_processes_give_the_same_ids(tokenizer, small_blocks, monkeypatch):
@@ -472,15 +468,6 @@ def test_other_libraries_agree_on_any_text(name):
     assert huggingface.encode(text).ids == ids
     assert huggingface.decode(ids, skip_special_tokens=False) == text
     assert tiktoken.n_vocab == huggingface.get_vocab_size() == tokenizer.vocab_size == 420
-
-
-@pytest.mark.slow
-def test_other_libraries_agree_on_wikitext(wikitext, wiki_tokenizer):
-    ids = wiki_tokenizer.encode_corpus(wikitext).tolist()
-    assert ids == wiki_tokenizer.to_tiktoken().encode_ordinary(wikitext)
-    assert wiki_tokenizer.decode(ids) == wikitext
-    part = wikitext[:1_500_000]
-    assert wiki_tokenizer.to_huggingface().encode(part).ids == wiki_tokenizer.encode(part)
 
 
 # -- the file by itself

@@ -24,7 +24,7 @@ from results.store import script_of
 import pytest
 from damage import HELD
 from inputs import CHINESE, LINE, TEXT, put
-from lab import IMPORTED, METHODS, processes, result_of
+from lab import IMPORTED, METHODS, processes
 from lineage import ROOT
 from situations import ALL, V3, Situation
 
@@ -174,11 +174,3 @@ def test_situations_end_as_they_should(group, shelf):
     ]
     print(f"{group}: {len(tried)} situations, {len(bad)} ended badly")
     assert not bad, f"{len(bad)} of {len(tried)} situations ended badly:\n" + "\n".join(bad)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif("forkserver" not in METHODS, reason="a process for each would take too long")
-def test_same_run_twice_gives_the_same_numbers(shelf):
-    for situation in (s for s in ALL if s.group == "numbers"):
-        found = [result_of(next((shelf.attempt(situation)[2] / "runs").iterdir())) for _ in "12"]
-        assert found[0] == found[1], situation.command
