@@ -168,20 +168,6 @@ def test_flags_that_contradict_each_other(version, args, wanted, place, monkeypa
     assert re.search(wanted, refusal(load(version), monkeypatch, capsys, args))
 
 
-@pytest.mark.parametrize(
-    "prompt, tokenizer", [("Anna ", "word"), ("Anna", "word"), ("Anna ", "char")]
-)
-def test_prompt_that_ends_in_a_space_is_noted(place, monkeypatch, capsys, prompt, tokenizer):
-    """Where tokens begin with one."""
-    module = load("v1")
-    settings = {"data": "story.txt", "tokenizer": tokenizer, "steps": 0, "out_dir": "out"}
-    run(module, monkeypatch, flags(module, prompt="Anna", **settings))
-    capsys.readouterr()
-    run(module, monkeypatch, ["--sample-only", "--out-dir", "out", "--prompt", prompt])
-    noted = "the prompt ends in a space" in capsys.readouterr().err
-    assert noted == (prompt.endswith(" ") and tokenizer == "word")
-
-
 @pytest.mark.parametrize("steps, wanted", [(3, True), (4, False), (0, False)])
 def test_steps_under_the_warm_up_are_noted(place, monkeypatch, capsys, steps, wanted):
     module = load("v3")

@@ -84,25 +84,6 @@ def test_run_stopped_after_a_bad_gradient_keeps_the_last_good_weights(cache, mon
 # ---- Memory and devices --------------------------------------------------------------------------
 
 
-def one_line(main, capsys):
-    with pytest.raises(SystemExit) as stop:
-        run_main(main)
-    assert stop.value.code == 2
-    said = capsys.readouterr().err
-    assert "Traceback" not in said and said.endswith("\n"), said  # progress may stand before it
-    return said.splitlines()[-1]
-
-
-def test_sizes_beyond_all_memory_are_one_line(cache, monkeypatch, capsys):
-    """Positions that take 562 terabytes: more than a process can address, so refused at once."""
-    args = flags(load("v2"), data=story_file(cache), out_dir=cache / "run")
-    args += ["--n-embd", "65536", "--context-length", str(2**31)]
-    monkeypatch.setattr(sys, "argv", ["v2.py", *args])
-    said = one_line(load("v2").main, capsys)
-    assert said.startswith("v2.py: out of memory: give a lower --batch-size"), said
-    assert all(name in said for name in ("--context-length", "--vocab-size", "--n-embd"))
-
-
 NO_MEMORY = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),
     RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"),
@@ -111,19 +92,18 @@ NO_MEMORY = [
 ]
 
 
+@pytest.mark.parametrize("where", ["training/run.py", "data/corpus.py"])
 @pytest.mark.parametrize("error", NO_MEMORY)
-def test_every_system_s_words_for_no_memory_are_known(error, capsys):
-    def main():
-        raise error
-
-    assert "out of memory: give a lower --batch-size" in one_line(main, capsys)
-
-
-def test_memory_that_the_text_took_is_not_blamed_on_the_batch(capsys):
-    program, names = "def read():\n    raise MemoryError", {}
-    exec(compile(program, ROOT / "common" / "data" / "corpus.py", "exec"), names)
-    said = one_line(names["read"], capsys)
-    assert "out of memory while the text was read" in said and "batch" not in said
+def test_every_system_s_words_for_no_memory_are_known(error, where, capsys):
+    """Memory that the text took is not blamed on the batch."""
+    names = {"error": error}
+    exec(compile("def main():\n    raise error", ROOT / "common" / where, "exec"), names)
+    with pytest.raises(SystemExit) as stop:
+        run_main(names["main"])
+    said, read = capsys.readouterr().err, where.startswith("data")
+    assert stop.value.code == 2 and said.count("\n") == 1
+    assert ("out of memory while the text was read" in said) == read
+    assert ("out of memory: give a lower --batch-size" in said) != read
 
 
 def test_other_errors_keep_their_traceback():

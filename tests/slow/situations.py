@@ -9,7 +9,6 @@ import os
 import re
 import shlex
 import shutil
-import signal
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +23,6 @@ class Situation(NamedTuple):
 
     files   what is put into the folder before: {path: text, bytes or function(path)}
     says    a regular expression that the output has to hold
-    when    send this signal once the output holds this: (name, regular expression)
     streams for standard output and error: "closed", "full" (a disk), "left" (by the reader)
     """
 
@@ -34,7 +32,6 @@ class Situation(NamedTuple):
     says: str = ""
     files: dict = {}
     environment: dict = {}
-    when: tuple = ()
     streams: str = ""
 
 
@@ -126,7 +123,6 @@ IDENTITY += [
 
 # ---- Ends ----------------------------------------------------------------------------------------
 
-LONG = small("v3", steps=100_000, eval_every=100_000) + " --data plain.txt"
 LOCAL, SHOW = "results local --folder .", "bpe show hello --vocab run/tokenizer.json"
 ENDS = [
     *tries("ends", [SAMPLE, "results check run", LOCAL], status=141, streams="left"),
@@ -134,9 +130,6 @@ ENDS = [
     *tries("ends", [PLAIN, SAMPLE, LOCAL, SHOW], status=0, streams="closed"),
     *tries("ends", ["results nonsense", "v0 --nonsense", "bpe x"], streams="closed"),
 ]
-for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-    number = 128 + getattr(signal, name, 0)
-    ENDS += tries("ends", LONG, status=number, says=f"{name}: saved", when=(name, "step +0:"))
 ENDS += [
     Situation("ends", f"{V3} --data plain.txt --out-dir run", 0, r"is now in run\.1"),
     Situation("ends", f"{PLAIN} --out-dir run", 2, "another run is writing", {"run": bad.held}),
@@ -264,6 +257,9 @@ commands += [V2.replace("v2", name, 1) for name in ("v2_dot", "v2_mean")]
 commands = [f"{command} --data plain.txt" for command in commands]
 FLAGS += tries("flags", commands, status=0, says="bits per byte")
 FLAGS += [
+    Situation("flags", small("v2", n_embd=65536, context_length=2**31), 2, "give a lower --batch"),
+    Situation("flags", f"{SAMPLE} --prompt 'The '", 0, "the prompt ends in a space"),
+    Situation("flags", f"{SAMPLE} --prompt The", 0, r"\A(?!.*ends in a space)"),
     Situation("flags", "bpe train --data same.txt --pattern '(a|aa)+b'", 2, "takes too long"),
     Situation("flags", f"{V2} --data plain.txt --tokenizer run/tokenizer.json", 0, "bits per byte"),
 ]

@@ -10,10 +10,8 @@ import re
 import runpy
 import shlex
 import shutil
-import signal
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 from common.cli import run_main
@@ -110,7 +108,7 @@ class Shelf:
             values = program, args, work, environment, said, situation.streams
             process = processes.Process(target=perform, args=values)
             process.start()
-        self.wait(process, said, situation)
+        process.join(LONGEST)
         text = said.read_text(encoding="utf-8", errors="replace") if said.exists() else ""
         status, wrong = process.exitcode, []
         if status is None:
@@ -132,18 +130,6 @@ class Shelf:
         if (work.parent / "mine").read_text(encoding="utf-8") != "mine":
             wrong.append("a file outside its folder was written to")
         return ", ".join(wrong), text, work
-
-    def wait(self, process, said, situation):
-        """Until the process has ended, or hangs; sends the situation's signal on the way."""
-        name, pattern = situation.when or ("", "")
-        end = time.monotonic() + LONGEST
-        while name and process.is_alive() and time.monotonic() < end:
-            text = said.read_text(encoding="utf-8") if said.exists() else ""
-            if re.search(pattern, text):
-                os.kill(process.pid, getattr(signal, name))
-                break
-            time.sleep(0.05)
-        process.join(max(0, end - time.monotonic()))
 
 
 def contents(folder):
