@@ -178,6 +178,11 @@ class Host:
         self.log.close()
 
 
+def listening(port):
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+        return True
+
+
 def train_on(folder, *hosts):
     """Wait until the run has made two more evaluations than it has now."""
     lines = folder / "metrics.jsonl"
@@ -207,7 +212,10 @@ def test_run_on_two_hosts_survives_the_loss_of_a_process_and_of_each_host(cache)
             return host
 
         new, resumed = flags(module, out_dir=out, **settings), ["--resume", "--out-dir", out]
-        first, second = start(*new), start(*new)
+        first = start(*new)
+        while not listening(port):  # the first host is where they meet
+            time.sleep(0.1)
+        second = start(*new)
         train_on(out, first, second)  # a process of the second host dies: its torchrun sees to it
         psutil.Process(second.job.pid).children()[0].kill()
 
@@ -215,7 +223,7 @@ def test_run_on_two_hosts_survives_the_loss_of_a_process_and_of_each_host(cache)
         second.each(psutil.Process.suspend)
         second = start(*resumed)
 
-        train_on(out, first, second)  # the first host is gone, and it may be where they meet
+        train_on(out, first, second)  # the first host is gone, and so is where they meet
         first.lose()
         second.lose()
         hosts = start(*resumed), start(*resumed)
