@@ -173,6 +173,8 @@ for name in ("config.json", "result.json", "metrics.jsonl", "tokenizer.json"):
 files = at("run/config.json", [bad.edited(**wrong) for wrong in bad.WRONG])
 DAMAGED += tries("damaged", RESUME, files, says=WRONG)
 DAMAGED += tries("damaged", [LOADED[0], CHECKED[0], CURVES], files[::4], says=WRONG)
+files = at("run/config.json", [bad.edited(**wrong) for wrong in bad.OTHER_SIZES])
+DAMAGED += tries("damaged", RESUME, files, says="of another run")
 files = at("run/result.json", [bad.edited(**wrong) for wrong in bad.RESULTS])
 DAMAGED += tries("damaged", [LOADED[0], CHECKED[0]], files, says="result.json")
 files = at("run/script.py", map(replaced, bad.SCRIPTS))
