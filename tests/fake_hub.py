@@ -107,30 +107,19 @@ class _Handler(BaseHTTPRequestHandler):
             return self.refuse(404, "RevisionNotFound")
         if what == "resolve":
             return self.resolve(repository, files, rest)
-        if what == "tree":
-            return self.send_json(self.tree(files, rest or ""))
-        if what == "paths-info":
-            entries = self.tree(files, "", deep=True)
-            paths = self.form.get("paths", [])
-            return self.send_json([one for one in entries if one["path"] in paths])
+        if what in ("tree", "paths-info"):
+            entries = [_entry(*item) for item in sorted(files.items())]
+            folders = {path.rpartition("/")[0] for path in files} - {""}
+            entries += [{"type": "directory", "path": f, "oid": COMMIT, "size": 0} for f in folders]
+            if what == "tree":
+                wanted = [e for e in entries if e["path"].rpartition("/")[0] == (rest or "")]
+                if "recursive=true" in self.path.lower():
+                    wanted = [e for e in entries if e["path"].startswith(rest or "")]
+            else:
+                wanted = [e for e in entries if e["path"] in self.form.get("paths", [])]
+            return self.send_json(wanted)
         names = [{"rfilename": name} for name in sorted(files)]
         return self.send_json({"id": repository, "sha": COMMIT, "siblings": names, "tags": []})
-
-    def tree(self, files, folder, deep=None):
-        """The entries of a folder, as /tree/ and /paths-info/ list them."""
-        query = parse_qs(urlsplit(self.path).query)
-        deep = deep or query.get("recursive", [""])[0].lower() in ("true", "1")
-        head, entries, folders = folder and folder + "/", [], set()
-        for name, content in sorted(files.items()):
-            if not name.startswith(head):
-                continue
-            parts = name[len(head) :].split("/")
-            folders |= {head + "/".join(parts[:i]) for i in range(1, len(parts) if deep else 2)}
-            if deep or len(parts) == 1:
-                entries.append(_entry(name, content))
-        folders -= {entry["path"] for entry in entries}
-        entries += [{"type": "directory", "path": one, "oid": COMMIT, "size": 0} for one in folders]
-        return entries
 
     def resolve(self, repository, files, name):
         if name not in files:
@@ -146,8 +135,8 @@ class _Handler(BaseHTTPRequestHandler):
         return self.send(302, b"Found", headers)
 
     def refuse(self, status, code):
-        words = {"GatedRepo": "Access to this dataset is restricted."}
-        message = words.get(code, code.replace("NotFound", " not found"))
+        restricted = "Access to this dataset is restricted."
+        message = {"GatedRepo": restricted}.get(code, code.replace("NotFound", " not found"))
         self.send(status, b"", {"X-Error-Code": code, "X-Error-Message": message})
 
     def send_json(self, value):

@@ -15,7 +15,7 @@ from common.cli import run_main
 from common.config import RunConfig
 
 import pytest
-from lineage import ROOT, VERSIONS, flags, load, python, read, run, story_file
+from lineage import VERSIONS, flags, load, read, run, story_file
 
 INT = ["x", "", "1.5", "1e3", "nan", "inf", "٣ ٣"]  # no whole numbers
 FLOAT = ["x", "", "nan", "1,5"]
@@ -168,20 +168,6 @@ def test_flags_that_contradict_each_other(version, args, wanted, place, monkeypa
     assert re.search(wanted, refusal(load(version), monkeypatch, capsys, args))
 
 
-@pytest.mark.parametrize(
-    "prompt, tokenizer", [("Anna ", "word"), ("Anna", "word"), ("Anna ", "char")]
-)
-def test_prompt_that_ends_in_a_space_is_noted(place, monkeypatch, capsys, prompt, tokenizer):
-    """Where tokens begin with one."""
-    module = load("v1")
-    settings = {"data": "story.txt", "tokenizer": tokenizer, "steps": 0, "out_dir": "out"}
-    run(module, monkeypatch, flags(module, prompt="Anna", **settings))
-    capsys.readouterr()
-    run(module, monkeypatch, ["--sample-only", "--out-dir", "out", "--prompt", prompt])
-    noted = "the prompt ends in a space" in capsys.readouterr().err
-    assert noted == (prompt.endswith(" ") and tokenizer == "word")
-
-
 @pytest.mark.parametrize("steps, wanted", [(3, True), (4, False), (0, False)])
 def test_steps_under_the_warm_up_are_noted(place, monkeypatch, capsys, steps, wanted):
     module = load("v3")
@@ -197,12 +183,3 @@ def test_a_context_of_one_token_works(place, monkeypatch, position):
     rows = read(Path("out/result.json"))["extrapolation"]
     assert [row["context"] for row in rows] == ([1] if position == "learned" else [1, 2, 4, 8])
     assert all(math.isfinite(row["sliding"]) for row in rows)
-
-
-@pytest.mark.slow
-def test_the_real_command_line(place):
-    for args, wanted in ((["--top-p", "2"], "--top-p 2.0"), (["--data", "FOLDER"], "FOLDER")):
-        done = python(ROOT / f"{VERSIONS[-1]}.py", *args, "--out-dir", "a/b")
-        assert done.returncode == 2 and done.stdout == ""
-        assert done.stderr.count("\n") == 1 and wanted in done.stderr
-        assert not os.path.exists("a")

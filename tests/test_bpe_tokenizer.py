@@ -1,5 +1,6 @@
 """The tokenizer: training, encoding and decoding, against the plain definitions and other code."""
 
+import functools
 import itertools
 import json
 import os
@@ -13,7 +14,6 @@ from bpe_tokenizer import (
     PATTERNS,
     WHITESPACE_PATTERN,
     BPETokenizer,
-    TokenizerError,
     encode_plainly,
     split,
     train_plainly,
@@ -69,10 +69,13 @@ def wiki_tokenizer(wikitext):
 
 def make_small(monkeypatch):
     """Everything that bounds memory is so small that it takes part in every test text."""
-    monkeypatch.setattr(cut, "BLOCK", 500)
-    monkeypatch.setattr(cut, "PART", 20)
-    monkeypatch.setattr(encode, "ENOUGH", 50)
-    monkeypatch.setattr(encode, "REMEMBERED", 5000)
+    for module, name, value in (
+        (cut, "BLOCK", 500),
+        (cut, "PART", 20),
+        (encode, "ENOUGH", 50),
+        (encode, "REMEMBERED", 5000),
+    ):
+        monkeypatch.setattr(module, name, value)
 
 
 small_blocks = pytest.fixture(make_small)
@@ -124,6 +127,14 @@ def test_impossible_vocabularies_are_refused(vocab_size, special_tokens):
         BPETokenizer.train(TEXT, vocab_size, special_tokens=special_tokens)
 
 
+def test_tokens_that_double_cannot_fill_memory():
+    doubling = [(97, 97), *((256 + i, 256 + i) for i in range(60))]  # the last: 2^61 bytes
+    with refused("too long"):
+        BPETokenizer(doubling)
+    with refused("too early|too many"):
+        BPETokenizer((i // 256, i % 256) for i in itertools.count())
+
+
 def plain_merges(text, n_merges, pattern=GPT4_PATTERN):
     return train_plainly(Counter(split(text, pattern)), n_merges)
 
@@ -138,18 +149,17 @@ def test_fast_training_is_plain_training(text, n_merges):
         assert fast.merges == plain_merges(text, n_merges, pattern)
 
 
-def test_training_fills_its_heap_again_when_it_runs_empty():
+@pytest.mark.parametrize("small", [False, True])
+def test_long_training_is_plain_training(monkeypatch, small):
+    """Where the heap of pairs runs empty and is filled again; in blocks, where they are small."""
+    if small:
+        make_small(monkeypatch)
     rng = np.random.default_rng(0)
     words = ["".join(rng.choice(list("abcdefghij"), n)) for n in rng.integers(1, 9, 300)]
-    text = " ".join(rng.choice(words, 1500))
+    text = TEXT + " ".join(rng.choice(words, 1500))
     plain = plain_merges(text, 600)
     assert len(plain) == 600
     assert BPETokenizer.train(text, 856, special_tokens=()).merges == plain
-
-
-def test_blocks_do_not_change_what_is_trained(small_blocks):
-    text = TEXT + " ".join(f"w{i % 37}x{i % 11} q{i}" for i in range(500))
-    assert BPETokenizer.train(text, 500).merges == plain_merges(text, 243)
 
 
 @pytest.mark.slow
@@ -213,12 +223,12 @@ def test_fast_cutting_is_the_pattern_for_every_character():
         assert "".join(chunks) == "".join(texts) and fast_chunks(pattern, texts) == chunks
 
 
-@pytest.mark.parametrize("name", ["gpt2", "gpt4"])
-def test_a_document_without_spaces_is_cut_into_parts(monkeypatch, name):
+def test_a_document_without_spaces_is_cut_into_parts(monkeypatch):
     monkeypatch.setattr(cut, "PART", 100)
     documents = ["春眠不覺曉，處處聞啼鳥。" * 100, "12,345;6," * 200]
-    blocks = list(PreTokenizer(PATTERNS[name], True).blocks(documents))
-    assert max(len(part) for block in blocks for part, _ in block) < 120
+    for pattern in (GPT2_PATTERN, GPT4_PATTERN):
+        blocks = PreTokenizer(pattern, True).blocks(documents)
+        assert max(len(part) for block in blocks for part, _ in block) < 120
 
 
 # The last one looks behind, has a group, and matches neither digits nor nothing at all.
@@ -242,11 +252,9 @@ def test_impossible_patterns_are_refused(pattern):
         BPETokenizer(pattern=pattern)
 
 
-def test_patterns_that_go_backwards_or_take_forever_end_in_one_line(monkeypatch):
-    with pytest.raises(TokenizerError, match="forwards"):
-        split("one two", r"(?r)\w+")
+def test_patterns_that_take_forever_end_in_one_line(monkeypatch):
     monkeypatch.setattr(cut, "TIME_LIMIT", 0.2)
-    with pytest.raises(TokenizerError, match="takes too long"):
+    with refused("takes too long"):
         BPETokenizer(pattern=r"(a|aa)+$").encode("a" * 60 + "b")
 
 
@@ -313,19 +321,16 @@ def test_special_tokens_are_ordinary_text_unless_allowed():
     assert tokenizer.end_of_text == 297
     assert BPETokenizer.train(TEXT, 300, special_tokens=()).end_of_text is None
     for wrong in (["<y>"], "<x>"):
-        with pytest.raises(TokenizerError, match="no such special token"):
+        with refused("no such special token"):
             tokenizer.encode(text, wrong)
-
-
-def train_on(text):
-    return BPETokenizer.train(text, 300)
 
 
 @pytest.mark.parametrize("text", ["\ud800", "x" * 5000 + "\udc80", b"bytes", 3, None, ["a", 3]])
 def test_what_is_no_text_is_refused(tokenizer, text):
     message = r"lone surrogate, U\+D" if isinstance(text, str) else "has to be a str"
     own = BPETokenizer(pattern=r"\w+")
-    for use in (tokenizer.encode, tokenizer.encode_corpus, own.encode, train_on):
+    train = functools.partial(BPETokenizer.train, vocab_size=300)
+    for use in (tokenizer.encode, tokenizer.encode_corpus, own.encode, train):
         with refused(message):
             use(text)
 
@@ -336,17 +341,13 @@ def test_what_is_no_text_is_refused(tokenizer, text):
 def test_ids_have_the_smallest_type_that_holds_them():
     assert BPETokenizer(special_tokens=()).encode_corpus("é").dtype == np.uint8
     assert BPETokenizer().encode_corpus("é").dtype == np.uint16
-    pairs = [(a, b) for a in range(256) for b in range(256)]
-    assert BPETokenizer(pairs[:65_279]).dtype == np.uint16
-    large = BPETokenizer(pairs)
+    large = BPETokenizer([(a, b) for a in range(256) for b in range(256)])
     ids = large.encode_corpus(["\x7f\x7f", "a"], end_of_text=True)
     assert ids.dtype == np.uint32
     assert ids.tolist() == [256 + 127 * 256 + 127, 65_792, 97, 65_792]
     for empty in ("", [], [""], ["", ""]):
         found = large.encode_corpus(empty)
         assert (found.shape, found.dtype) == ((0,), np.uint32)
-    without = BPETokenizer(special_tokens=["<other>"])
-    assert without.encode_corpus(["a", "b"], end_of_text=True).tolist() == [97, 98]
 
 
 def test_processes_give_the_same_ids(tokenizer, small_blocks, monkeypatch):
@@ -355,10 +356,10 @@ def test_processes_give_the_same_ids(tokenizer, small_blocks, monkeypatch):
     one = tokenizer.encode_corpus(documents, end_of_text=True)
     two = tokenizer.encode_corpus(documents, processes=64, end_of_text=True)
     assert two.dtype == one.dtype and two.tolist() == one.tolist()
-    with pytest.raises(TokenizerError, match="lone surrogate"):
+    with refused("lone surrogate"):
         tokenizer.encode_corpus(documents + ["\ud800"], processes=2)
     for bad in (0, -1, 1.5, "2"):
-        with pytest.raises(TokenizerError, match="processes"):
+        with refused("processes"):
             tokenizer.encode_corpus("text", processes=bad)
 
 
@@ -423,7 +424,7 @@ def test_any_bytes_decode(tokenizer, data):
     assert tokenizer.decode(list(data)) == data.decode("utf-8", errors="replace")
 
 
-def test_decoding_takes_any_whole_numbers(tokenizer):
+def test_decoding_takes_any_whole_numbers_that_are_ids(tokenizer):
     import torch
 
     ids = tokenizer.encode("hello there")
@@ -431,12 +432,9 @@ def test_decoding_takes_any_whole_numbers(tokenizer):
     for same in (tuple(ids), iter(ids), *arrays, list(torch.tensor(ids))):
         assert tokenizer.decode(same) == "hello there"
     assert tokenizer.decode([]) == ""
-
-
-@pytest.mark.parametrize("ids", [[400], [-1], [10**30], [1.5], ["a"], [None], "12", 3, None, [[1]]])
-def test_impossible_ids_are_refused(tokenizer, ids):
-    with pytest.raises(TokenizerError, match="ids"):
-        tokenizer.decode(ids)
+    for wrong in ([400], [-1], [10**30], [1.5], ["a"], [None], "12", 3, None, [[1]]):
+        with refused("ids"):
+            tokenizer.decode(wrong)
 
 
 # -- other libraries
@@ -470,15 +468,6 @@ def test_other_libraries_agree_on_any_text(name):
     assert huggingface.encode(text).ids == ids
     assert huggingface.decode(ids, skip_special_tokens=False) == text
     assert tiktoken.n_vocab == huggingface.get_vocab_size() == tokenizer.vocab_size == 420
-
-
-@pytest.mark.slow
-def test_other_libraries_agree_on_wikitext(wikitext, wiki_tokenizer):
-    ids = wiki_tokenizer.encode_corpus(wikitext).tolist()
-    assert ids == wiki_tokenizer.to_tiktoken().encode_ordinary(wikitext)
-    assert wiki_tokenizer.decode(ids) == wikitext
-    part = wikitext[:1_500_000]
-    assert wiki_tokenizer.to_huggingface().encode(part).ids == wiki_tokenizer.encode(part)
 
 
 # -- the file by itself

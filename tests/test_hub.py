@@ -4,17 +4,15 @@ The client reads its environment when it is imported, so it runs in processes of
 pauses are shortened and noted.
 """
 
-import io
 import json
 import os
 import re
 import subprocess
 import sys
 
-import pyarrow
-import pyarrow.parquet
 import pytest
 from fake_hub import FakeHub
+from inputs import table
 from lineage import ROOT
 
 CLIENT = """
@@ -38,20 +36,16 @@ for line in sys.stdin:
 """
 
 
+SPLITS = ("train", "validation", "test")
+
+
 def rows(split):
     """Rows shaped like WikiText's: a blank line, a title, a blank line, a paragraph."""
-    texts = {"train": 40, "validation": 4, "test": 5}
     return [
         row
-        for number in range(texts[split])
+        for number in range({"train": 40, "validation": 4, "test": 5}[split])
         for row in ("", f" = Title {number} = \n", "", f" In the {split} split , {number} . \n")
     ]
-
-
-def parquet(**columns):
-    file = io.BytesIO()
-    pyarrow.parquet.write_table(pyarrow.table(columns), file)
-    return file.getvalue()
 
 
 def dataset(*configs):
@@ -59,8 +53,8 @@ def dataset(*configs):
     files, card = {}, ["---", "configs:"]
     for config in configs:
         card += [f"- config_name: {config}", "  data_files:"]
-        for split in ("train", "validation", "test"):
-            files[f"{config}/{split}-00000-of-00001.parquet"] = parquet(text=rows(split))
+        for split in SPLITS:
+            files[f"{config}/{split}-00000-of-00001.parquet"] = table(text=rows(split))
             card += [f"  - split: {split}", f"    path: {config}/{split}-*"]
     card += ["---", "# A dataset for tests"]
     return {**files, "README.md": "\n".join(card).encode()}
@@ -120,18 +114,16 @@ def loader(hub, tmp_path_factory):
         yield one
 
 
-TEXT = {split: "".join(rows(split)) for split in ("train", "validation", "test")}
-ALL = ["train", "validation", "test"]
+TEXT = {split: "".join(rows(split)) for split in SPLITS}
 
 
 def texts(answer):
     assert "error" not in answer, answer
-    return {split: answer[split] for split in TEXT}
+    return {split: answer[split] for split in SPLITS}
 
 
 def error(answer):
-    assert "error" in answer, answer
-    assert "\n" not in answer["error"]
+    assert "error" in answer and "\n" not in answer["error"], answer
     return answer["error"]
 
 
@@ -141,7 +133,7 @@ def test_wikitext_comes_from_the_hub_once_and_then_from_the_cache(hub, tmp_path)
     hub.repositories["some/tales"] = dataset("old", "new")
     with Client(hub, tmp_path) as one:
         answer = one.load("wikitext-2")
-        assert one.fetched == ALL
+        assert one.fetched == [*SPLITS]
         assert answer["train"].startswith(" \n = Title 0 = \n \n In the train split , 0 . \n")
         assert [line for line in hub.log if "103" in line] == []
         assert texts(one.load("hf:some/tales:new:text")) == TEXT
@@ -165,29 +157,32 @@ def test_wikitext_comes_from_the_hub_once_and_then_from_the_cache(hub, tmp_path)
         hub.start()
 
 
-def test_names_configurations_and_columns(hub, loader):
-    hub.repositories["a/one"] = dataset("only")
-    hub.repositories["a/two"] = dataset("small", "large")
+def test_configurations_and_columns(hub, loader):
+    hub.repositories |= {"a/one": dataset("only"), "a/two": dataset("small", "large")}
     for name in ("a/one", "a/one:text", "a/one:only", "a/two:large:text"):
         assert texts(loader.load(f"hf:{name}")) == TEXT
-    for name, wanted in (
-        ("a/two", "a/two has several configurations.*'small', 'large'"),
-        ("a/two:medium", "a/two has several configurations.*'small', 'large'"),
-        ("a/two:medium:text", "a/two has no configuration 'medium'.*'small', 'large'"),
-        ("a/one:only:prose", "column 'prose'.* text"),
-        ("a/one:prose", "column.* 'prose'.* text"),
-    ):
-        assert re.search(wanted, error(loader.load(f"hf:{name}")))
 
 
-def test_missing_and_gated_datasets(hub, loader):
+REFUSED = {  # name: what is said of it
+    "a/two": "a/two has several configurations.*'small', 'large'",
+    "a/two:medium": "a/two has several configurations.*'small', 'large'",
+    "a/two:medium:text": "a/two has no configuration 'medium'.*'small', 'large'",
+    "a/one:only:prose": "column 'prose'.* text",
+    "a/one:prose": "column.* 'prose'.* text",
+    "a/damaged": "cannot load a/damaged.*[Pp]arquet",
+    "nobody/nothing": "no public dataset nobody/nothing.*spelling.*hf auth login",
+    "gated/one": "gated/one is gated.*ask for access.*hf auth login",
+    "gated/two": "gated/two is gated.*ask for access.*hf auth login",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_the_hub_does_not_have_or_give_is_one_line(hub, loader, name):
+    hub.repositories |= {"a/one": dataset("only"), "a/two": dataset("small", "large")}
+    damaged = {"default/test-00000-of-00001.parquet": b"PAR1 and then nothing of the kind"}
+    hub.repositories["a/damaged"] = {**dataset("default"), **damaged}
     hub.refused |= {"gated/one": (401, "GatedRepo"), "gated/two": (403, "GatedRepo")}
-    for name, wanted in (
-        ("nobody/nothing", "no public dataset nobody/nothing.*spelling.*hf auth login"),
-        ("gated/one", "gated/one is gated.*ask for access.*hf auth login"),
-        ("gated/two", "gated/two is gated.*ask for access.*hf auth login"),
-    ):
-        assert re.search(wanted, error(loader.load(f"hf:{name}")))
+    assert re.search(REFUSED[name], error(loader.load(f"hf:{name}")))
 
 
 TRANSIENT = [
@@ -199,11 +194,11 @@ TRANSIENT = [
 ]
 
 
-@pytest.mark.parametrize("number", range(len(TRANSIENT)))
-def test_a_hub_that_is_unwell_for_a_moment_is_asked_again(hub, loader, number):
-    pattern, fault = TRANSIENT[number]
-    hub.repositories[f"twice/n{number}"] = dataset("default")
-    assert texts(loader.load(f"hf:twice/n{number}", (pattern, 1, fault))) == TEXT
+@pytest.mark.parametrize("pattern, fault", TRANSIENT)
+def test_a_hub_that_is_unwell_for_a_moment_is_asked_again(hub, loader, pattern, fault):
+    name = f"twice/n{len(hub.repositories)}"
+    hub.repositories[name] = dataset("default")
+    assert texts(loader.load(f"hf:{name}", (pattern, 1, fault))) == TEXT
     assert len([line for line in hub.log if re.search(pattern, line)]) >= 2
 
 
@@ -221,10 +216,10 @@ LASTING = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", range(len(LASTING)))
-def test_a_hub_that_stays_unwell_is_one_line_and_nothing_is_fetched_twice(hub, loader, number):
-    pattern, fault, wanted = LASTING[number]
-    name = f"always/n{number}"
+@pytest.mark.parametrize("pattern, fault, wanted", LASTING)
+def test_a_hub_that_stays_unwell_is_one_line(hub, loader, pattern, fault, wanted):
+    """And what has come is not fetched again."""
+    name = f"always/n{len(hub.repositories)}"
     hub.repositories[name] = dataset("default")
     answer = loader.load(f"hf:{name}", (pattern, 10**6, fault))
     assert re.search(wanted.format(name), error(answer))
@@ -232,9 +227,3 @@ def test_a_hub_that_stays_unwell_is_one_line_and_nothing_is_fetched_twice(hub, l
     if "lfs" in pattern:
         assert texts(loader.load(f"hf:{name}")) == TEXT
         assert loader.fetched == ["validation", "test"]
-
-
-def test_a_dataset_whose_files_are_no_parquet(hub, loader):
-    hub.repositories["a/damaged"] = files = dataset("default")
-    files["default/test-00000-of-00001.parquet"] = b"PAR1 and then nothing of the kind"
-    assert re.search("cannot load a/damaged.*[Pp]arquet", error(loader.load("hf:a/damaged")))

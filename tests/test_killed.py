@@ -4,7 +4,6 @@ had not been."""
 import hashlib
 import random
 import shutil
-import time
 from pathlib import Path
 
 from common.training.folder import FILES
@@ -12,7 +11,6 @@ from common.training.folder import FILES
 import pytest
 import torch
 from lab import KILLED, Lab
-from lineage import VERSIONS
 
 STEPS = 80
 
@@ -60,33 +58,6 @@ def test_run_killed_at_every_file_operation_ends_as_the_whole_one(lab):
         assert lab.resume("parts", at_operation=operation) == KILLED, (operation, lab.said())
     assert lab.resume("parts") == 0 and "is finished, nothing is left to do" in lab.said()
     assert lab.contents("parts") == lab.contents("whole")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("version", VERSIONS)
-def test_every_version_goes_on_after_kills_from_outside(version, tmp_path):
-    lab = Lab(tmp_path, version)
-    assert lab.run(lab.args("whole")) == 0, lab.said()
-    draw, first, codes = random.Random(version), True, []
-    while len(codes) < 3:
-        args = ["--resume", "--out-dir", tmp_path / "parts"]
-        process = lab.start(lab.args("parts") if first else args)
-        wait = draw.randrange(2, 14)  # steps; where the kill really lands is the scheduler's choice
-        while process.is_alive() and steps(lab) < wait:
-            time.sleep(0.001)
-        process.kill()
-        process.join()
-        codes.append(process.exitcode)
-        first = not (tmp_path / "parts" / "checkpoint.pt").exists()
-    assert KILLED in codes
-    assert lab.resume("parts") == 0, lab.said()
-    assert lab.contents("parts") == lab.contents("whole")
-
-
-def steps(lab):
-    """How many steps the last attempt has noted."""
-    path = lab.folder / "notes"
-    return path.read_text(encoding="utf-8").count("step") if path.exists() else 0
 
 
 def digests(folder):

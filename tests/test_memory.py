@@ -31,8 +31,6 @@ from lineage import (
 
 CPU = torch.device("cpu")
 NAME, VERSION = platform.libc_ver()
-SHARING = [version for version in VERSIONS if hasattr(load(version).Config, "n_kv_head")]
-STACKS = [version for version in VERSIONS if hasattr(load(version).Config, "n_layer")]
 
 
 def prepared(version, vocab_size=50, **changes):
@@ -45,6 +43,19 @@ def estimate(version, vocab_size=50, **changes):
     model, config = prepared(version, vocab_size, **changes)
     optimizers = optimizers_of(load(version), model, config)
     return estimate_memory(model, config, CPU, optimizers), model, optimizers
+
+
+def most_bytes(function):
+    """The most memory that torch held at once, beyond what it held before."""
+    with torch.profiler.profile(profile_memory=True) as profile:
+        function()
+    live, most = 0, 0
+    events = profile.profiler.kineto_results.events()
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        if event.name() == "[memory]":
+            live += event.nbytes()
+            most = max(most, live)
+    return most
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -68,25 +79,29 @@ def test_parameters_gradients_and_optimizer_are_what_a_step_holds(version):
     assert memory.startswith(f"memory of a training step: {sum(table.values()):.0f} MB (parameters")
 
 
+SIZES = [{}, {"batch_size": 8}, {"dtype": "bfloat16"}, {"n_layer": 4}]
+SIZES += [{"n_layer": 4, "activation_checkpointing": True}]
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("version", [v for v in VERSIONS if hasattr(load(v).Config, "n_embd")])
+def test_activations_are_about_what_a_step_takes(version, sizes):
+    """Somewhat more: not all of them are there at once."""
+    table, model, _ = estimate(version, 400, context_length=32, **sizes)
+    tokens = torch.randint(400, (sizes.get("batch_size", 4), 32))
+
+    def step():
+        F.cross_entropy(model(tokens).flatten(0, -2), tokens.flatten()).backward()
+
+    assert 0.65 * table["activations"] < most_bytes(step) / 1e6 < table["activations"]
+
+
 def test_activations_of_a_table_by_hand():
     """For each position its id (8 bytes), and V floats four times: the logits, the logarithms of
     their probabilities, which the backward pass needs, and the gradients of both."""
     V, T, B = 500, 16, 4
     table, *_ = estimate("v1", V)
     assert table["activations"] == pytest.approx(B * T * (8 + 4 * 4 * V) / 1e6, rel=0.001)
-
-
-@pytest.mark.parametrize("version", [version for version in VERSIONS if version != "v0"])
-def test_activations_grow_with_the_batch_and_weights_do_not(version):
-    tables = [estimate(version, batch_size=B)[0] for B in (1, 2, 6)]
-    one, two, six = (table.pop("activations") for table in tables)
-    assert two > 1.5 * one and six - one == pytest.approx(5 * (two - one))
-    assert tables[0] == tables[1] == tables[2]
-
-
-def test_activations_are_fewer_bytes_in_bfloat16():
-    whole, half = (estimate("v4", dtype=d)[0]["activations"] for d in ("float32", "bfloat16"))
-    assert 0.4 * whole < half < 0.9 * whole
 
 
 def test_what_all_sequences_share_counts_once():
@@ -97,38 +112,6 @@ def test_what_all_sequences_share_counts_once():
         for position in ("none", "alibi")
     )
     assert alibi_50 - none_50 == pytest.approx(alibi_1 - none_1, rel=0.05)
-
-
-@pytest.mark.parametrize("version", STACKS)
-def test_each_layer_adds_the_same(version):
-    """A block's weights: 12 C^2 in matrices, C^2 less where two heads share keys and values, and up
-    to 12 C in biases and norms. Its activations: at least the MLP's hidden layer before and after
-    the GELU."""
-    C, T, B = 16, 16, 4
-    tables = [estimate(version, n_layer=n, n_embd=C)[0] for n in (1, 2, 5)]
-    for name in tables[0]:
-        one, two, five = (table[name] for table in tables)
-        assert two > one
-        assert five - two == pytest.approx(3 * (two - one), rel=0.01), name
-    added = tables[1]["parameters"] - tables[0]["parameters"]
-    assert (
-        (11 if version in SHARING else 12) * C**2 * 4 / 1e6
-        <= added
-        <= (12 * C**2 + 12 * C) * 4 / 1e6
-    )
-    assert tables[1]["activations"] - tables[0]["activations"] >= B * T * 8 * C * 4 / 1e6
-
-
-@pytest.mark.parametrize("version", STACKS)
-def test_checkpointed_blocks_keep_their_input_and_one_of_them_the_rest(version):
-    """B * T * C floats a block in place of its activations, for all blocks but one."""
-    cases = [{"n_layer": n, "activation_checkpointing": on} for on in (False, True) for n in (1, 4)]
-    found = [estimate(version, **case)[0]["activations"] for case in cases]
-    one, four, one_more, four_more = found
-    inputs = 4 * 16 * 16 * 4 / 1e6  # B = 4, T = C = 16
-    assert one_more == pytest.approx(one, rel=0.01)  # the mask is kept with the input
-    assert four_more - one_more == pytest.approx(3 * inputs, rel=0.02)
-    assert four - one > 10 * (four_more - one_more)
 
 
 @pytest.mark.parametrize("version", ["v2", "v4"])
@@ -150,19 +133,6 @@ def test_estimate_is_the_same_every_time_and_leaves_nothing_behind(version):
 
 
 # ---- Evaluation ----------------------------------------------------------------------------------
-
-
-def most_bytes(function):
-    """The most memory that torch held at once, beyond what it held before."""
-    with torch.profiler.profile(profile_memory=True) as profile:
-        function()
-    live, most = 0, 0
-    events = profile.profiler.kineto_results.events()
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        if event.name() == "[memory]":
-            live += event.nbytes()
-            most = max(most, live)
-    return most
 
 
 @pytest.mark.parametrize("vocab_size", [30, 4096])

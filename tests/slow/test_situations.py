@@ -10,10 +10,8 @@ import re
 import runpy
 import shlex
 import shutil
-import signal
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 from common.cli import run_main
@@ -22,8 +20,9 @@ from results.saved import load_script
 from results.store import script_of
 
 import pytest
-from inputs import HELD, INPUTS, put
-from lab import IMPORTED, METHODS, processes, result_of
+from damage import HELD
+from inputs import CHINESE, LINE, TEXT, put
+from lab import IMPORTED, METHODS, processes
 from lineage import ROOT
 from situations import ALL, V3, Situation
 
@@ -32,6 +31,8 @@ IMPORTED = [*IMPORTED.split(), "situations", "bpe_tokenizer", "common.tokenizers
 IMPORTED += ["common.tokenizers.classes", *(f"results.{name}" for name in COMMANDS)]
 processes.set_forkserver_preload(IMPORTED)
 GROUPS = list(dict.fromkeys(situation.group for situation in ALL))
+INPUTS = {"plain.txt": TEXT, "chinese.txt": CHINESE, "line.txt": LINE, "same.txt": "a" * 5000}
+INPUTS |= {"ends.txt": "\n" * 2000, "spaces.txt": " " * 2000}
 AT_ONCE = 2
 LONGEST = 300  # seconds after which a situation hangs; on a busy machine some take twenty
 
@@ -54,8 +55,8 @@ def perform(program, args, folder, environment, said, streams):
         os.close(2)
         sys.stdout = sys.stderr = None
     sys.argv = [program, *args]
-    if "MPLBACKEND" not in environment:  # else half of the time goes into pictures of losses
-        summary.draw_loss = lambda metrics, path, *rest: path.write(b"")
+    # Half of the time would go into pictures of losses.
+    summary.draw_loss = lambda metrics, path, *rest: path.write(b"")
     if program == "results":
         runpy.run_module("results", run_name="__main__", alter_sys=True)
     elif program == "bpe":
@@ -85,8 +86,7 @@ class Shelf:
         work = home / "work"
         work.mkdir(parents=True)
         (home / "mine").write_text("mine", encoding="utf-8")
-        words = {part for word in shlex.split(situation.command) for part in re.split("[:=]", word)}
-        for name in {"plain.txt", *(name for name in INPUTS if name.partition("/")[0] in words)}:
+        for name in {"plain.txt", *(INPUTS.keys() & shlex.split(situation.command))}:
             put(work / name, INPUTS[name])
         for run in ("run", "other"):
             if (self.folder / run).exists():
@@ -108,7 +108,7 @@ class Shelf:
             values = program, args, work, environment, said, situation.streams
             process = processes.Process(target=perform, args=values)
             process.start()
-        self.wait(process, said, situation)
+        process.join(LONGEST)
         text = said.read_text(encoding="utf-8", errors="replace") if said.exists() else ""
         status, wrong = process.exitcode, []
         if status is None:
@@ -130,18 +130,6 @@ class Shelf:
         if (work.parent / "mine").read_text(encoding="utf-8") != "mine":
             wrong.append("a file outside its folder was written to")
         return ", ".join(wrong), text, work
-
-    def wait(self, process, said, situation):
-        """Until the process has ended, or hangs; sends the situation's signal on the way."""
-        name, pattern = situation.when or ("", "")
-        end = time.monotonic() + LONGEST
-        while name and process.is_alive() and time.monotonic() < end:
-            text = said.read_text(encoding="utf-8") if said.exists() else ""
-            if re.search(pattern, text):
-                os.kill(process.pid, getattr(signal, name))
-                break
-            time.sleep(0.05)
-        process.join(max(0, end - time.monotonic()))
 
 
 def contents(folder):
@@ -172,11 +160,3 @@ def test_situations_end_as_they_should(group, shelf):
     ]
     print(f"{group}: {len(tried)} situations, {len(bad)} ended badly")
     assert not bad, f"{len(bad)} of {len(tried)} situations ended badly:\n" + "\n".join(bad)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif("forkserver" not in METHODS, reason="a process for each would take too long")
-def test_same_run_twice_gives_the_same_numbers(shelf):
-    for situation in (s for s in ALL if s.group == "numbers"):
-        found = [result_of(next((shelf.attempt(situation)[2] / "runs").iterdir())) for _ in "12"]
-        assert found[0] == found[1], situation.command

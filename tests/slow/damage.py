@@ -1,0 +1,177 @@
+"""What befalls the files of a run: functions that change a file, or put something else there."""
+
+import contextlib
+import functools
+import os
+import pickle
+import shutil
+import sys
+
+from bpe_tokenizer import BPETokenizer
+from common.training.checkpoint import digest
+
+import torch
+from filelock import FileLock
+from inputs import CHINESE, archive, put, sparse
+from lineage import edit_json
+
+
+def at(path, contents):
+    """Each of these contents at the path, in turn."""
+    return [{path: content} for content in contents]
+
+
+def replaced(content):
+    """A function that puts something else in the place of a file."""
+
+    def replace(path):
+        path.unlink()
+        put(path, content)
+
+    return replace
+
+
+def of_other(name):
+    """Put the other run's file of this name into the run."""
+    return {f"run/{name}": lambda path: shutil.copy(path.parents[1] / "other" / name, path)}
+
+
+def learned(path):
+    """A vocabulary of another text."""
+    BPETokenizer.train(CHINESE, 300).save(path)
+
+
+HELD = []
+
+
+def held(folder):
+    """Hold the lock of a run's folder."""
+    folder.mkdir(exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    lock.acquire()
+    HELD.append(lock)
+
+
+def edited(**changes):
+    """A function that changes a JSON file's values, without its checksum."""
+    return functools.partial(edit_json, **changes)
+
+
+# ---- Checkpoints ---------------------------------------------------------------------------------
+
+
+def changed(place, value):
+    """A function that puts a value at a place in a checkpoint, whose checksum fits afterwards.
+
+    value: a function makes it of the one that is there; None takes it out.
+    """
+
+    def edit(path):
+        content = part = torch.load(path, weights_only=True)
+        *way, last = [int(name) if name.isdigit() else name for name in place.split()]
+        for name in way:
+            part = part[name]
+        part[last] = value(part[last]) if callable(value) else value
+        if value is None:
+            del part[last]
+        content.pop("sha256")
+        content["sha256"] = digest(content)
+        torch.save(content, path)
+
+    return edit
+
+
+def first_weight(change):
+    """A function that changes the first of a model's tensors."""
+    return lambda model: {**model, next(iter(model)): change(next(iter(model.values())))}
+
+
+MOMENTS = "state optimizer state 0"
+VALUES = [
+    *((f"{MOMENTS} exp_avg", torch.zeros(1)), (f"{MOMENTS} exp_avg_sq", torch.zeros(2**20))),
+    *((f"{MOMENTS} exp_avg", torch.Tensor.long), (f"{MOMENTS} exp_avg", "none")),
+    *((f"{MOMENTS} step", torch.zeros(3)), (f"{MOMENTS} extra", torch.zeros(1))),
+    *((MOMENTS, {}), (MOMENTS, {"step": torch.tensor(1.0)}), ("state optimizer state", {99: {}})),
+    *(("state optimizer", []), ("state batches", torch.zeros(3)), ("state batches", 1)),
+    *(("state model", first_weight(lambda weight: weight[:1])), ("state", []), ("state", {})),
+    *(("state model", first_weight(lambda weight: "weight")), ("step", "4"), ("config", 3)),
+    ("state model", first_weight(lambda weight: torch.full_like(weight, torch.inf))),
+    *(("config", None), ("config seed", torch.zeros(3)), ("config 1", 2), ("version", None)),
+    *(("run", {}), ("run", []), ("run metrics", [1]), ("run metrics", [{"step": "x"}])),
+    *(("run metrics", "x"), ("run best", None), ("run seconds", "x"), ("run tokens", -1)),
+    *(("run samples", 3), ("run evaluated", None), ("generators", []), ("generators 0", 3)),
+    ("generators 0 torch", torch.zeros(3)),
+]
+
+
+class Evil:
+    """Pickled, it makes a folder where it is read."""
+
+    def __reduce__(self):
+        return os.mkdir, ("trap",)
+
+
+def added(value, **options):
+    """A function that adds a value to a checkpoint."""
+
+    def add(path):
+        torch.save({**torch.load(path, weights_only=True), "extra": value}, path, **options)
+
+    return add
+
+
+def nested(path):
+    content = torch.load(path, weights_only=True)
+    for _ in range(3000):
+        content = {"state": content}
+    with recursion(50_000):
+        torch.save(content, path)
+
+
+@contextlib.contextmanager
+def recursion(limit):
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(limit)
+    yield
+    sys.setrecursionlimit(before)
+
+
+def in_itself(path):
+    content = torch.load(path, weights_only=True)
+    content["state"]["again"] = content
+    torch.save(content, path)
+
+
+def cut_in_half(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+CHECKPOINTS = [
+    *(changed(place, value) for place, value in VALUES),
+    *(added(Evil()), added(Evil(), _use_new_zipfile_serialization=False)),
+    *(added(torch.zeros(1).expand(800_000_000)), nested, in_itself, cut_in_half),
+    *map(replaced, (b"", b"weights", archive("zip"), pickle.dumps(Evil()))),
+    *map(replaced, (sparse, os.mkfifo, os.mkdir)),
+]
+N_HARM = 13  # of them are bad whoever reads them; the rest are of what resuming reads alone
+
+# ---- Other files ---------------------------------------------------------------------------------
+
+SCRIPTS = [b"def f(:\n", b"\0", b"\xff", b"(" * 5000, b"x = " + b"-" * 100_000 + b"1"]
+SCRIPTS += [os.mkfifo, os.mkdir]
+WRONG = [
+    *({"version": 4}, {"version": "../v3"}, {"version": "v77"}, {"config": []}),
+    *({"config": {"seed": seed}} for seed in (-1, 2**64, "1")),
+    *({"config": {"n_embd": width}} for width in (0, 1e300, [16])),
+    {"config": {"vocab_size": 2**40}},
+    *({"config": {"learning_rate": rate}} for rate in (float("nan"), "fast")),
+    *({"config": {"temperature": 1e-320}}, {"config": {"steps": "x"}}, {"config": {"n_head": 0}}),
+    *({"config": {"data": ["a"]}}, {"config": {"prompt": None}}, {"config": {"prompt": "a\0b"}}),
+    *({"config": {"dtype": "float8"}}, {"config": {"device": {"deep": {}}}}),
+]
+OTHER_SIZES = [{"config": {"n_embd": 2**15}}, {"config": {"vocab_size": 2**31}}]
+RESULTS = [
+    *({"version": 3}, {"seed": 1.5}, {"val_loss": "1"}, {"val_accuracy": 7}, {"environment": []}),
+    *({"data": {"name": None}}, {"config": {"steps": []}}, {"extrapolation": [{}]}),
+    {"tokenizer": {"lossless": 1}},
+]
