@@ -204,10 +204,7 @@ def run_main(main):
         with contextlib.suppress(AttributeError):
             getattr(sys, name).reconfigure(encoding="utf-8", errors="replace")
     # Before a run has begun and after it has ended, like Ctrl-C: tidy up, then leave.
-    for number in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:
-        with contextlib.suppress(ValueError):  # signals are the main thread's
-            if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
-                signal.signal(number, _stopped)
+    handle_signals({"SIGTERM": _stopped, "SIGHUP": _stopped})
     try:
         main()
         sys.stdout.flush()
@@ -229,9 +226,23 @@ def run_main(main):
         # Of a reader that has seen enough, `head` for one, a shell says the same.
         sys.exit(141)
     except KeyboardInterrupt:
-        with contextlib.suppress(ValueError):
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # once more would be a traceback
+        handle_signals({"SIGINT": signal.SIG_IGN})  # once more would be a traceback
         _stopped(signal.SIGINT)
+
+
+def handle_signals(handlers):
+    """Handle signals from now on by {name: handler}; return {number: handler} from before.
+
+    In a thread, which can't, they stay as they are, and everywhere those that are ignored, as nohup
+    has it, and those that the system lacks.
+    """
+    before = {}
+    for name, handler in handlers.items():
+        number = getattr(signal, name, None)
+        with contextlib.suppress(ValueError):
+            if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+                before[number] = signal.signal(number, handler)
+    return before
 
 
 def _refuse(message):

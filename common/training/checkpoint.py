@@ -1,25 +1,47 @@
-"""Checkpoints: read so that no code in them can run, checked before they are believed."""
+"""The checkpoints of a run: read so that no code in them can run, checked before they are believed;
+which one is good, what goes into it, and going on from it."""
 
 import contextlib
+import dataclasses
 import hashlib
 import math
 import os
 import pickle
 import pickletools
 import re
+import sys
 import zipfile
+from typing import Any
 
-from common.config import Settings
-from common.errors import UserError
-from common.files import atomic_write
+from common.cli import read_config
+from common.config import Settings, refuse_other_run
+from common.errors import UserError, reason_of
+from common.files import atomic_write, open_regular
+from common.training.folder import CHECKPOINTS, MEASURED
+from common.training.processes import gather, rank, world_size
 
 import msgspec
 import torch
 
+BEST = ("best.pt", *CHECKPOINTS)  # the best weights where they were kept, else the last
 # What a pickle of dictionaries, lists and tensors names; all else may take memory or do harm.
 NAMES = r"collections OrderedDict|torch\._utils _rebuild_tensor_v2|torch \w+Storage"
 LARGEST_NESTING = 100
 ADAM = {"step", "exp_avg", "exp_avg_sq"}  # what Adam, AdamW and SparseAdam hold of each parameter
+
+
+# ---- Files ---------------------------------------------------------------------------------------
+
+
+class Content(msgspec.Struct):
+    """What every checkpoint holds."""
+
+    version: str
+    tokenizer: str  # the hashes of the vocabulary and of the text
+    data: str
+    step: int
+    config: Settings
+    state: dict[str, Any]
 
 
 def write_checkpoint(path, content, previous=None):
@@ -39,43 +61,32 @@ def read_checkpoint(path):
     UserError.
     """
     try:
-        if not os.path.isfile(path):
-            raise UserError(f"{path} is not a regular file")
-        with zipfile.ZipFile(path) as archive:
-            parts = archive.infolist()
-            if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
-                raise UserError(f"{path} is compressed: checkpoints of this project are not")
-            if sum(part.file_size for part in parts) > os.path.getsize(path):
-                raise UserError(f"{path} claims to hold more than its own length")
-            damaged = archive.testzip()
-            if damaged is not None:
-                raise UserError(f"{path} is damaged (the checksum of {damaged} is wrong)")
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+            length, parts = os.path.getsize(path), archive.infolist()
+            if sum(part.file_size for part in parts) > length:
+                much = "claims to hold more than its own length"
+                raise UserError(f"{path} {much}: it is compressed or damaged")
             for part in parts:
                 if part.filename.endswith(".pkl"):
                     _refuse_other_names(archive.read(part))
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        kinds = {"version": str, "tokenizer": str, "data": str, "step": int}
-        kinds |= {"config": dict, "state": dict}
-        found = checkpoint if isinstance(checkpoint, dict) else {}
-        wrong = [name for name, kind in kinds.items() if type(found.get(name)) is not kind]
-        if wrong:
-            raise UserError(f"{path} is no checkpoint of this project: see its {', '.join(wrong)}")
-        msgspec.convert(found["config"], Settings)
-        if checkpoint.pop("sha256", None) != digest(checkpoint, os.path.getsize(path)):
-            raise UserError(f"{path} is damaged (its own checksum is wrong)")
+            file.seek(0)
+            checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+        sha256 = checkpoint.pop("sha256", None) if isinstance(checkpoint, dict) else None
+        msgspec.convert(checkpoint, Content)
+        if sha256 != digest(checkpoint, length):
+            raise UserError(f"{path} is damaged: its checksum is wrong")
+        return checkpoint
     except UserError:
         raise
+    except msgspec.ValidationError as error:
+        reason = f"is no checkpoint of this project: {error}"
     except pickle.UnpicklingError:  # torch's own message tells how to run the code all the same
-        raise UserError(
-            f"{path} holds more than tensors and plain values: it was not read, and no code in it"
-            f" was run"
-        ) from None
+        reason = "holds more than tensors and plain values: no code in it was run"
     except zipfile.BadZipFile:
-        raise UserError(f"{path} is not a whole checkpoint (cut short, or another file)") from None
+        reason = "is damaged: it is not a whole checkpoint (cut short, or another file)"
     except Exception as error:  # whatever the readers of archives raise where bytes have changed
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} can't be read as a checkpoint: {reason}") from None
-    return checkpoint
+        reason = f"can't be read as a checkpoint: {reason_of(error)}"
+    raise UserError(f"{path} {reason}")
 
 
 def _refuse_other_names(pickled):
@@ -119,6 +130,9 @@ def digest(value, largest_count=math.inf):
     return hashed.hexdigest()
 
 
+# ---- States --------------------------------------------------------------------------------------
+
+
 def get_state(part):
     """The state of a module, an optimizer or a random generator."""
     return part.state_dict() if hasattr(part, "state_dict") else part.get_state()
@@ -158,10 +172,110 @@ def fitting(folder):
     except UserError:
         raise
     except Exception as error:  # whatever a value of another kind leads to
-        reason = (str(error).splitlines() or [type(error).__name__])[-1].strip()
-        raise UserError(f"the checkpoint in {folder} doesn't fit this model: {reason}") from None
+        why = reason_of(error, line=-1)
+        raise UserError(f"the checkpoint in {folder} doesn't fit this model: {why}") from None
 
 
 def is_finite(weights):
     """Whether every number in a state dictionary of tensors is finite."""
     return all(bool(value.isfinite().all()) for value in weights.values())
+
+
+# ---- One run's -----------------------------------------------------------------------------------
+
+
+class Checkpoints:
+    """checkpoint.pt, the one before it, and best.pt in the folder of a run of `version`."""
+
+    def __init__(self, folder, version, config):
+        self.folder, self.version, self.config = folder, version, config
+        self.whole = True  # whether checkpoint.pt could be read
+
+    def load(self, names):
+        """The first whole one of these files as a dictionary. Raises UserError where there is none,
+        or where it was made with other settings than the run's."""
+        problem = None
+        for name in names:
+            path = self.folder / name
+            if not os.path.lexists(path):
+                continue
+            try:
+                checkpoint = read_checkpoint(path)
+            except UserError as error:
+                problem = problem or error
+                self.whole = self.whole and name != CHECKPOINTS[0]
+                continue
+            if problem and rank() == 0:
+                print(f"{problem}; {path} is used instead", file=sys.stderr)
+            # --resume and --sample-only take the saved settings. The checkpoint's copy of them
+            # decides: config.json may have been edited, or be of another run.
+            settings = dataclasses.asdict(self.config)
+            if self.config.sample_only:  # the command line's seed is another matter
+                settings["seed"] = read_config(self.folder / "config.json")[1]["seed"]
+            found = checkpoint["version"], checkpoint["config"]
+            refuse_other_run(path, found, (self.version, settings))
+            return checkpoint
+        none = f"no checkpoint in {self.folder.path}: the run ended before its first; train again"
+        raise problem or UserError(none)
+
+    def save(self, names, state, log, device, writes):
+        """checkpoint.pt, whole or not at all; the one before is kept as checkpoint.previous.pt.
+
+        names   what tells whose checkpoint it is: version, tokenizer, data, step, config
+        state   {name: module, optimizer or generator}
+        Where the last evaluation was the best so far, its weights are kept as best.pt too. All
+        processes call this; one of them writes.
+        """
+        own = {"torch": torch.get_rng_state(), "loss_sum": float(log.loss_sum)}
+        if device.type != "cpu":
+            own[device.type] = torch.get_device_module(device).get_rng_state()
+        own_of_each = gather(own)  # a list: dropout draws differently in each process
+        if not writes:
+            return
+        evaluated = log.metrics[-1]["step"] if log.metrics else -1
+        content = {
+            **names,
+            "run": {**log.state(), "evaluated": evaluated},
+            "generators": own_of_each,
+            "state": {name: get_state(part) for name, part in state.items()},
+        }
+        # A damaged checkpoint.pt must not take the place of the good one before it.
+        previous = self.folder / CHECKPOINTS[1] if self.whole else None
+        write_checkpoint(self.folder / CHECKPOINTS[0], content, previous)
+        self.whole = True
+        if names["step"] == evaluated == log.best["step"]:
+            for name in MEASURED:  # that was of the weights before
+                (self.folder / name).unlink(missing_ok=True)
+            best = {**names, "state": {"model": content["state"]["model"]}}
+            write_checkpoint(self.folder / "best.pt", best)
+
+    def restore(self, checkpoint, state, log, device):
+        """Put a checkpoint's state back; return its step and the last step that was evaluated."""
+        step, folder = checkpoint["step"], self.folder.path
+        if step > self.config.steps:
+            already = f"the run in {folder} is at step {step} already"
+            raise UserError(f"{already}: give more --steps, or train again in another --out-dir")
+        for name, part in state.items():
+            set_state(part, checkpoint["state"].get(name), folder)
+        with fitting(folder):
+            saved, processes = checkpoint["run"], checkpoint["generators"]
+            log.restore(saved)
+            log.loss_sum = sum(one["loss_sum"] for one in processes) / len(processes)
+            if len(processes) == world_size():
+                own = processes[rank()]
+                log.loss_sum = float(own["loss_sum"])
+                torch.set_rng_state(own["torch"])
+                if device.type in own:
+                    torch.get_device_module(device).set_rng_state(own[device.type])
+            else:
+                before = f"trained by {len(processes)} processes so far, now by {world_size()}"
+                log.say(f"{before}: the batches stay the same, what dropout drops does not")
+            evaluated = int(saved["evaluated"])
+        log.say(f"resuming {folder} at step {step}")
+        return step, evaluated
+
+    def load_best_weights(self, model, checkpoint):
+        """Put the weights of a checkpoint into the model. Raises UserError where they don't fit."""
+        set_state(model, checkpoint["state"].get("model"), self.folder.path)
+        if not is_finite(model.state_dict()):
+            raise UserError(f"the weights in {self.folder.path} are not finite: train again")
