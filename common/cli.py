@@ -23,7 +23,6 @@ from common.files import read_json
 import msgspec
 import tyro
 
-PATHS = "data data_dir tokenizer out_dir".split()  # a shell leaves --out-dir=~/runs as it is
 READS_TEXT = r"common.(data|tokenizers|bpe)\W\w+\.py$|bpe_tokenizer\.py$"  # files that do
 TOO_MUCH_TEXT = "out of memory while the text was read or encoded: give a shorter one"
 TOO_MUCH = """out of memory: give a lower --batch-size, --context-length, --vocab-size, --n-embd,
@@ -71,10 +70,21 @@ def _parse(config_class, description, args, default):
     without_prefix = (tyro.conf.OmitArgPrefixes,)
     parsed = tyro.cli(everything, description=description, args=args, config=without_prefix)
     values = {**vars(parsed.lesson), **vars(parsed.common)}
-    values |= {name: os.path.expanduser(values[name]) for name in PATHS}
-    config = config_class(**values)
+    config = config_class(**_at_home(values))
     config.out_dir = config.out_dir or default_folder(version_of(config_class), config)
     return config
+
+
+def _at_home(values):
+    """{name: value} with the home in place of the ~ at a text's beginning, but a prompt's: a shell
+    leaves --out-dir=~/runs as it is."""
+
+    def expanded(value):
+        if isinstance(value, tuple):
+            return tuple(map(expanded, value))
+        return os.path.expanduser(value) if isinstance(value, str) else value
+
+    return {k: v if k == "prompt" else expanded(v) for k, v in values.items()}
 
 
 def _prepare(args):
@@ -175,21 +185,14 @@ def run_command(what, description, args=None, prog=None):
 
 
 def _later(function):
-    """A function of the same arguments that only returns the call, with each ~ as the home: first
-    the whole command line is looked at, then the function is called, which may print."""
+    """A function of the same arguments that only returns the call: first the whole command line is
+    looked at, then the function is called, which may print."""
 
     @functools.wraps(function)
     def call(**given):
-        paths = {k: v if k == "prompt" else _expanded(v) for k, v in given.items()}
-        return functools.partial(function, **paths)
+        return functools.partial(function, **_at_home(given))
 
     return call
-
-
-def _expanded(value):
-    if isinstance(value, tuple):
-        return tuple(map(_expanded, value))
-    return os.path.expanduser(value) if isinstance(value, str) else value
 
 
 # ---- How a program ends --------------------------------------------------------------------------

@@ -23,7 +23,6 @@ from common.training.processes import gather, rank, world_size
 import msgspec
 import torch
 
-BEST = ("best.pt", *CHECKPOINTS)  # the best weights where they were kept, else the last
 # What a pickle of dictionaries, lists and tensors names; all else may take memory or do harm.
 NAMES = r"collections OrderedDict|torch\._utils _rebuild_tensor_v2|torch \w+Storage"
 LARGEST_NESTING = 100
@@ -184,98 +183,89 @@ def is_finite(weights):
 # ---- One run's -----------------------------------------------------------------------------------
 
 
-class Checkpoints:
-    """checkpoint.pt, the one before it, and best.pt in the folder of a run of `version`."""
+def load(run, names):
+    """The first whole one of these files of a run as a dictionary. Raises UserError where there is
+    none, or where it was made with other settings than the run's."""
+    problem = None
+    for name in names:
+        path = run.folder / name
+        if not os.path.lexists(path):
+            continue
+        try:
+            checkpoint = read_checkpoint(path)
+        except UserError as error:
+            problem = problem or error
+            run.whole = run.whole and name != CHECKPOINTS[0]
+            continue
+        if problem and rank() == 0:
+            print(f"{problem}; {path} is used instead", file=sys.stderr)
+        # --resume and --sample-only take the saved settings. The checkpoint's copy of them decides:
+        # config.json may have been edited, or be of another run.
+        own = dataclasses.asdict(run.config)
+        if run.config.sample_only:  # the command line's seed is another matter
+            own["seed"] = read_config(run.folder / "config.json")[1]["seed"]
+        refuse_other_run(path, (checkpoint["version"], checkpoint["config"]), (run.version, own))
+        return checkpoint
+    none = f"no checkpoint in {run.folder.path}: the run ended before its first; train again"
+    raise problem or UserError(none)
 
-    def __init__(self, folder, version, config):
-        self.folder, self.version, self.config = folder, version, config
-        self.whole = True  # whether checkpoint.pt could be read
 
-    def load(self, names):
-        """The first whole one of these files as a dictionary. Raises UserError where there is none,
-        or where it was made with other settings than the run's."""
-        problem = None
-        for name in names:
-            path = self.folder / name
-            if not os.path.lexists(path):
-                continue
-            try:
-                checkpoint = read_checkpoint(path)
-            except UserError as error:
-                problem = problem or error
-                self.whole = self.whole and name != CHECKPOINTS[0]
-                continue
-            if problem and rank() == 0:
-                print(f"{problem}; {path} is used instead", file=sys.stderr)
-            # --resume and --sample-only take the saved settings. The checkpoint's copy of them
-            # decides: config.json may have been edited, or be of another run.
-            settings = dataclasses.asdict(self.config)
-            if self.config.sample_only:  # the command line's seed is another matter
-                settings["seed"] = read_config(self.folder / "config.json")[1]["seed"]
-            found = checkpoint["version"], checkpoint["config"]
-            refuse_other_run(path, found, (self.version, settings))
-            return checkpoint
-        none = f"no checkpoint in {self.folder.path}: the run ended before its first; train again"
-        raise problem or UserError(none)
+def save(run, step):
+    """checkpoint.pt, whole or not at all; the one before is kept as checkpoint.previous.pt.
 
-    def save(self, names, state, log, device, writes):
-        """checkpoint.pt, whole or not at all; the one before is kept as checkpoint.previous.pt.
+    Where the last evaluation was the best so far, its weights are kept as best.pt too. All
+    processes call this; one of them writes.
+    """
+    log, device = run.log, run.device
+    own = {"torch": torch.get_rng_state(), "loss_sum": float(log.loss_sum)}
+    if device.type != "cpu":
+        own[device.type] = torch.get_device_module(device).get_rng_state()
+    generators = gather(own)  # a list: dropout draws differently in each process
+    if not run.writes:
+        return
+    names = {"version": run.version, "tokenizer": run.tokenizer.sha256, "step": step}
+    names |= {"data": run.corpus.sha256, "config": run.settings()}
+    evaluated = log.metrics[-1]["step"] if log.metrics else -1
+    state = {name: get_state(part) for name, part in run.state.items()}
+    content = {"run": {**log.state(), "evaluated": evaluated}, "generators": generators}
+    # A damaged checkpoint.pt must not take the place of the good one before it.
+    previous = run.folder / CHECKPOINTS[1] if run.whole else None
+    write_checkpoint(run.folder / CHECKPOINTS[0], {**names, **content, "state": state}, previous)
+    run.whole = True
+    if step == evaluated == log.best["step"]:
+        for name in MEASURED:  # that was of the weights before
+            (run.folder / name).unlink(missing_ok=True)
+        write_checkpoint(run.folder / "best.pt", {**names, "state": {"model": state["model"]}})
 
-        names   what tells whose checkpoint it is: version, tokenizer, data, step, config
-        state   {name: module, optimizer or generator}
-        Where the last evaluation was the best so far, its weights are kept as best.pt too. All
-        processes call this; one of them writes.
-        """
-        own = {"torch": torch.get_rng_state(), "loss_sum": float(log.loss_sum)}
-        if device.type != "cpu":
-            own[device.type] = torch.get_device_module(device).get_rng_state()
-        own_of_each = gather(own)  # a list: dropout draws differently in each process
-        if not writes:
-            return
-        evaluated = log.metrics[-1]["step"] if log.metrics else -1
-        content = {
-            **names,
-            "run": {**log.state(), "evaluated": evaluated},
-            "generators": own_of_each,
-            "state": {name: get_state(part) for name, part in state.items()},
-        }
-        # A damaged checkpoint.pt must not take the place of the good one before it.
-        previous = self.folder / CHECKPOINTS[1] if self.whole else None
-        write_checkpoint(self.folder / CHECKPOINTS[0], content, previous)
-        self.whole = True
-        if names["step"] == evaluated == log.best["step"]:
-            for name in MEASURED:  # that was of the weights before
-                (self.folder / name).unlink(missing_ok=True)
-            best = {**names, "state": {"model": content["state"]["model"]}}
-            write_checkpoint(self.folder / "best.pt", best)
 
-    def restore(self, checkpoint, state, log, device):
-        """Put a checkpoint's state back; return its step and the last step that was evaluated."""
-        step, folder = checkpoint["step"], self.folder.path
-        if step > self.config.steps:
-            already = f"the run in {folder} is at step {step} already"
-            raise UserError(f"{already}: give more --steps, or train again in another --out-dir")
-        for name, part in state.items():
-            set_state(part, checkpoint["state"].get(name), folder)
-        with fitting(folder):
-            saved, processes = checkpoint["run"], checkpoint["generators"]
-            log.restore(saved)
-            log.loss_sum = sum(one["loss_sum"] for one in processes) / len(processes)
-            if len(processes) == world_size():
-                own = processes[rank()]
-                log.loss_sum = float(own["loss_sum"])
-                torch.set_rng_state(own["torch"])
-                if device.type in own:
-                    torch.get_device_module(device).set_rng_state(own[device.type])
-            else:
-                before = f"trained by {len(processes)} processes so far, now by {world_size()}"
-                log.say(f"{before}: the batches stay the same, what dropout drops does not")
-            evaluated = int(saved["evaluated"])
-        log.say(f"resuming {folder} at step {step}")
-        return step, evaluated
+def restore(run, checkpoint):
+    """Put a checkpoint's state back; return its step and the last step that was evaluated."""
+    step, folder, log, device = checkpoint["step"], run.folder.path, run.log, run.device
+    if step > run.config.steps:
+        already = f"the run in {folder} is at step {step} already"
+        raise UserError(f"{already}: give more --steps, or train again in another --out-dir")
+    for name, part in run.state.items():
+        set_state(part, checkpoint["state"].get(name), folder)
+    with fitting(folder):
+        saved, processes = checkpoint["run"], checkpoint["generators"]
+        log.restore(saved)
+        log.loss_sum = sum(one["loss_sum"] for one in processes) / len(processes)
+        if len(processes) == world_size():
+            own = processes[rank()]
+            log.loss_sum = float(own["loss_sum"])
+            torch.set_rng_state(own["torch"])
+            if device.type in own:
+                torch.get_device_module(device).set_rng_state(own[device.type])
+        else:
+            before = f"trained by {len(processes)} processes so far, now by {world_size()}"
+            log.say(f"{before}: the batches stay the same, what dropout drops does not")
+        evaluated = int(saved["evaluated"])
+    log.say(f"resuming {folder} at step {step}")
+    return step, evaluated
 
-    def load_best_weights(self, model, checkpoint):
-        """Put the weights of a checkpoint into the model. Raises UserError where they don't fit."""
-        set_state(model, checkpoint["state"].get("model"), self.folder.path)
-        if not is_finite(model.state_dict()):
-            raise UserError(f"the weights in {self.folder.path} are not finite: train again")
+
+def load_best_weights(run, model):
+    """Put the best weights of a run into its model. Raises UserError where they don't fit."""
+    set_state(model, run.saved["state"].get("model"), run.folder.path)
+    if not is_finite(model.state_dict()):
+        raise UserError(f"the weights in {run.folder.path} are not finite: train again")

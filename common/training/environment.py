@@ -36,6 +36,11 @@ def peak_rss_mb():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
+def peak_gpu_mb(device):
+    """The most that torch has held of a CUDA device's memory so far, or None on another device."""
+    return torch.cuda.max_memory_allocated() / 1e6 if device.type == "cuda" else None
+
+
 def processor():
     """The CPU's name, as far as the system tells it."""
     named = _told_by_linux("/proc/cpuinfo", "model name")  # on ARM there are no names

@@ -12,6 +12,7 @@ from common.files import atomic_write, refuse_special, write_errors, write_json
 from filelock import FileLock, Timeout
 
 CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")  # the newest first
+BEST = ("best.pt", *CHECKPOINTS)  # the best weights where they were kept, else the last
 # What `python -m results …` measured of the best weights of a run.
 MEASURED = "probes.json claims.json heldout.json evaluation.json".split()
 FILES = [  # in the order in which an old run is moved aside: while config.json stands, it is a run

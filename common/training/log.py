@@ -6,7 +6,7 @@ import textwrap
 import time
 
 from common.cli import discard_output
-from common.files import atomic_write, write_errors
+from common.files import atomic_write
 from common.training.processes import mean_over_processes, world_size
 from common.training.result import Amount, Count, Point
 
@@ -61,16 +61,11 @@ class Log:
 
     def open(self, config):
         """Write the files as far as they are known, and show the bar."""
-        # After a kill they may hold more than the checkpoint knows, or half a line.
-        self._write("w", "".join(json.dumps(row) + "\n" for row in self.metrics), self.samples)
-        self.bar = tqdm(
-            total=config.steps * tokens_per_step(config),
-            initial=self.tokens,
-            unit="token",
-            unit_scale=True,
-            disable=None if self.writes else True,  # None: shown on a terminal only
-            dynamic_ncols=True,
-        )
+        self._write()
+        total, options = config.steps * tokens_per_step(config), {"dynamic_ncols": True}
+        hidden = None if self.writes else True  # None: shown on a terminal only
+        options |= {"initial": self.tokens, "unit": "token", "unit_scale": True}
+        self.bar = tqdm(total=total, disable=hidden, **options)
         self.start_clock()
 
     def start_clock(self):
@@ -103,10 +98,9 @@ class Log:
         """Write the evaluation's line to metrics.jsonl and its sample to samples.txt."""
         line = {**self.run, "step": step, "tokens": self.tokens, "seconds": round(self.seconds, 3)}
         line |= {"train_loss": train_loss, **{f"val_{name}": v for name, v in scores.items()}}
-        text = f"--- step {step} ---\n{sample}\n\n"
-        self._write("a", json.dumps(line) + "\n", text)
         self.metrics.append(line)
-        self.sample, self.samples = sample, self.samples + text
+        self.sample, self.samples = sample, f"{self.samples}--- step {step} ---\n{sample}\n\n"
+        self._write()
         trained = "" if train_loss is None else f"train {train_loss:.3f}, "
         bits = f"{scores['bits_per_byte']:.3f} {self.unit}"
         self.say(f"step {step:>6}: {trained}val {scores['loss']:.3f} nats per token, {bits}")
@@ -130,15 +124,12 @@ class Log:
                 " more --dropout where there is one, or fewer --steps"
             )
 
-    def _write(self, mode, lines, samples):
-        """Write to, or with mode "a" append to, metrics.jsonl and samples.txt."""
-        for name, text in (("metrics.jsonl", lines), ("samples.txt", samples)):
-            path = self.folder / name
-            if self.writes and mode == "w":
-                with atomic_write(path, mode) as file:
-                    file.write(text)
-            elif self.writes:
-                with write_errors(path), open(path, mode, encoding="utf-8", newline="\n") as file:
+    def _write(self):
+        """The two files, as far as they are known: after a kill there may be more than that."""
+        if self.writes:
+            lines = "".join(json.dumps(row) + "\n" for row in self.metrics)
+            for name, text in (("metrics.jsonl", lines), ("samples.txt", self.samples)):
+                with atomic_write(self.folder / name, "w") as file:
                     file.write(text)
 
     def say(self, text):
@@ -164,8 +155,7 @@ class Log:
     def restore(self, saved):
         """Put a checkpoint's `state` back. Raises ValidationError for values of other kinds."""
         msgspec.convert(saved, SavedLog)
-        for name in SavedLog.__struct_fields__:
-            setattr(self, name, saved[name])
+        vars(self).update({name: saved[name] for name in SavedLog.__struct_fields__})
 
 
 def tokens_per_step(config):

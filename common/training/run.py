@@ -11,17 +11,17 @@ import sys
 from pathlib import Path
 
 from common.cli import handle_signals
+from common.data import token_file
 from common.data.load import NAMES, readable
 from common.errors import NotFinite, UserError
+from common.training import checkpoint, summary
 from common.training import log as logging
-from common.training import summary
-from common.training.checkpoint import BEST, Checkpoints, is_finite
 from common.training.environment import peak_rss_mb
-from common.training.folder import CHECKPOINTS, RunFolder
+from common.training.folder import BEST, CHECKPOINTS, RunFolder
 from common.training.machine import pick_device, pick_dtype, prepare, to_device
 from common.training.memory import describe_model, estimate_memory, keep_freed_memory
 from common.training.processes import average_gradients, gather, join_processes, rank, world_size
-from common.training.vocabulary import keeps_all, new_tokenizer, note_last_space, saved_tokenizer
+from common.training.vocabulary import new_tokenizer, note_last_space, saved_tokenizer
 
 import torch
 
@@ -59,15 +59,15 @@ class Run:
         self.writes = rank() == 0 and not config.sample_only  # of several processes, the first
         self.log = logging.Log(self.folder, self.version, config.seed, self.writes)
         self.signal, self.interrupted, self._handlers = None, False, {}
-        self.checkpoints = Checkpoints(self.folder, self.version, config)
+        self.whole = True  # whether checkpoint.pt could be read
         if self.writes:
             self.folder.take()
         try:
             if config.resume:
-                self.saved = self.checkpoints.load(CHECKPOINTS)
-                self.checkpoints.load(BEST)  # another run's is noticed now, not at the end
+                self.saved = checkpoint.load(self, CHECKPOINTS)
+                checkpoint.load(self, BEST)  # another run's is noticed now, not at the end
             if config.sample_only:
-                self.saved = self.checkpoints.load(BEST)
+                self.saved = checkpoint.load(self, BEST)
         except UserError:
             self.close()
             raise
@@ -107,7 +107,9 @@ class Run:
         else:
             config.prompt = config.prompt or corpus.default_prompt
             self.tokenizer, self.notes = new_tokenizer(config, corpus)
-        self.log.lossless = corpus is None or keeps_all(self.tokenizer, corpus)
+        if corpus is not None and not self.tokenizer.lossless:
+            file = token_file(corpus, "validation", self.tokenizer, progress=False)
+            self.log.lossless = not file.unknown_share
         if rank() == 0:
             note_last_space(config.prompt, self.tokenizer)
         return self.tokenizer
@@ -117,7 +119,7 @@ class Run:
         compiled or with activation checkpointing where the settings say so."""
         self.model = prepare(model, self.config, self.device)
         if self.config.sample_only:
-            self.checkpoints.load_best_weights(model, self.saved)
+            checkpoint.load_best_weights(self, model)
         return model
 
     def start(self, tokens, val_tokens, optimizer, generator):
@@ -138,9 +140,8 @@ class Run:
         last_evaluated = -1
         if config.resume:
             saved, self.saved = self.saved, None
-            found = self.checkpoints.restore(saved, self.state, self.log, self.device)
-            self.first_step, last_evaluated = found
-            self.step = self.first_step
+            self.step, last_evaluated = checkpoint.restore(self, saved)
+            self.first_step = self.step
             if self.step == config.steps and summary.is_finished(self):
                 self.close()
                 sys.exit(0)
@@ -245,9 +246,7 @@ class Run:
     def save_checkpoint(self, step):
         """Save all that the run needs to go on from here, and the weights if they are the best."""
         self._check_weights()
-        names = {"version": self.version, "tokenizer": self.tokenizer.sha256, "step": step}
-        names |= {"data": self.corpus.sha256, "config": self.settings()}
-        self.checkpoints.save(names, self.state, self.log, self.device, self.writes)
+        checkpoint.save(self, step)
         self.log.start_clock()
 
     def save_and_exit(self, step):
@@ -271,7 +270,7 @@ class Run:
 
     def _check_weights(self):
         """A gradient that is not finite spoils the weights, not this step's loss: look at both."""
-        if not is_finite(self.model.state_dict()):
+        if not checkpoint.is_finite(self.model.state_dict()):
             self._refuse("weights became nan or infinite")
 
     # -- after the loop --------------------------------------------------------------------------

@@ -9,13 +9,13 @@ from common.cli import default_folder
 from common.config import differences
 from common.errors import UserError
 from common.files import atomic_write, read_json, write_json
-from common.training.checkpoint import BEST
+from common.training.checkpoint import load
 from common.training.curve import draw_loss
-from common.training.environment import describe_environment, peak_rss_mb
+from common.training.environment import describe_environment, peak_gpu_mb, peak_rss_mb
+from common.training.folder import BEST
 from common.training.result import Result
 
 import msgspec
-import torch
 
 
 def finish_run(run, scores):
@@ -23,9 +23,10 @@ def finish_run(run, scores):
 
     scores: the last evaluation, of the whole validation split.
     """
-    result = result_of(run, scores)
+    values = result_of(run, scores)
+    result = msgspec.convert(values, Result)
     share_weights(run)
-    write_json(run.folder / "result.json", result)
+    write_json(run.folder / "result.json", values)
     draw_curve(run)
     return describe_result(run, result)
 
@@ -78,14 +79,13 @@ def draw_curve(run):
 
 
 def result_of(run, scores):
-    """The run's Result."""
+    """The values of the run's Result."""
     log, corpus, tokenizer = run.log, run.corpus, run.tokenizer
-    on_gpu = True if run.device.type == "cuda" else None
     script_sha256 = hashlib.sha256(run.source).hexdigest()
     data = {"name": corpus.name, "sha256": corpus.sha256}
     sizes = {"train_bytes": corpus.n_bytes["train"], "val_bytes": corpus.n_bytes["validation"]}
     about = {name: getattr(tokenizer, name) for name in ("kind", "vocab_size", "sha256")}
-    result = {
+    return {
         "version": run.version,
         "idea": run.idea,
         "seed": run.config.seed,
@@ -101,12 +101,11 @@ def result_of(run, scores):
         "seconds": round(log.seconds, 3),
         "tokens_per_second": round(log.tokens / max(log.seconds, 1e-9), 1),
         "peak_rss_mb": peak_rss_mb(),
-        "peak_gpu_mb": on_gpu and torch.cuda.max_memory_allocated() / 1e6,
+        "peak_gpu_mb": peak_gpu_mb(run.device),
         "environment": describe_environment(run.device, run.dtype, script_sha256),
         "sample": log.sample,
         **run.extra,
     }
-    return msgspec.convert(result, Result)
 
 
 def share_weights(run):
@@ -116,7 +115,7 @@ def share_weights(run):
     """
     from safetensors.torch import save
 
-    best = run.checkpoints.load(BEST)
+    best = load(run, BEST)
     metadata = {name: str(best[name]) for name in ("version", "tokenizer", "step")}
     metadata["config"] = json.dumps(best["config"])
     weights = {name: value.contiguous() for name, value in best["state"]["model"].items()}

@@ -2,7 +2,6 @@
 
 import sys
 
-from common.data import token_file
 from common.errors import UserError
 from common.tokenizers import END_OF_TEXT, load_tokenizer, load_tokenizer_file
 
@@ -34,13 +33,6 @@ def new_tokenizer(config, corpus):
         sizes = f"{tokenizer.vocab_size:,} tokens of {config.vocab_size:,}"
         notes.append(f"vocabulary: {sizes}, since every chunk of the text is one token by then")
     return tokenizer, notes
-
-
-def keeps_all(tokenizer, corpus):
-    """Whether bits per byte of the validation split leave nothing out: no <|unk|> is in it."""
-    if tokenizer.lossless:
-        return True
-    return not token_file(corpus, "validation", tokenizer, progress=False).unknown_share
 
 
 def note_last_space(prompt, tokenizer):
