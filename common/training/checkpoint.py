@@ -70,11 +70,12 @@ def read_checkpoint(path):
                     _refuse_other_names(archive.read(part))
             file.seek(0)
             checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-        sha256 = checkpoint.pop("sha256", None) if isinstance(checkpoint, dict) else None
-        msgspec.convert(checkpoint, Content)
-        if sha256 != digest(checkpoint, length):
+        content = checkpoint if isinstance(checkpoint, dict) else {}
+        sha256 = content.pop("sha256", None)
+        msgspec.convert(content, Content)
+        if sha256 != digest(content, length):
             raise UserError(f"{path} is damaged: its checksum is wrong")
-        return checkpoint
+        return content
     except UserError:
         raise
     except msgspec.ValidationError as error:
@@ -90,10 +91,10 @@ def read_checkpoint(path):
 
 def _refuse_other_names(pickled):
     """Raise UnpicklingError where a pickle names anything else than NAMES."""
-    for opcode, name, _ in pickletools.genops(pickled):
-        if opcode.name in ("GLOBAL", "INST", "STACK_GLOBAL"):
-            if not re.fullmatch(NAMES, name or ""):
-                raise pickle.UnpicklingError(name)
+    naming = ("GLOBAL", "INST", "STACK_GLOBAL")
+    names = [name or "" for code, name, _ in pickletools.genops(pickled) if code.name in naming]
+    if not all(re.fullmatch(NAMES, name) for name in names):
+        raise pickle.UnpicklingError("it names something else")
 
 
 def digest(value, largest_count=math.inf):
@@ -116,11 +117,10 @@ def digest(value, largest_count=math.inf):
                 raise ValueError("a tensor in it is larger than its memory")
             hashed.update(f"{part.dtype} {tuple(part.shape)}".encode())
             hashed.update(part.detach().cpu().flatten().view(torch.uint8).numpy())
-        elif isinstance(part, dict):
-            add([*part.keys(), *part.values()], depth + 1)
-        elif isinstance(part, (list, tuple)):
-            hashed.update(str(len(part)).encode())
-            for one in part:
+        elif isinstance(part, (dict, list, tuple)):
+            parts = [*part.keys(), *part.values()] if isinstance(part, dict) else part
+            hashed.update(str(len(parts)).encode())
+            for one in parts:
                 add(one, depth + 1)
         else:
             hashed.update(f"{part!r};".encode())
