@@ -151,7 +151,7 @@ class Run:
             self.folder.begin(self.version, self.settings(), self.source, self.tokenizer)
         if config.dtype == "auto":
             self.log.say(f"training steps compute in {str(self.dtype).removeprefix('torch.')}")
-        self._describe()
+        _describe(self)
         if rank() and not config.resume:  # dropout that each process draws for itself
             torch.manual_seed(config.seed + rank())
         steps = logging.evaluation_steps(config)
@@ -166,18 +166,6 @@ class Run:
         handlers = dict.fromkeys(STOPPING, self._stop) | {"SIGCONT": self._continue}
         self._handlers = handle_signals(handlers)
         self.log.open(config)
-
-    def _describe(self):
-        """Say what the model weighs, and that a schedule does not fit."""
-        config, warmup = self.config, getattr(self.config, "warmup_steps", 0)
-        keep_freed_memory()
-        estimate = estimate_memory(self.model, config, self.device, self.optimizers)
-        self.extra["memory_estimate_mb"] = estimate
-        for line in describe_model(self.model, estimate):
-            self.log.say(line)
-        if 0 < config.steps < warmup:
-            never = f"the learning rate will not reach --learning-rate {config.learning_rate:g}"
-            self.log.say(f"{never}: {warmup} --warmup-steps, and --steps are {config.steps}")
 
     def settings(self):
         """The settings as they are saved: a run that is resumed later has the same."""
@@ -290,3 +278,16 @@ class Run:
         from common.training.samples import print_samples  # a run that trains needs none of it
 
         print_samples(self, model, tokenizer, generate)
+
+
+def _describe(run):
+    """Say what the model weighs, and that a schedule does not fit."""
+    config, warmup = run.config, getattr(run.config, "warmup_steps", 0)
+    keep_freed_memory()
+    estimate = estimate_memory(run.model, config, run.device, run.optimizers)
+    run.extra["memory_estimate_mb"] = estimate
+    for line in describe_model(run.model, estimate):
+        run.log.say(line)
+    if 0 < config.steps < warmup:
+        never = f"the learning rate will not reach --learning-rate {config.learning_rate:g}"
+        run.log.say(f"{never}: {warmup} --warmup-steps, and --steps are {config.steps}")
