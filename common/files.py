@@ -64,18 +64,19 @@ def read_json(path, what, schema=dict, largest=LARGEST_JSON):
 
 
 def read_json_lines(path, what, schema=dict):
-    """The lines of a file of JSON objects, a list of `schema`; what follows the last line's
-    end was half written and is left out.
+    """The lines of a file of JSON objects, a list of `schema`; the last line may be half written.
 
     Raises UserError as `read_json` does, and where the file holds no whole line.
     """
-    data = _read(path, what, LARGEST_JSON)
-    try:
-        rows = msgspec.json.Decoder(schema).decode_lines(data[: data.rfind(b"\n") + 1])
-    except NOT_JSON as error:
-        raise UserError(f"{path} is not {what}: {error}") from None
+    lines, rows = _read(path, what, LARGEST_JSON).splitlines(), []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(msgspec.json.decode(line, type=schema))
+        except NOT_JSON as error:
+            if number < len(lines) or not rows:
+                raise UserError(f"{path} is not {what}: line {number}: {error}") from None
     if not rows:
-        raise UserError(f"{path} is not {what}: it holds no whole line")
+        raise UserError(f"{path} is not {what}: it is empty")
     return rows
 
 
