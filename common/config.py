@@ -1,6 +1,5 @@
 """The settings that every version has and no lesson changes, and the range of every setting."""
 
-import dataclasses
 import math
 import re
 from dataclasses import dataclass
@@ -47,35 +46,30 @@ Settings = dict[str, bool | int | float | str | None]  # as a run's files hold t
 # What settings were called, or meant, in runs that were made before they existed.
 LATER = {"activation_checkpointing": False, "n_samples": 1, "interactive": False}
 
-POSITIVE = """vocab_size context_length batch_size max_new_tokens n_samples grad_accum n_head n_embd
-n_layer n_kv_head stories words processes""".split()  # the last three are of other commands
-RATES = "learning_rate muon_learning_rate ngram_learning_rate"
+AT_LEAST_1 = """vocab_size context_length batch_size max_new_tokens n_samples grad_accum n_head
+n_embd n_layer n_kv_head stories words processes""".split()  # the last three: of other commands
+AT_LEAST_0 = "eval_every steps ngram_rows warmup_steps top_k labels".split()
+RATES = "learning_rate muon_learning_rate ngram_learning_rate".split()
 DEVICES = "auto, cpu, cuda (or cuda:1, the second one) or mps"
+PATTERNS = ("whitespace", "gpt2", "gpt4")
+A_PATTERN = f"{', '.join(PATTERNS)} or a regular expression"
 RANGES = {  # field: (test, what is wanted); one table, because a field means the same everywhere
-    **{name: (lambda v: v >= 1, "at least 1") for name in POSITIVE},
-    "eval_every": (lambda v: v >= 0, "at least 0 (0: about ten evaluations)"),
-    "steps": (lambda v: v >= 0, "at least 0"),
+    **dict.fromkeys(AT_LEAST_1, (lambda v: v >= 1, "at least 1")),
+    **dict.fromkeys(AT_LEAST_0, (lambda v: v >= 0, "at least 0")),
+    **dict.fromkeys(RATES, (lambda v: 0 < v <= 1e30, "above 0 and at most 1e30")),
     "seed": (lambda v: 0 <= v < 2**63, "between 0 and 2^63 - 1"),
-    **{name: (lambda v: 0 < v <= 1e30, "above 0 and at most 1e30") for name in RATES.split()},
-    "ngram_rows": (lambda v: v >= 0, "at least 0 (0 is no table)"),
     "ngram_max": (lambda v: 2 <= v <= 16, "from 2 to 16"),
-    "warmup_steps": (lambda v: v >= 0, "at least 0"),
     "weight_decay": (lambda v: 0 <= v <= 1e30, "at least 0 and at most 1e30"),
     "clip_norm": (lambda v: v > 0, "above 0"),
     "dropout": (lambda v: 0 <= v < 1, "at least 0 and below 1"),
     "ngram_dropout": (lambda v: 0 <= v < 1, "at least 0 and below 1"),
     "rope_base": (lambda v: 1 < v < math.inf, "above 1"),
     "temperature": (lambda v: v == 0 or 0.001 <= v < math.inf, "0 (greedy) or at least 0.001"),
-    "top_k": (lambda v: v >= 0, "at least 0 (0 is off)"),
-    "labels": (lambda v: v >= 0, "at least 0"),
     "each": (lambda v: v >= 2, "at least 2"),
     "top_p": (lambda v: 0 < v <= 1, "above 0 and at most 1 (1 is off)"),
     "device": (lambda v: re.fullmatch(r"auto|(cpu|cuda|mps)(:\d{1,3})?", v), DEVICES),
     "data": (lambda v: v != "", "a corpus' name or a path"),
-    "split_pattern": (
-        lambda v: v in ("whitespace", "gpt2", "gpt4") or not re.fullmatch(r"[\w-]*", v),
-        "whitespace, gpt2, gpt4 or a regular expression",
-    ),
+    "split_pattern": (lambda v: v in PATTERNS or not re.fullmatch(r"[\w-]*", v), A_PATTERN),
     "tokenizer": (lambda v: v != "", "bpe, char, word, gpt2 or a saved vocabulary's path"),
 }
 # No size in a laptop's run comes near; larger ones are slips of the keyboard.
@@ -84,8 +78,15 @@ LARGEST |= dict.fromkeys("n_head n_embd batch_size stories each".split(), 2**16)
 LARGEST_OTHER = 2**31
 
 
-def check_field(name, value):
-    """Raise UserError if the value of the field `name` is outside its range."""
+def check_settings(values):
+    """Raise UserError if a value of a dictionary of settings, or one of several in a tuple, is
+    outside its range."""
+    for name, value in values.items():
+        for one in value if isinstance(value, tuple) else (value,):
+            _check(name, one)
+
+
+def _check(name, value):
     flag = "--" + name.replace("_", "-")
     test, wanted = RANGES.get(name, (lambda v: True, ""))
     if not test(value):
@@ -110,13 +111,5 @@ def differences(found, own):
 def refuse_other_run(path, found, own):
     """Raise UserError where the file at `path` names other settings than the folder's run has."""
     if what := differences(found, own):
-        raise UserError(
-            f"{path} is of another run: {what}. Leave flags out that differ, put the folder's own"
-            " file back, or train again in another --out-dir"
-        )
-
-
-def check_config(config):
-    """Raise UserError if any field is outside its range."""
-    for field in dataclasses.fields(config):
-        check_field(field.name, getattr(config, field.name))
+        advice = "Leave flags out that differ, put the folder's own file back, or train again"
+        raise UserError(f"{path} is of another run: {what}. {advice} in another --out-dir")

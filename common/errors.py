@@ -1,4 +1,4 @@
-"""The errors that are meant for people, and the one that every system words in its own way."""
+"""The errors that are meant for people, and what the errors of others say."""
 
 import re
 
@@ -13,6 +13,12 @@ class UserError(ValueError):
 
 class NotFinite(UserError):
     """A loss that is NaN or infinite, from where the step and the learning rate are not known."""
+
+
+def reason_of(error, line=0):
+    """What an error of the system or of a library says, in one line: its first, or that one."""
+    said = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
+    return said.splitlines()[line].strip()
 
 
 def is_out_of_memory(error):

@@ -9,12 +9,13 @@ import secrets
 import stat
 from pathlib import Path
 
-from common.errors import UserError
+from common.errors import UserError, reason_of
 
 import msgspec
 
 LARGEST_JSON = 1 << 24  # bytes; settings and results are a thousand times smaller,
 LARGEST_VOCABULARY = 1 << 27  # and vocabularies may be larger
+NOT_JSON = (msgspec.MsgspecError, ValueError, RecursionError)  # what damaged JSON leads to
 
 
 def open_regular(path):
@@ -29,18 +30,16 @@ def open_regular(path):
     return file
 
 
-def _read(path, what, largest=LARGEST_JSON):
+def _read(path, what, largest):
     """The bytes of a file that should be `what`, in words. Raises UserError."""
     try:
         with open_regular(path) as file:
-            if os.fstat(file.fileno()).st_size > largest:
-                raise UserError(f"{path} is not {what}: it has more than {largest} bytes")
-            return file.read()
-    except UserError:
-        raise
+            data = file.read(largest + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL character in its name
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"can't read {path}: {reason}") from None
+        raise UserError(f"can't read {path}: {reason_of(error)}") from None
+    if len(data) > largest:
+        raise UserError(f"{path} is not {what}: it has more than {largest} bytes")
+    return data
 
 
 def read_json(path, what, schema=dict, largest=LARGEST_JSON):
@@ -54,13 +53,14 @@ def read_json(path, what, schema=dict, largest=LARGEST_JSON):
     data = _read(path, what, largest)
     try:
         value = msgspec.json.decode(data, type=dict)
-        if "checksum" in value and value.pop("checksum") != _checksum(value):
-            raise UserError(f"{path} was changed after it was written: its checksum does not fit")
-        return msgspec.convert(value, schema)
-    except UserError:
-        raise
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        checksum = value.pop("checksum", None)
+        changed = checksum is not None and checksum != _checksum(value)
+        found = msgspec.convert(value, schema)
+    except NOT_JSON as error:
         raise UserError(f"{path} is not {what}: {error}") from None
+    if changed:
+        raise UserError(f"{path} was changed after it was written: its checksum does not fit")
+    return found
 
 
 def read_json_lines(path, what, schema=dict):
@@ -68,12 +68,11 @@ def read_json_lines(path, what, schema=dict):
 
     Raises UserError as `read_json` does, and where the file holds no whole line.
     """
-    lines = _read(path, what).splitlines()
-    rows = []
+    lines, rows = _read(path, what, LARGEST_JSON).splitlines(), []
     for number, line in enumerate(lines, 1):
         try:
             rows.append(msgspec.json.decode(line, type=schema))
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        except NOT_JSON as error:
             if number < len(lines) or not rows:
                 raise UserError(f"{path} is not {what}: line {number}: {error}") from None
     if not rows:
@@ -86,9 +85,8 @@ def write_json(path, value):
     value = msgspec.to_builtins(value)
     value.pop("checksum", None)
     whole = {**value, "checksum": _checksum(value)}
-    text = json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with atomic_write(path, "w") as file:
-        file.write(text)
+        file.write(json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _checksum(value):
@@ -101,26 +99,19 @@ def write_errors(path):
     try:
         yield
     except (OSError, RuntimeError) as error:
-        if not isinstance(error, OSError):  # torch.save hides the disk's error behind its own
-            error = error.__context__
-            if not isinstance(error, OSError):
-                raise
-        raise UserError(
-            f"can't write {path}: {error.strerror or error}; what was saved before is still there"
-        ) from None
+        # torch.save hides the disk's error behind its own.
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        kept = "what was saved before is still there"
+        raise UserError(f"can't write {path}: {reason_of(cause)}; {kept}") from None
 
 
-def _refuse_special(path):
+def refuse_special(path):
     """Only regular files are replaced: not a device, and no link, which may lead elsewhere."""
-    try:
-        mode = os.lstat(path).st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISREG(mode):
-        kind = {stat.S_IFLNK: "a symbolic link", stat.S_IFDIR: "a folder"}.get(stat.S_IFMT(mode))
+    if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
         raise UserError(
-            f"{path} is {kind or 'a device, a pipe or a socket'}, and only regular files are"
-            f" replaced: give another path or remove it"
+            f"{path} is no regular file, and only regular files are replaced: give another path"
         )
 
 
@@ -140,9 +131,8 @@ def atomic_write(path, mode="wb", previous=None):
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
     try:
         with write_errors(path):
-            _refuse_special(path)
-            if previous is not None:
-                _refuse_special(previous)
+            for place in (path, previous or path):
+                refuse_special(place)
             with open(temporary, mode.replace("w", "x"), **text) as file:
                 yield file
                 file.flush()

@@ -32,7 +32,6 @@ def operations(*names, then=()):
 LOGS = ("metrics.jsonl", "samples.txt")
 SAVE = [
     *operations("config.json", *LOGS),  # cut to what the checkpoint knows
-    *[f"{what} {name}" for name in LOGS for what in ("open", "write")],  # the next evaluation
     *operations("checkpoint.pt", then=["replace checkpoint.previous.pt"]),
     *operations("best.pt"),
 ]

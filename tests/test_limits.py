@@ -173,7 +173,7 @@ def test_reader_that_leaves_costs_nothing_that_was_learned(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="on Windows Ctrl-C reaches the whole console")
-@pytest.mark.parametrize("where", ["summary.draw_loss", "checkpoints.write_checkpoint"])
+@pytest.mark.parametrize("where", ["summary.draw_loss", "checkpoint.write_checkpoint"])
 def test_second_ctrl_c_is_one_line(tmp_path, where):
     """While a picture is drawn or a checkpoint is saved."""
     module = load("v0")

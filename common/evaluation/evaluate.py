@@ -47,7 +47,7 @@ def evaluate(model, tokens, context_length, corpus, split="validation", stride=N
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    nats, top1, top5, counted = 0.0, 0, 0, 0
+    totals = torch.zeros(4, dtype=torch.float64)  # what _score returns of a group of windows
     windows_at_once = 1  # the first tells how large the vocabulary is, and so how many fit
     # A window's inputs are tokens[i : i + T], its targets tokens[i + 1 : i + T + 1].
     starts = range(0, max(1, n - 1 - (T - stride)), stride)
@@ -60,15 +60,12 @@ def evaluate(model, tokens, context_length, corpus, split="validation", stride=N
             rows = torch.stack([_int64(tokens[i : i + length + 1]) for i in group]).to(device)
             logits = model(rows[:, :-1])  # (B, T, V)
             skip = 0 if group[0] == 0 else T - stride
-            scores = _score(logits[:, skip:], rows[:, 1:][:, skip:])
-            nats, top1, top5, counted = (
-                a + b for a, b in zip((nats, top1, top5, counted), scores, strict=True)
-            )
+            totals += _score(logits[:, skip:], rows[:, 1:][:, skip:])
             vocab_size = logits.shape[-1]
-            fitting = min(LOGIT_BYTES // (4 * T * vocab_size), WINDOW_TOKENS // T)
-            windows_at_once = max(1, fitting)
+            windows_at_once = max(1, min(LOGIT_BYTES // (4 * T * vocab_size), WINDOW_TOKENS // T))
             bar.update(len(group))
     model.train(was_training)
+    nats, top1, top5, counted = totals.tolist()
     if counted != n - 1:
         raise ValueError(f"{counted} tokens were predicted, not {n - 1}")
     nats += math.log(vocab_size)
@@ -95,12 +92,9 @@ def evaluate_long_contexts(model, tokens, config, corpus, run):
     """
     for times in (1,) if config.position == "learned" else (1, 2, 4, 8):
         T = times * config.context_length
-        strides = (T, max(1, T // 2))
+        strides, limit = (T, max(1, T // 2)), LONG_WINDOWS
         try:
-            rows = [
-                evaluate(model, tokens, T, corpus, stride=stride, limit=LONG_WINDOWS)
-                for stride in strides
-            ]
+            rows = [evaluate(model, tokens, T, corpus, stride=s, limit=limit) for s in strides]
         except (MemoryError, RuntimeError) as error:
             if times == 1 or not is_out_of_memory(error):
                 raise
@@ -119,8 +113,9 @@ def _int64(row):
 
 
 def _score(logits, y):
-    """Summed nats, hits among the best one and the best five, and the number of predictions."""
+    """(4,) float64: the summed nats, the hits among the best one and among the best five, and the
+    number of predictions."""
     logits, y = logits.flatten(0, 1).float(), y.flatten()  # (N, V), (N,)
-    nats = F.cross_entropy(logits, y, reduction="none").cpu().double().sum().item()
+    nats = F.cross_entropy(logits, y, reduction="none").cpu().double().sum()
     best = logits.topk(min(5, logits.shape[-1]), dim=-1).indices == y[:, None]  # (N, 5)
-    return nats, best[:, 0].sum().item(), best.sum().item(), len(y)
+    return torch.tensor([nats, best[:, 0].sum(), best.sum(), len(y)], dtype=torch.float64)

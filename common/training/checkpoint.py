@@ -1,17 +1,24 @@
-"""Checkpoints: read so that no code in them can run, checked before they are believed."""
+"""The checkpoints of a run: read so that no code in them can run, checked before they are believed;
+which one is good, what goes into it, and going on from it."""
 
 import contextlib
+import dataclasses
 import hashlib
 import math
 import os
 import pickle
 import pickletools
 import re
+import sys
 import zipfile
+from typing import Any
 
-from common.config import Settings
-from common.errors import UserError
-from common.files import atomic_write
+from common.cli import read_config
+from common.config import Settings, refuse_other_run
+from common.errors import UserError, reason_of
+from common.files import atomic_write, open_regular
+from common.training.folder import CHECKPOINTS, MEASURED
+from common.training.processes import gather, rank, world_size
 
 import msgspec
 import torch
@@ -20,6 +27,20 @@ import torch
 NAMES = r"collections OrderedDict|torch\._utils _rebuild_tensor_v2|torch \w+Storage"
 LARGEST_NESTING = 100
 ADAM = {"step", "exp_avg", "exp_avg_sq"}  # what Adam, AdamW and SparseAdam hold of each parameter
+
+
+# ---- Files ---------------------------------------------------------------------------------------
+
+
+class Content(msgspec.Struct):
+    """What every checkpoint holds."""
+
+    version: str
+    tokenizer: str  # the hashes of the vocabulary and of the text
+    data: str
+    step: int
+    config: Settings
+    state: dict[str, Any]
 
 
 def write_checkpoint(path, content, previous=None):
@@ -39,51 +60,41 @@ def read_checkpoint(path):
     UserError.
     """
     try:
-        if not os.path.isfile(path):
-            raise UserError(f"{path} is not a regular file")
-        with zipfile.ZipFile(path) as archive:
-            parts = archive.infolist()
-            if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
-                raise UserError(f"{path} is compressed: checkpoints of this project are not")
-            if sum(part.file_size for part in parts) > os.path.getsize(path):
-                raise UserError(f"{path} claims to hold more than its own length")
-            damaged = archive.testzip()
-            if damaged is not None:
-                raise UserError(f"{path} is damaged (the checksum of {damaged} is wrong)")
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+            length, parts = os.path.getsize(path), archive.infolist()
+            if sum(part.file_size for part in parts) > length:
+                much = "claims to hold more than its own length"
+                raise UserError(f"{path} {much}: it is compressed or damaged")
             for part in parts:
                 if part.filename.endswith(".pkl"):
                     _refuse_other_names(archive.read(part))
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        kinds = {"version": str, "tokenizer": str, "data": str, "step": int}
-        kinds |= {"config": dict, "state": dict}
-        found = checkpoint if isinstance(checkpoint, dict) else {}
-        wrong = [name for name, kind in kinds.items() if type(found.get(name)) is not kind]
-        if wrong:
-            raise UserError(f"{path} is no checkpoint of this project: see its {', '.join(wrong)}")
-        msgspec.convert(found["config"], Settings)
-        if checkpoint.pop("sha256", None) != digest(checkpoint, os.path.getsize(path)):
-            raise UserError(f"{path} is damaged (its own checksum is wrong)")
+            file.seek(0)
+            checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+        content = checkpoint if isinstance(checkpoint, dict) else {}
+        sha256 = content.pop("sha256", None)
+        msgspec.convert(content, Content)
+        if sha256 != digest(content, length):
+            raise UserError(f"{path} is damaged: its checksum is wrong")
+        return content
     except UserError:
         raise
+    except msgspec.ValidationError as error:
+        reason = f"is no checkpoint of this project: {error}"
     except pickle.UnpicklingError:  # torch's own message tells how to run the code all the same
-        raise UserError(
-            f"{path} holds more than tensors and plain values: it was not read, and no code in it"
-            f" was run"
-        ) from None
+        reason = "holds more than tensors and plain values: no code in it was run"
     except zipfile.BadZipFile:
-        raise UserError(f"{path} is not a whole checkpoint (cut short, or another file)") from None
+        reason = "is damaged: it is not a whole checkpoint (cut short, or another file)"
     except Exception as error:  # whatever the readers of archives raise where bytes have changed
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} can't be read as a checkpoint: {reason}") from None
-    return checkpoint
+        reason = f"can't be read as a checkpoint: {reason_of(error)}"
+    raise UserError(f"{path} {reason}")
 
 
 def _refuse_other_names(pickled):
     """Raise UnpicklingError where a pickle names anything else than NAMES."""
-    for opcode, name, _ in pickletools.genops(pickled):
-        if opcode.name in ("GLOBAL", "INST", "STACK_GLOBAL"):
-            if not re.fullmatch(NAMES, name or ""):
-                raise pickle.UnpicklingError(name)
+    naming = ("GLOBAL", "INST", "STACK_GLOBAL")
+    names = [name or "" for code, name, _ in pickletools.genops(pickled) if code.name in naming]
+    if not all(re.fullmatch(NAMES, name) for name in names):
+        raise pickle.UnpicklingError("it names something else")
 
 
 def digest(value, largest_count=math.inf):
@@ -106,17 +117,19 @@ def digest(value, largest_count=math.inf):
                 raise ValueError("a tensor in it is larger than its memory")
             hashed.update(f"{part.dtype} {tuple(part.shape)}".encode())
             hashed.update(part.detach().cpu().flatten().view(torch.uint8).numpy())
-        elif isinstance(part, dict):
-            add([*part.keys(), *part.values()], depth + 1)
-        elif isinstance(part, (list, tuple)):
-            hashed.update(str(len(part)).encode())
-            for one in part:
+        elif isinstance(part, (dict, list, tuple)):
+            parts = [*part.keys(), *part.values()] if isinstance(part, dict) else part
+            hashed.update(str(len(parts)).encode())
+            for one in parts:
                 add(one, depth + 1)
         else:
             hashed.update(f"{part!r};".encode())
 
     add(value, 0)
     return hashed.hexdigest()
+
+
+# ---- States --------------------------------------------------------------------------------------
 
 
 def get_state(part):
@@ -158,10 +171,101 @@ def fitting(folder):
     except UserError:
         raise
     except Exception as error:  # whatever a value of another kind leads to
-        reason = (str(error).splitlines() or [type(error).__name__])[-1].strip()
-        raise UserError(f"the checkpoint in {folder} doesn't fit this model: {reason}") from None
+        why = reason_of(error, line=-1)
+        raise UserError(f"the checkpoint in {folder} doesn't fit this model: {why}") from None
 
 
 def is_finite(weights):
     """Whether every number in a state dictionary of tensors is finite."""
     return all(bool(value.isfinite().all()) for value in weights.values())
+
+
+# ---- One run's -----------------------------------------------------------------------------------
+
+
+def load(run, names):
+    """The first whole one of these files of a run as a dictionary. Raises UserError where there is
+    none, or where it was made with other settings than the run's."""
+    problem = None
+    for name in names:
+        path = run.folder / name
+        if not os.path.lexists(path):
+            continue
+        try:
+            checkpoint = read_checkpoint(path)
+        except UserError as error:
+            problem = problem or error
+            run.whole = run.whole and name != CHECKPOINTS[0]
+            continue
+        if problem and rank() == 0:
+            print(f"{problem}; {path} is used instead", file=sys.stderr)
+        # --resume and --sample-only take the saved settings. The checkpoint's copy of them decides:
+        # config.json may have been edited, or be of another run.
+        own = dataclasses.asdict(run.config)
+        if run.config.sample_only:  # the command line's seed is another matter
+            own["seed"] = read_config(run.folder / "config.json")[1]["seed"]
+        refuse_other_run(path, (checkpoint["version"], checkpoint["config"]), (run.version, own))
+        return checkpoint
+    none = f"no checkpoint in {run.folder.path}: the run ended before its first; train again"
+    raise problem or UserError(none)
+
+
+def save(run, step):
+    """checkpoint.pt, whole or not at all; the one before is kept as checkpoint.previous.pt.
+
+    Where the last evaluation was the best so far, its weights are kept as best.pt too. All
+    processes call this; one of them writes.
+    """
+    log, device = run.log, run.device
+    own = {"torch": torch.get_rng_state(), "loss_sum": float(log.loss_sum)}
+    if device.type != "cpu":
+        own[device.type] = torch.get_device_module(device).get_rng_state()
+    generators = gather(own)  # a list: dropout draws differently in each process
+    if not run.writes:
+        return
+    names = {"version": run.version, "tokenizer": run.tokenizer.sha256, "step": step}
+    names |= {"data": run.corpus.sha256, "config": run.settings()}
+    evaluated = log.metrics[-1]["step"] if log.metrics else -1
+    state = {name: get_state(part) for name, part in run.state.items()}
+    content = {"run": {**log.state(), "evaluated": evaluated}, "generators": generators}
+    # A damaged checkpoint.pt must not take the place of the good one before it.
+    previous = run.folder / CHECKPOINTS[1] if run.whole else None
+    write_checkpoint(run.folder / CHECKPOINTS[0], {**names, **content, "state": state}, previous)
+    run.whole = True
+    if step == evaluated == log.best["step"]:
+        for name in MEASURED:  # that was of the weights before
+            (run.folder / name).unlink(missing_ok=True)
+        write_checkpoint(run.folder / "best.pt", {**names, "state": {"model": state["model"]}})
+
+
+def restore(run, checkpoint):
+    """Put a checkpoint's state back; return its step and the last step that was evaluated."""
+    step, folder, log, device = checkpoint["step"], run.folder.path, run.log, run.device
+    if step > run.config.steps:
+        already = f"the run in {folder} is at step {step} already"
+        raise UserError(f"{already}: give more --steps, or train again in another --out-dir")
+    for name, part in run.state.items():
+        set_state(part, checkpoint["state"].get(name), folder)
+    with fitting(folder):
+        saved, processes = checkpoint["run"], checkpoint["generators"]
+        log.restore(saved)
+        log.loss_sum = sum(one["loss_sum"] for one in processes) / len(processes)
+        if len(processes) == world_size():
+            own = processes[rank()]
+            log.loss_sum = float(own["loss_sum"])
+            torch.set_rng_state(own["torch"])
+            if device.type in own:
+                torch.get_device_module(device).set_rng_state(own[device.type])
+        else:
+            before = f"trained by {len(processes)} processes so far, now by {world_size()}"
+            log.say(f"{before}: the batches stay the same, what dropout drops does not")
+        evaluated = int(saved["evaluated"])
+    log.say(f"resuming {folder} at step {step}")
+    return step, evaluated
+
+
+def load_best_weights(run, model):
+    """Put the best weights of a run into its model. Raises UserError where they don't fit."""
+    set_state(model, run.saved["state"].get("model"), run.folder.path)
+    if not is_finite(model.state_dict()):
+        raise UserError(f"the weights in {run.folder.path} are not finite: train again")

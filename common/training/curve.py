@@ -12,16 +12,10 @@ def draw_loss(metrics, path, title, entropy=None):
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     bits = metrics[-1]["val_bits_per_byte"] / metrics[-1]["val_loss"]  # per nat and token
-    rows = [row for row in metrics if row["train_loss"] is not None]
-    axes.plot(
-        [row["step"] for row in rows], [row["train_loss"] * bits for row in rows], label="training"
-    )
-    axes.plot(
-        [row["step"] for row in metrics],
-        [row["val_bits_per_byte"] for row in metrics],
-        marker="o",
-        label="validation",
-    )
+    for name, label, marker in (("train_loss", "training", ""), ("val_loss", "validation", "o")):
+        rows = [row for row in metrics if row[name] is not None]
+        losses = [row[name] * bits for row in rows]
+        axes.plot([row["step"] for row in rows], losses, label=label, marker=marker)
     if entropy:
         axes.axhline(entropy, color="black", linestyle=":", label="entropy of the corpus")
     axes.set(xlabel="step", ylabel="bits per byte", yscale="log", title=title)

@@ -1,6 +1,7 @@
 """What a result was made on: processor, memory, commit."""
 
 import platform
+import re
 import subprocess
 from pathlib import Path
 
@@ -24,11 +25,8 @@ def describe_environment(device, dtype, script_sha256):
 
 def peak_rss_mb():
     """The most resident memory this process has held so far, in MB (10^6 bytes)."""
-    status = Path("/proc/self/status")
-    if status.exists():  # Linux
-        for line in status.read_text(encoding="utf-8").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024 / 1e6
+    if peak := _told_by_linux("/proc/self/status", "VmHWM"):
+        return int(peak.split()[0]) * 1024 / 1e6
     try:
         import resource  # macOS counts in bytes
     except ImportError:
@@ -38,26 +36,33 @@ def peak_rss_mb():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
+def peak_gpu_mb(device):
+    """The most that torch has held of a CUDA device's memory so far, or None on another device."""
+    return torch.cuda.max_memory_allocated() / 1e6 if device.type == "cuda" else None
+
+
 def processor():
     """The CPU's name, as far as the system tells it."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():  # Linux; on ARM it has no names
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    named = _told_by_linux("/proc/cpuinfo", "model name")  # on ARM there are no names
+    return named or platform.processor() or platform.machine()
+
+
+def _told_by_linux(path, name):
+    """The first value of this name in one of Linux's files of names and values, or None."""
+    if not Path(path).exists():
+        return None
+    text = Path(path).read_text(encoding="utf-8", errors="replace")
+    found = re.search(rf"^{name}\s*:(.*)$", text, re.MULTILINE)
+    return found and found[1].strip()
 
 
 def commit():
     """The checkout's commit, with a + where files have changed since, or None outside git."""
-    git = ["git", "-C", str(Path(__file__).parent)]
+    command = "git", "-C", str(Path(__file__).parent), "status", "--porcelain=v2", "--branch"
     try:
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, encoding="utf-8")
-        if head.returncode:
-            return None
-        changed = subprocess.run(
-            [*git, "status", "--porcelain"], capture_output=True, encoding="utf-8"
-        )
-        return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
-    except OSError:
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
+    except (OSError, subprocess.CalledProcessError):
         return None
+    head, *rest = done.stdout.splitlines()
+    changed = any(not line.startswith("#") for line in rest)
+    return head.removeprefix("# branch.oid ") + "+" * changed

@@ -1,14 +1,12 @@
 """What a run says and writes down: a line and a sample per evaluation, a progress bar."""
 
 import json
-import os
 import sys
 import textwrap
 import time
 
 from common.cli import discard_output
-from common.errors import UserError
-from common.files import atomic_write, write_errors
+from common.files import atomic_write
 from common.training.processes import mean_over_processes, world_size
 from common.training.result import Amount, Count, Point
 
@@ -63,19 +61,11 @@ class Log:
 
     def open(self, config):
         """Write the files as far as they are known, and show the bar."""
-        if self.writes:  # after a kill they may hold more than the checkpoint knows, or half a line
-            lines = "".join(json.dumps(row) + "\n" for row in self.metrics)
-            for name, text in (("metrics.jsonl", lines), ("samples.txt", self.samples)):
-                with atomic_write(self.folder / name, "w") as file:
-                    file.write(text)
-        self.bar = tqdm(
-            total=config.steps * tokens_per_step(config),
-            initial=self.tokens,
-            unit="token",
-            unit_scale=True,
-            disable=None if self.writes else True,  # None: shown on a terminal only
-            dynamic_ncols=True,
-        )
+        self._write()
+        total, options = config.steps * tokens_per_step(config), {"dynamic_ncols": True}
+        hidden = None if self.writes else True  # None: shown on a terminal only
+        options |= {"initial": self.tokens, "unit": "token", "unit_scale": True}
+        self.bar = tqdm(total=total, disable=hidden, **options)
         self.start_clock()
 
     def start_clock(self):
@@ -106,54 +96,41 @@ class Log:
 
     def evaluation(self, step, scores, train_loss, sample):
         """Write the evaluation's line to metrics.jsonl and its sample to samples.txt."""
-        line = {
-            **self.run,
-            "step": step,
-            "tokens": self.tokens,
-            "seconds": round(self.seconds, 3),
-            "train_loss": train_loss,
-            **{f"val_{name}": value for name, value in scores.items()},
-        }
+        line = {**self.run, "step": step, "tokens": self.tokens, "seconds": round(self.seconds, 3)}
+        line |= {"train_loss": train_loss, **{f"val_{name}": v for name, v in scores.items()}}
         self.metrics.append(line)
-        text = f"--- step {step} ---\n{sample}\n\n"
-        if self.writes:
-            self._append("metrics.jsonl", json.dumps(line) + "\n")
-            self._append("samples.txt", text)
-        self.sample, self.samples = sample, self.samples + text
+        self.sample, self.samples = sample, f"{self.samples}--- step {step} ---\n{sample}\n\n"
+        self._write()
         trained = "" if train_loss is None else f"train {train_loss:.3f}, "
-        self.say(
-            f"step {step:>6}: {trained}val {scores['loss']:.3f} nats per token,"
-            f" {scores['bits_per_byte']:.3f} {self.unit}"
-        )
+        bits = f"{scores['bits_per_byte']:.3f} {self.unit}"
+        self.say(f"step {step:>6}: {trained}val {scores['loss']:.3f} nats per token, {bits}")
         self.say(f"             {textwrap.shorten(sample, SAMPLE_WIDTH, placeholder=' …')}")
         self.loss_sum, self.loss_count = 0.0, 0
-        trained_enough = self.best["step"] == 0 or self.best["loss"] is None
-        if trained_enough or scores["loss"] < self.best["loss"]:  # untrained weights are never best
+        untrained = self.best["step"] in (None, 0)  # such weights are never the best
+        if untrained or scores["loss"] < self.best["loss"]:
             self.best = {"step": step, "loss": scores["loss"]}
         self._notice_overfitting()
 
     def _notice_overfitting(self):
         """Say once when validation has risen twice in a row while training fell."""
-        rows = self.metrics[-3:]
-        lowest = min(self.metrics, key=lambda row: row["val_loss"])
-        if len(rows) < 3 or lowest is not rows[0]:
+        if len(self.metrics) < 3:
             return
-        if (
-            rows[1]["val_loss"] <= rows[2]["val_loss"]
-            and rows[2]["train_loss"] < rows[1]["train_loss"]
-        ):
+        before, middle, now = ((row["val_loss"], row["train_loss"]) for row in self.metrics[-3:])
+        lowest = min(row["val_loss"] for row in self.metrics)
+        if lowest == before[0] < middle[0] <= now[0] and now[1] < middle[1]:
+            risen = f"from {before[0]:.3f} (step {self.metrics[-3]['step']}) to {now[0]:.3f}"
             self.say(
-                f"overfitting: validation has risen from {rows[0]['val_loss']:.3f} (step"
-                f" {rows[0]['step']}) to {rows[2]['val_loss']:.3f} while training falls; give more"
-                f" text, more --dropout where there is one, or fewer --steps"
+                f"overfitting: validation has risen {risen} while training falls; give more text,"
+                " more --dropout where there is one, or fewer --steps"
             )
 
-    def _append(self, name, text):
-        with write_errors(self.folder / name):
-            with open(
-                self.folder / name, "a", encoding="utf-8", newline="\n", opener=_open_no_link
-            ) as file:
-                file.write(text)
+    def _write(self):
+        """The two files, as far as they are known: after a kill there may be more than that."""
+        if self.writes:
+            lines = "".join(json.dumps(row) + "\n" for row in self.metrics)
+            for name, text in (("metrics.jsonl", lines), ("samples.txt", self.samples)):
+                with atomic_write(self.folder / name, "w") as file:
+                    file.write(text)
 
     def say(self, text):
         """A line for people, on standard error, above the bar. Where its reader has left, a pipe to
@@ -178,12 +155,7 @@ class Log:
     def restore(self, saved):
         """Put a checkpoint's `state` back. Raises ValidationError for values of other kinds."""
         msgspec.convert(saved, SavedLog)
-        for name in SavedLog.__struct_fields__:
-            setattr(self, name, saved[name])
-
-
-def _open_no_link(path, flags):
-    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        vars(self).update({name: saved[name] for name in SavedLog.__struct_fields__})
 
 
 def tokens_per_step(config):
@@ -212,12 +184,3 @@ def evaluation_limit(config, n_tokens):
     budget = config.steps * tokens_per_step(config) // 10
     share = budget // len(evaluation_steps(config))
     return min(n_tokens, max(share, config.context_length + 1))
-
-
-def check_finite(loss, step, rate, folder, what="the loss"):
-    """Raise UserError where a loss is not a finite number."""
-    if loss is not None and not abs(loss) < float("inf"):
-        raise UserError(
-            f"{what} became {loss} after step {step} with learning rate {rate:g}: try a lower"
-            f" --learning-rate. The last good checkpoint is kept in {folder}"
-        )

@@ -3,7 +3,7 @@
 import functools
 import sys
 
-from common.errors import UserError
+from common.errors import UserError, reason_of
 from common.training.processes import share_of, world_size
 
 import torch
@@ -20,8 +20,8 @@ def pick_device(name):
         device = torch.device(name)
         torch.ones(1, device=device).item()  # a device like meta can't give numbers back
     except (RuntimeError, AssertionError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"--device {name} can't be used here: {reason}; try --device cpu") from None
+        why = reason_of(error)
+        raise UserError(f"--device {name} can't be used here: {why}; try --device cpu") from None
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)  # what names no GPU means this one
     return device
@@ -131,8 +131,8 @@ def _compiled(step, model, config, device):
             compiled(x).sum().backward()
         model.zero_grad()
     except Exception as error:  # whatever the compiler raises, the model itself still works
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        print(f"--compile is not possible here, going on without: {reason}", file=sys.stderr)
+        why = reason_of(error)
+        print(f"--compile is not possible here, going on without: {why}", file=sys.stderr)
         return step
     return compiled
 

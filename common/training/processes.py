@@ -4,7 +4,7 @@ import atexit
 import os
 import time
 
-from common.errors import UserError
+from common.errors import UserError, reason_of
 
 import torch
 import torch.distributed as dist
@@ -12,12 +12,16 @@ import torch.distributed as dist
 
 def rank():
     """The number of this process, from 0; process 0 writes the files."""
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+    return dist.get_rank() if _joined() else 0
 
 
 def world_size():
     """How many processes train together."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return dist.get_world_size() if _joined() else 1
+
+
+def _joined():
+    return dist.is_available() and dist.is_initialized()
 
 
 def join_processes(device, config):
@@ -31,33 +35,26 @@ def join_processes(device, config):
         n = int(os.environ.get("WORLD_SIZE", "1"))
         local = int(os.environ.get("LOCAL_RANK", "0"))
     except ValueError:
-        raise UserError(
-            "WORLD_SIZE and LOCAL_RANK are set but are no numbers: torchrun sets them; unset them"
-        ) from None
+        numbers = "WORLD_SIZE and LOCAL_RANK are set but are no numbers"
+        raise UserError(f"{numbers}: torchrun sets them; unset them") from None
     if n == 1:
         return device
     if "MASTER_ADDR" not in os.environ or "RANK" not in os.environ:
         raise UserError(f"WORLD_SIZE={n} is set without torchrun's other variables: unset it")
     rows = getattr(config, "batch_size", None)
     if rows is not None and rows % n:
-        raise UserError(
-            f"--batch-size {rows} can't be shared evenly by {n} processes: give a multiple of {n}"
-        )
+        raise UserError(f"--batch-size {rows} for {n} processes: give a multiple of {n}")
     if device.type == "mps":
         device = torch.device("cpu")  # gloo exchanges no tensors that lie on MPS
     if device.type == "cuda":
         if local >= torch.cuda.device_count():
-            raise UserError(
-                f"{local + 1} processes or more for {torch.cuda.device_count()} GPUs: lower"
-                " --nproc-per-node, or give --device cpu"
-            )
+            raise UserError("more processes than GPUs: lower --nproc-per-node, or --device cpu")
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
     try:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     except (ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"the processes of this job can't be joined: {reason}") from None
+        raise UserError(f"the processes of this job can't be joined: {reason_of(error)}") from None
     atexit.register(_leave)
     if rows is None and rank() == 0:
         print("each step has one sequence: the processes have nothing to share")
@@ -106,12 +103,8 @@ def average_gradients(model):
 
 def mean_over_processes(value):
     """The mean of a number over all processes, as a float; each of them has to call this."""
-    if world_size() == 1:
-        return float(value)
-    on = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    total = torch.as_tensor(float(value), dtype=torch.float64, device=on)
-    dist.all_reduce(total)
-    return total.item() / world_size()
+    values = gather(float(value))
+    return sum(values) / len(values)
 
 
 def gather(value):

@@ -50,19 +50,25 @@ class Environment(Record):
     code_sha256: str | None = None  # of the code alone, without comments and imports
 
 
-class Point(Record):
-    """An evaluation during the training: a line of metrics.jsonl, which names its run."""
+class Trained(Record):
+    """Losses in nats per token, and what else an evaluation measures."""
 
-    step: Count
-    tokens: Count
-    seconds: Amount
-    train_loss: float | None  # nats per token since the evaluation before
+    seconds: Amount  # of training alone
+    train_loss: float | None
     val_loss: float
     val_bits_per_byte: float
     val_perplexity: float
     val_word_perplexity: float | None
     val_accuracy: Share
     val_accuracy_top5: Share
+
+
+class Point(Trained):
+    """An evaluation during the training: a line of metrics.jsonl, which names its run; its training
+    loss is the mean since the evaluation before."""
+
+    step: Count
+    tokens: Count
     version: str | None = None  # of the run
     seed: Count | None = None
 
@@ -76,10 +82,8 @@ class Window(Record):
     sliding: float  # by half a window
 
 
-class Result(Record):
-    """result.json. Losses are nats per token, of the whole validation split with the last weights;
-    seconds are of training alone.
-    """
+class Result(Trained):
+    """result.json: the last evaluation, of the whole validation split with the last weights."""
 
     version: str
     idea: str
@@ -90,15 +94,7 @@ class Result(Record):
     params: Count
     steps: Count
     tokens_seen: Count
-    train_loss: float | None
-    val_loss: float
-    val_bits_per_byte: float
-    val_perplexity: float
-    val_word_perplexity: float | None
-    val_accuracy: Share
-    val_accuracy_top5: Share
     best_step: Count
-    seconds: Amount
     tokens_per_second: Amount
     peak_rss_mb: Amount
     peak_gpu_mb: float | None

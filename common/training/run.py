@@ -4,38 +4,28 @@ The training loop stands in the scripts. What stands here must not be lost and i
 """
 
 import ast
+import contextlib
 import dataclasses
 import signal
 import sys
 from pathlib import Path
 
+from common.cli import handle_signals
+from common.data import token_file
 from common.data.load import NAMES, readable
 from common.errors import NotFinite, UserError
+from common.training import checkpoint, summary
 from common.training import log as logging
-from common.training.checkpoint import is_finite
-from common.training.checkpoints import BEST, Checkpoints
 from common.training.environment import peak_rss_mb
-from common.training.folder import CHECKPOINTS, RunFolder
+from common.training.folder import BEST, CHECKPOINTS, RunFolder
 from common.training.machine import pick_device, pick_dtype, prepare, to_device
 from common.training.memory import describe_model, estimate_memory, keep_freed_memory
-from common.training.processes import (
-    average_gradients,
-    join_processes,
-    mean_over_processes,
-    rank,
-    world_size,
-)
-from common.training.samples import print_samples
-from common.training.signals import StopSignals
-from common.training.summary import finish_run, how_to_go_on, is_finished
-from common.training.vocabulary import (
-    keeps_all,
-    new_tokenizer,
-    note_last_space,
-    saved_tokenizer,
-)
+from common.training.processes import average_gradients, gather, join_processes, rank, world_size
+from common.training.vocabulary import new_tokenizer, note_last_space, saved_tokenizer
 
 import torch
+
+STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, a shutdown, a closed terminal
 
 
 class Run:
@@ -68,23 +58,25 @@ class Run:
         self.readable = readable(config.data)
         self.writes = rank() == 0 and not config.sample_only  # of several processes, the first
         self.log = logging.Log(self.folder, self.version, config.seed, self.writes)
-        self.signals, self.interrupted = StopSignals(self.log.start_clock), False
-        self.checkpoints = Checkpoints(self.folder, self.version, config)
+        self.signal, self.interrupted, self._handlers = None, False, {}
+        self.whole = True  # whether checkpoint.pt could be read
         if self.writes:
             self.folder.take()
         try:
             if config.resume:
-                self.saved = self.checkpoints.load(CHECKPOINTS)
-                self.checkpoints.load(BEST)  # another run's is noticed now, not at the end
+                self.saved = checkpoint.load(self, CHECKPOINTS)
+                checkpoint.load(self, BEST)  # another run's is noticed now, not at the end
             if config.sample_only:
-                self.saved = self.checkpoints.load(BEST)
+                self.saved = checkpoint.load(self, BEST)
         except UserError:
             self.close()
             raise
 
     def close(self):
         """Give back the signals and the folder."""
-        self.signals.restore()
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
         self.log.close()
         self.folder.release()
 
@@ -95,7 +87,12 @@ class Run:
         self.close()
         # The evaluation, or the draw of a token from the logits: neither knows the step.
         if isinstance(error, NotFinite) or "probability tensor contains" in str(error):
-            raise UserError(self._not_finite("the validation loss is not finite")) from None
+            self._refuse("the validation loss is not finite")
+
+    def _refuse(self, what, rate=""):
+        """Raise UserError: the loss or the weights are no numbers any more."""
+        advice = "try a lower --learning-rate. The last good checkpoint is kept in"
+        raise UserError(f"{what} after step {self.step}{rate}: {advice} {self.folder.path}")
 
     # -- before the loop -------------------------------------------------------------------------
 
@@ -110,7 +107,9 @@ class Run:
         else:
             config.prompt = config.prompt or corpus.default_prompt
             self.tokenizer, self.notes = new_tokenizer(config, corpus)
-        self.log.lossless = corpus is None or keeps_all(self.tokenizer, corpus)
+        if corpus is not None and not self.tokenizer.lossless:
+            file = token_file(corpus, "validation", self.tokenizer, progress=False)
+            self.log.lossless = not file.unknown_share
         if rank() == 0:
             note_last_space(config.prompt, self.tokenizer)
         return self.tokenizer
@@ -120,7 +119,7 @@ class Run:
         compiled or with activation checkpointing where the settings say so."""
         self.model = prepare(model, self.config, self.device)
         if self.config.sample_only:
-            self.checkpoints.load_best_weights(model, self.saved)
+            checkpoint.load_best_weights(self, model)
         return model
 
     def start(self, tokens, val_tokens, optimizer, generator):
@@ -128,12 +127,10 @@ class Run:
 
         A run that stood in the folder before is moved aside, never overwritten.
         """
-        T = self.config.context_length
+        config, n_val, T = self.config, len(val_tokens), self.config.context_length
         if len(tokens) <= T:
-            raise UserError(
-                f"the training text has {len(tokens)} tokens, too few for a context of {T}: give a"
-                " longer text or a smaller --context-length"
-            )
+            few = f"the training text has {len(tokens)} tokens, too few for a context of {T}"
+            raise UserError(f"{few}: give a longer text or a smaller --context-length")
         for note in self.notes:
             self.log.say(note)
         self.optimizers = optimizer if isinstance(optimizer, list) else [optimizer]
@@ -141,44 +138,34 @@ class Run:
         for i, each in enumerate(self.optimizers, 1):
             self.state["optimizer" if i == 1 else f"optimizer {i}"] = each
         last_evaluated = -1
-        if self.config.resume:
+        if config.resume:
             saved, self.saved = self.saved, None
-            found = self.checkpoints.restore(saved, self.state, self.log, self.device)
-            self.first_step, last_evaluated = found
-            self.step = self.first_step
-            if self.step == self.config.steps and is_finished(self):
+            self.step, last_evaluated = checkpoint.restore(self, saved)
+            self.first_step = self.step
+            if self.step == config.steps and summary.is_finished(self):
                 self.close()
                 sys.exit(0)
             if self.writes:  # the next --resume goes on to as many steps
                 self.folder.write_settings(self.version, self.settings(), self.source)
         elif self.writes:
             self.folder.begin(self.version, self.settings(), self.source, self.tokenizer)
-        if self.config.dtype == "auto":
+        if config.dtype == "auto":
             self.log.say(f"training steps compute in {str(self.dtype).removeprefix('torch.')}")
-        self._estimate_memory()
-        if rank() and not self.config.resume:  # dropout that each process draws for itself
-            torch.manual_seed(self.config.seed + rank())
-        steps = logging.evaluation_steps(self.config)
+        _describe(self)
+        if rank() and not config.resume:  # dropout that each process draws for itself
+            torch.manual_seed(config.seed + rank())
+        steps = logging.evaluation_steps(config)
         self.evaluation_steps = {step for step in steps if step > last_evaluated}
-        self.val_limit = logging.evaluation_limit(self.config, len(val_tokens))
+        self.val_limit = logging.evaluation_limit(config, n_val)
         # The last evaluation is of the whole split, but of a user's text no longer than training.
-        bundled = self.config.data in NAMES
-        read = self.config.steps * logging.tokens_per_step(self.config)
-        self.final_limit = len(val_tokens) if bundled else min(len(val_tokens), max(read, T + 1))
-        if self.val_limit < len(val_tokens):
-            self.log.say(
-                f"evaluations along the way are on the first {self.val_limit / len(val_tokens):.0%}"
-                " of the validation split"
-            )
-        self.signals.install()
-        self.log.open(self.config)
-
-    def _estimate_memory(self):
-        keep_freed_memory()
-        estimate = estimate_memory(self.model, self.config, self.device, self.optimizers)
-        self.extra["memory_estimate_mb"] = estimate
-        for line in describe_model(self.model, estimate):
-            self.log.say(line)
+        read = config.steps * logging.tokens_per_step(config)
+        self.final_limit = n_val if config.data in NAMES else min(n_val, max(read, T + 1))
+        if self.val_limit < n_val:
+            part = f"the first {self.val_limit / n_val:.0%} of the validation split"
+            self.log.say(f"evaluations along the way are on {part}")
+        handlers = dict.fromkeys(STOPPING, self._stop) | {"SIGCONT": self._continue}
+        self._handlers = handle_signals(handlers)
+        self.log.open(config)
 
     def settings(self):
         """The settings as they are saved: a run that is resumed later has the same."""
@@ -199,11 +186,21 @@ class Run:
         self.log.step(loss, tokens)
         self.step += 1
         self._check_finite("the loss", self.log.last_loss)
-        stopping = self.signals.received is not None or self.log.reader_left
+        stopping = self.signal is not None or self.log.reader_left
         if world_size() > 1:  # a signal may reach some processes one step before the others, and
-            agree = self.step % 10 == 0  # it takes time to agree
-            stopping = agree and mean_over_processes(stopping) > 0
+            stopping = self.step % 10 == 0 and any(gather(stopping))  # it takes time to agree
         self.interrupted = stopping
+
+    def _stop(self, number, frame):
+        """The first signal stops the run after its step, the second at once."""
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = number
+        with contextlib.suppress(OSError):  # the terminal may be what has gone
+            print("\nstopping after this step (again to stop at once)", file=sys.stderr)
+
+    def _continue(self, number, frame):
+        self.log.start_clock()  # after Ctrl-Z or SIGSTOP
 
     def log_baseline(self, name, bits_per_byte):
         """Note what a simpler method reaches on the same tokens."""
@@ -212,7 +209,7 @@ class Run:
 
     def log_evaluation(self, step, scores, sample):
         """Note an evaluation: the scores and a sample, on the screen and in the folder's files."""
-        self._refuse_weights()
+        self._check_weights()
         train_loss = self.log.mean_loss()
         self._check_finite("the loss", train_loss)
         self._check_finite("the validation loss", scores["loss"])
@@ -223,7 +220,7 @@ class Run:
 
         Exits where a signal wants the run to stop: the last step is saved, --resume comes here.
         """
-        if self.signals.received is not None:
+        if self.signal is not None:
             self._exit(self.config.steps)
         if times == 1:
             self.extra["extrapolation"] = []
@@ -236,10 +233,8 @@ class Run:
 
     def save_checkpoint(self, step):
         """Save all that the run needs to go on from here, and the weights if they are the best."""
-        self._refuse_weights()
-        names = {"version": self.version, "tokenizer": self.tokenizer.sha256, "step": step}
-        names |= {"data": self.corpus.sha256, "config": self.settings()}
-        self.checkpoints.save(names, self.state, self.log, self.device, self.writes)
+        self._check_weights()
+        checkpoint.save(self, step)
         self.log.start_clock()
 
     def save_and_exit(self, step):
@@ -249,27 +244,22 @@ class Run:
 
     def _exit(self, step):
         self.close()
-        number = self.signals.received or signal.SIGTERM
+        number = self.signal or signal.SIGTERM
         if self.log.reader_left:
             number = getattr(signal, "SIGPIPE", number)
-        name = signal.Signals(number).name
-        self.log.say(f"{name}: saved at step {step}; go on with: {how_to_go_on(self)}")
+        name, go_on = signal.Signals(number).name, summary.command(self, "--resume")
+        self.log.say(f"{name}: saved at step {step}; go on with: {go_on}")
         sys.exit(128 + number)
 
     def _check_finite(self, what, loss):
-        rate = self.optimizers[0].param_groups[0]["lr"]
-        logging.check_finite(loss, self.step, rate, self.folder.path, what)
+        if loss is not None and not abs(loss) < float("inf"):
+            rate = f" with learning rate {self.optimizers[0].param_groups[0]['lr']:g}"
+            self._refuse(f"{what} became {loss}", rate)
 
-    def _refuse_weights(self):
+    def _check_weights(self):
         """A gradient that is not finite spoils the weights, not this step's loss: look at both."""
-        if not is_finite(self.model.state_dict()):
-            raise UserError(self._not_finite("weights became nan or infinite"))
-
-    def _not_finite(self, what):
-        return (
-            f"{what} after step {self.step}: try a lower --learning-rate. The last good checkpoint"
-            f" is kept in {self.folder.path}"
-        )
+        if not checkpoint.is_finite(self.model.state_dict()):
+            self._refuse("weights became nan or infinite")
 
     # -- after the loop --------------------------------------------------------------------------
 
@@ -279,10 +269,25 @@ class Run:
         scores: the last evaluation, of the whole validation split.
         """
         if self.writes:
-            lines = finish_run(self, scores)
+            lines = summary.finish_run(self, scores)
             self.close()
             print("\n".join(lines))
 
     def print_samples(self, model, tokenizer, generate):
         """Print continuations of the prompt; with --interactive, of each prompt that is typed."""
+        from common.training.samples import print_samples  # a run that trains needs none of it
+
         print_samples(self, model, tokenizer, generate)
+
+
+def _describe(run):
+    """Say what the model weighs, and that a schedule does not fit."""
+    config, warmup = run.config, getattr(run.config, "warmup_steps", 0)
+    keep_freed_memory()
+    estimate = estimate_memory(run.model, config, run.device, run.optimizers)
+    run.extra["memory_estimate_mb"] = estimate
+    for line in describe_model(run.model, estimate):
+        run.log.say(line)
+    if 0 < config.steps < warmup:
+        never = f"the learning rate will not reach --learning-rate {config.learning_rate:g}"
+        run.log.say(f"{never}: {warmup} --warmup-steps, and --steps are {config.steps}")

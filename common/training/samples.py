@@ -5,7 +5,7 @@ import dataclasses
 import importlib
 import sys
 
-from common.config import check_field
+from common.config import check_settings
 from common.errors import UserError
 from common.training.vocabulary import note_last_space
 
@@ -89,7 +89,7 @@ def interact(run, model, tokenizer, generate):
         seed = run.config.seed if line else seed + run.config.n_samples
         prompt = line or prompt
         try:
-            check_field("prompt", prompt)
+            check_settings({"prompt": prompt})
             note_last_space(prompt, tokenizer)
             continue_prompt(run, model, tokenizer, generate, prompt, seed)
         except UserError as error:

@@ -9,13 +9,13 @@ from common.cli import default_folder
 from common.config import differences
 from common.errors import UserError
 from common.files import atomic_write, read_json, write_json
-from common.training.checkpoints import BEST
+from common.training.checkpoint import load
 from common.training.curve import draw_loss
-from common.training.environment import describe_environment, peak_rss_mb
+from common.training.environment import describe_environment, peak_gpu_mb, peak_rss_mb
+from common.training.folder import BEST
 from common.training.result import Result
 
 import msgspec
-import torch
 
 
 def finish_run(run, scores):
@@ -23,12 +23,12 @@ def finish_run(run, scores):
 
     scores: the last evaluation, of the whole validation split.
     """
-    entropy = run.corpus.floor and run.corpus.floor["validation"]
-    result = result_of(run, scores)
+    values = result_of(run, scores)
+    result = msgspec.convert(values, Result)
     share_weights(run)
-    write_json(run.folder / "result.json", result)
+    write_json(run.folder / "result.json", values)
     draw_curve(run)
-    return describe_result(result, entropy, run.folder.path)
+    return describe_result(run, result)
 
 
 def is_finished(run):
@@ -50,54 +50,47 @@ def is_finished(run):
         return False  # of fewer steps, before it was given more
     if run.writes and not (run.folder / "loss.png").exists():  # killed before it was drawn
         draw_curve(run)
-    run.log.say(
-        f"the run in {run.folder.path} is finished, nothing is left to do: give more --steps"
-        f" to train on, or --sample-only to continue a prompt"
-    )
+    finished = f"the run in {run.folder.path} is finished, nothing is left to do"
+    run.log.say(f"{finished}: give more --steps to train on, or --sample-only")
     return True
 
 
-def how_to_go_on(run):
-    """The command line that resumes the run."""
-    home = Path(default_folder(run.version, run.config))
-    out = "" if run.folder.path == home else f" --out-dir {shlex.quote(str(run.folder.path))}"
-    data = f" --data {shlex.quote(run.config.data)}"
-    data = "" if run.config.data == "sample" or out else data
-    return f"python {run.script.name} --resume{data}{out}"
+def command(run, flag):
+    """The command line that resumes the run, or samples from it."""
+    line, data = f"python {run.script.name} {flag}", run.config.data
+    if run.folder.path != Path(default_folder(run.version, run.config)):
+        return f"{line} --out-dir {shlex.quote(str(run.folder.path))}"
+    return line if data == "sample" else f"{line} --data {shlex.quote(data)}"
+
+
+def entropy_of(corpus):
+    """The entropy of the validation split in bits per byte, where it is known."""
+    return corpus.floor and corpus.floor["validation"]
 
 
 def draw_curve(run):
     """loss.png; where it can't be drawn, say so: the result is written already."""
-    entropy = run.corpus.floor and run.corpus.floor["validation"]
     try:
         with atomic_write(run.folder / "loss.png") as file:
             title = f"{run.version} on {run.corpus.name}" + " (lossy)" * (not run.log.lossless)
-            draw_loss(run.log.metrics, file, title, entropy)
+            draw_loss(run.log.metrics, file, title, entropy_of(run.corpus))
     except Exception as error:  # whatever a backend raises
         run.log.say(f"loss.png could not be drawn: {error}")
 
 
 def result_of(run, scores):
-    """The run's Result."""
+    """The values of the run's Result."""
     log, corpus, tokenizer = run.log, run.corpus, run.tokenizer
-    n_bytes, on_gpu = corpus.n_bytes, run.device.type == "cuda"
     script_sha256 = hashlib.sha256(run.source).hexdigest()
-    result = {
+    data = {"name": corpus.name, "sha256": corpus.sha256}
+    sizes = {"train_bytes": corpus.n_bytes["train"], "val_bytes": corpus.n_bytes["validation"]}
+    about = {name: getattr(tokenizer, name) for name in ("kind", "vocab_size", "sha256")}
+    return {
         "version": run.version,
         "idea": run.idea,
         "seed": run.config.seed,
-        "data": {
-            "name": corpus.name,
-            "sha256": corpus.sha256,
-            "train_bytes": n_bytes["train"],
-            "val_bytes": n_bytes["validation"],
-        },
-        "tokenizer": {
-            "kind": tokenizer.kind,
-            "vocab_size": tokenizer.vocab_size,
-            "sha256": tokenizer.sha256,
-            "lossless": run.log.lossless,
-        },
+        "data": data | sizes,
+        "tokenizer": {**about, "lossless": log.lossless},
         "config": run.settings(),
         "params": sum(p.numel() for p in run.model.parameters()),
         "steps": run.config.steps,
@@ -108,12 +101,11 @@ def result_of(run, scores):
         "seconds": round(log.seconds, 3),
         "tokens_per_second": round(log.tokens / max(log.seconds, 1e-9), 1),
         "peak_rss_mb": peak_rss_mb(),
-        "peak_gpu_mb": torch.cuda.max_memory_allocated() / 1e6 if on_gpu else None,
+        "peak_gpu_mb": peak_gpu_mb(run.device),
         "environment": describe_environment(run.device, run.dtype, script_sha256),
         "sample": log.sample,
         **run.extra,
     }
-    return msgspec.convert(result, Result)
 
 
 def share_weights(run):
@@ -123,7 +115,7 @@ def share_weights(run):
     """
     from safetensors.torch import save
 
-    best = run.checkpoints.load(BEST)
+    best = load(run, BEST)
     metadata = {name: str(best[name]) for name in ("version", "tokenizer", "step")}
     metadata["config"] = json.dumps(best["config"])
     weights = {name: value.contiguous() for name, value in best["state"]["model"].items()}
@@ -131,24 +123,21 @@ def share_weights(run):
         file.write(save(weights, metadata))
 
 
-def describe_result(result, entropy, folder):
+def describe_result(run, result):
     """The lines that a run ends with; the last one names a command to try next."""
-    words = result.val_word_perplexity
+    words, entropy = result.val_word_perplexity, entropy_of(run.corpus)
     per_word = f", {words:,.1f} per word" if words else ""
     lossy = "" if result.tokenizer.lossless else " (lossy: what becomes <|unk|> costs too little)"
     bound = f" (the corpus' entropy is {entropy:.3f})" if entropy else ""
-    version, prompt = result.version, shlex.quote(result.config["prompt"])
-    at_home = Path(f"runs/{version}") == Path(folder)
-    where = "" if at_home else f" --out-dir {shlex.quote(str(folder))}"
+    perplexity = f"perplexity {result.val_perplexity:,.1f} per token{per_word}"
+    likely = f"the right token is the most likely one in {result.val_accuracy:.1%}"
+    bits = f"{run.version} on {result.data.name}: {result.val_bits_per_byte:.3f} bits per byte"
+    speed = f"{result.seconds:.0f} s of training, {result.tokens_per_second:,.0f} tokens/s"
+    files = f"peak memory {result.peak_rss_mb:.0f} MB; its files are in {run.folder.path}"
+    sampling = f"--prompt {shlex.quote(run.config.prompt)} --temperature 0.5 --n-samples 3"
     return [
         f"\n{result.sample}\n",
-        f"perplexity {result.val_perplexity:,.1f} per token{per_word}; the right token is the most"
-        f" likely one in {result.val_accuracy:.1%}, among the five most likely in"
-        f" {result.val_accuracy_top5:.1%}",
-        f"{version} on {result.data.name}: {result.val_bits_per_byte:.3f} bits per byte"
-        f"{lossy}{bound}, {result.seconds:.0f} s of training,"
-        f" {result.tokens_per_second:,.0f} tokens/s, peak memory {result.peak_rss_mb:.0f} MB;"
-        f" its files are in {folder}",
-        f"next: python {version}.py --sample-only{where} --prompt {prompt} --temperature 0.5"
-        f" --n-samples 3",
+        f"{perplexity}; {likely}, among the five most likely in {result.val_accuracy_top5:.1%}",
+        f"{bits}{lossy}{bound}, {speed}, {files}",
+        f"next: {command(run, '--sample-only')} {sampling}",
     ]

@@ -2,7 +2,6 @@
 
 import sys
 
-from common.data import token_file
 from common.errors import UserError
 from common.tokenizers import END_OF_TEXT, load_tokenizer, load_tokenizer_file
 
@@ -11,20 +10,15 @@ def saved_tokenizer(folder, checkpoint, corpus):
     """The tokenizer of the run in a RunFolder. Raises UserError where it is not the checkpoint's,
     or where the corpus, if there is one, is not what the run was trained on.
     """
-    path = folder / "tokenizer.json"
+    path, again = folder / "tokenizer.json", "put it back, or train again"
     if not path.exists():
-        raise UserError(f"{path} is missing: put it back, or train again")
+        raise UserError(f"{path} is missing: {again}")
     tokenizer = load_tokenizer_file(path)
+    trained = f"the run in {folder.path} was trained"
     if checkpoint["tokenizer"] != tokenizer.sha256:
-        raise UserError(
-            f"the checkpoint in {folder.path} was trained with another vocabulary than its"
-            f" tokenizer.json holds: put the right file back, or train again"
-        )
+        raise UserError(f"{trained} with another vocabulary than {path} holds: {again}")
     if corpus is not None and checkpoint["data"] != corpus.sha256:
-        raise UserError(
-            f"the run in {folder.path} was trained on another text than {corpus.name} holds now:"
-            f" put that text back, or train again"
-        )
+        raise UserError(f"{trained} on another text than {corpus.name} holds now: {again}")
     return tokenizer
 
 
@@ -36,27 +30,14 @@ def new_tokenizer(config, corpus):
     )
     notes = [f"{corpus.name}: {corpus.note}"] if corpus.note else []
     if config.tokenizer == "bpe" and tokenizer.vocab_size < config.vocab_size:
-        notes.append(
-            f"vocabulary: {tokenizer.vocab_size:,} tokens of {config.vocab_size:,}, since every"
-            f" chunk of the text is one token by then"
-        )
+        sizes = f"{tokenizer.vocab_size:,} tokens of {config.vocab_size:,}"
+        notes.append(f"vocabulary: {sizes}, since every chunk of the text is one token by then")
     return tokenizer, notes
-
-
-def keeps_all(tokenizer, corpus):
-    """Whether bits per byte of the validation split leave nothing out: no <|unk|> is in it."""
-    if tokenizer.lossless:
-        return True
-    return not token_file(corpus, "validation", tokenizer, progress=False).unknown_share
 
 
 def note_last_space(prompt, tokenizer):
     """Where tokens begin with a space, say that the prompt had better not end in one."""
-    if not prompt.endswith(" "):
-        return
-    if any(len(token) > 1 and token[:1] in (" ", b" ") for token in tokenizer.vocab):
-        print(
-            "the prompt ends in a space, but in this vocabulary a word brings its own along:"
-            " without the last space the text continues better",
-            file=sys.stderr,
-        )
+    own = any(len(token) > 1 and token[:1] in (" ", b" ") for token in tokenizer.vocab)
+    if prompt.endswith(" ") and own:
+        note = "the prompt ends in a space, but in this vocabulary a word brings its own along"
+        print(f"{note}: without the last space the text continues better", file=sys.stderr)
