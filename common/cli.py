@@ -157,7 +157,7 @@ def _checked(config_class, values, path):
     try:
         config = msgspec.convert(values, config_class)
         check_settings(values)
-    except (ValueError, TypeError) as error:  # TypeError: of a kind that has no such range
+    except ValueError as error:
         raise UserError(f"{path} has been damaged: {error}") from None
     return config
 

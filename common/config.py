@@ -89,7 +89,11 @@ def check_settings(values):
 def _check(name, value):
     flag = "--" + name.replace("_", "-")
     test, wanted = RANGES.get(name, (lambda v: True, ""))
-    if not test(value):
+    try:
+        inside = test(value)
+    except TypeError:  # a text where a number belongs, in a file
+        raise UserError(f"{name} is {value!r:.40}") from None
+    if not inside:
         raise UserError(f"{flag} {value!r}: it has to be {wanted}")
     largest = LARGEST.get(name, LARGEST_OTHER)
     if isinstance(value, int) and name != "seed" and value > largest:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from inputs import BAD_JSON, link, put, sparse
+from inputs import BAD_JSON, label, link, put, sparse
 from lineage import ROOT, python, read, refused
 from test_bpe_tokenizer import TEXT
 
@@ -79,7 +79,7 @@ FOREIGN = [
 ]
 
 
-@pytest.mark.parametrize("content", FOREIGN, ids=lambda content: repr(content)[:30])
+@pytest.mark.parametrize("content", FOREIGN, ids=label)
 def test_foreign_files_are_refused(tmp_path, content):
     path = put(tmp_path / "foreign.json", content)
     for load in (load_tokenizer_file, BPETokenizer.load, BPETokenizer.from_huggingface):
@@ -346,7 +346,7 @@ IDS = [b"", b"1 2 x", b"\xff", b"1.5", b"9" * 6000, b"-1", b"999999", os.mkfifo,
 BAD_IDS = [*(("ids.npy", content) for content in ARRAYS), *(("ids.txt", each) for each in IDS)]
 
 
-@pytest.mark.parametrize("name, content", BAD_IDS, ids=lambda content: repr(content)[:30])
+@pytest.mark.parametrize("name, content", BAD_IDS, ids=label)
 def test_files_that_hold_no_ids_end_in_one_message(files, capsys, name, content):
     put(files / name, content)
     stops(files, f"decode --vocab vocab.json --file {name}", capsys)

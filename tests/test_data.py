@@ -19,7 +19,7 @@ import pytest
 import regex
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from inputs import BAD_NAMES, BAD_TEXTS, LINE, ROWS, TABLES, TEXT, TEXTS, lines, put, table
+from inputs import BAD_NAMES, BAD_TEXTS, LINE, ROWS, TABLES, TEXT, TEXTS, label, lines, put, table
 from lineage import ROOT, edit_json, read, refused
 
 
@@ -230,7 +230,7 @@ def test_any_text_file_comes_back_or_is_refused(tmp_path, monkeypatch, text, blo
     assert 1 <= len(prompt) <= 12 and prompt in text and set(prompt) <= set(texts["train"])
 
 
-@pytest.mark.parametrize("name, content, wanted", BAD_TEXTS, ids=lambda value: repr(value)[:20])
+@pytest.mark.parametrize("name, content, wanted", BAD_TEXTS, ids=label)
 def test_a_file_that_cannot_be_read_is_one_line(tmp_path, name, content, wanted):
     put(tmp_path / name.partition(":")[0], content)
     assert re.search(wanted, refusal(tmp_path / name))

@@ -11,7 +11,7 @@ from common.files import atomic_write, read_json, read_json_lines, write_json
 
 import msgspec
 import pytest
-from inputs import BAD_JSON, link, put
+from inputs import BAD_JSON, label, link, put
 from lineage import refused
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="files of POSIX")
@@ -54,7 +54,7 @@ DAMAGED += [b'{"name": "a", "x": ' + b"[" * 3000 + b"]" * 3000 + b"}"]
 
 
 @POSIX
-@pytest.mark.parametrize("content", DAMAGED, ids=lambda content: repr(content)[:20])
+@pytest.mark.parametrize("content", DAMAGED, ids=label)
 def test_damaged_json_is_one_line(tmp_path, content):
     path = put(tmp_path / "a.json", content)
     with refused("a.json") as error:

@@ -69,7 +69,7 @@ class Corpus:
             )
 
     def _counted(self, split, facts):
-        """A new pass over a split, (piece, its bytes) by turns; `facts` holds what it told."""
+        """Read a split again: yields each document and its bytes, and fills `facts` on the way."""
         text, borders = sha256(), sha256()
         for piece in self.read(split):
             data = (piece or "").encode("utf-8")

@@ -67,7 +67,7 @@ def rows_of(name, datasets, column) -> Rows:
 
 
 class NoConfiguration(UserError):
-    """The dataset has no configuration of that name, or needs to be asked for one by its name."""
+    """The dataset has no configuration of that name, or has several and none was named."""
 
 
 def load_dataset(repository, config, data_dir):
