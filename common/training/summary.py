@@ -7,6 +7,7 @@ from pathlib import Path
 
 from common.cli import default_folder
 from common.config import differences
+from common.data.cache import REPOSITORY
 from common.errors import UserError
 from common.files import atomic_write, read_json, write_json
 from common.training.checkpoint import load
@@ -56,8 +57,10 @@ def is_finished(run):
 
 
 def command(run, flag):
-    """The command line that resumes the run, or samples from it."""
-    line, data = f"python {run.script.name} {flag}", run.config.data
+    """The command line that resumes the run, or samples from it, in the project's folder."""
+    home = REPOSITORY if run.script.is_relative_to(REPOSITORY) else run.script.parent
+    script, data = run.script.relative_to(home).as_posix(), run.config.data
+    line = f"python {script} {flag}"
     if run.folder.path != Path(default_folder(run.version, run.config)):
         return f"{line} --out-dir {shlex.quote(str(run.folder.path))}"
     return line if data == "sample" else f"{line} --data {shlex.quote(data)}"
