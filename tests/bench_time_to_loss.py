@@ -30,9 +30,9 @@ MINIMAL, COUNTED, BEST = "minimal GPT", "5-grams, counted", "1.45 bits per byte"
 GOALS = [  # what is to be reached, the version, its settings, and the seconds in which it should
     (MINIMAL, "v4", "--batch-size 8 --learning-rate 0.004 --steps 900", 35),
     (MINIMAL, "v6", "--batch-size 8 --steps 500", 25),
-    (COUNTED, "v4", "--batch-size 8 --n-layer 4 --learning-rate 0.004 --steps 2500", 140),
     (COUNTED, "v6", "--batch-size 8 --steps 1200", 60),
     (BEST, "v6", "--batch-size 8 --n-layer 4 --steps 1400", 240),
+    (COUNTED, "v4", "--batch-size 8 --n-layer 4 --learning-rate 0.004 --steps 2500", 140),
 ]
 
 
