@@ -150,9 +150,8 @@ def lineage_table(corpus):
     notes = [
         "Mean ± standard deviation, number of seeds in brackets. Δ is the mean difference of the"
         " same seeds, with its 95 % confidence interval, to the run that it names; n.s. where that"
-        " holds zero. Speed, memory and seconds of training are those of the first seed, with"
-        f" nothing else running, on {machines(found)}, torch {torch}, {dtypes}; memory is the whole"
-        " run's.",
+        " holds zero. Speed, memory and seconds of training are those of the first seed, on"
+        f" {machines(found)}, torch {torch}, {dtypes}; memory is the whole run's.",
         entropy_note() if corpus == "sample" else f"{counting_note()} {ELSEWHERE}",
     ]
     return "\n\n".join([markdown(*lineage_rows(corpus)), *notes])
