@@ -13,6 +13,7 @@ import shutil
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import connection
 
 from common.cli import run_main
 from common.training import summary
@@ -108,9 +109,13 @@ class Shelf:
             values = program, args, work, environment, said, situation.streams
             process = processes.Process(target=perform, args=values)
             process.start()
-        process.join(LONGEST)
+        # A process's status can be read once: not here while another thread starts one and looks.
+        connection.wait([process.sentinel], LONGEST)
+        with self.lock:
+            process.join(0)
+            status = process.exitcode
         text = said.read_text(encoding="utf-8", errors="replace") if said.exists() else ""
-        status, wrong = process.exitcode, []
+        wrong = []
         if status is None:
             wrong.append("a hang")
             process.kill()
