@@ -107,17 +107,14 @@ RECIPE = {  # the parts of v5 one at a time: what the table calls them, their fl
 }
 
 
-def recipe(corpus, kind, batches=""):
-    label, flags = RECIPE[kind]
-    name = f"v5-{corpus}-{kind}"
-    return Planned(name, f"{batches} {flags} {SHORT}".strip(), label, f"v4-{corpus}", "recipe")
-
-
-def as_long(corpus, batches=""):
-    """v4 trained for the seconds of v5, whose steps take about a third longer."""
+def recipe(corpus, batches, base, kinds):
+    """v4 for as long as v5 takes, whose steps take about a third longer, and parts of v5."""
     label = "v4, trained as long as v5 takes: 2,700 steps"
-    name, flags = f"v4-{corpus}-time", f"{batches} --steps 2700 {SHORT}".strip()
-    return Planned(name, flags, label, f"v4-{corpus}", "recipe")
+    rows = [(f"v4-{corpus}-time", f"{batches} --steps 2700 {SHORT}", label)]
+    for kind in kinds:
+        label, flags = RECIPE[kind]
+        rows.append((f"v5-{corpus}-{kind}", f"{batches} {flags} {SHORT}", label))
+    return [Planned(*row, base, "recipe") for row in rows]
 
 
 def memory(corpus, kind, label, flags, batches="", script=""):
@@ -126,6 +123,8 @@ def memory(corpus, kind, label, flags, batches="", script=""):
     return Planned(name, flags, label, f"v6-{corpus}", "memory", script=script)
 
 
+FLOAT32 = "--dtype float32"  # so that any processor makes the rows of a table alike
+V5 = "v5: RMSNorm, no biases, shared heads, Muon"
 TABLE, BLOCK = "--steps 1000", "--batch-size 8"  # on WikiText-2: 4.1 million tokens each
 V0_TOKENIZER = "--vocab-size 512 --split-pattern whitespace --no-end-of-text"
 V2_BATCHES = "--batch-size 4 --grad-accum 1 --steps 2000"
@@ -142,6 +141,7 @@ PLAN = (
     *depth_and_recipe("wikitext-2", BLOCK),
     *version("v3", BLOCK),
     *version("v4", BLOCK),
+    Planned("v4-sample-float32", f"{FLOAT32} {SHORT}", "control: in float32", "v4-sample"),
     *version("v5", BLOCK),
     *version("v6", BLOCK),
     Planned(
@@ -167,10 +167,9 @@ PLAN = (
     position("learned", "learned"),
     position("none", "none"),
     position("rope", "RoPE", "wikitext-2", BLOCK),
-    as_long("sample"),
-    *(recipe("sample", kind) for kind in RECIPE),
-    as_long("wikitext-2", BLOCK),
-    *(recipe("wikitext-2", kind, BLOCK) for kind in ("rate", "muon", "all")),
+    *recipe("sample", FLOAT32, "v4-sample-float32", RECIPE),
+    Planned("v5-sample-float32", f"{FLOAT32} {SHORT}", V5, "v4-sample-float32", "recipe"),
+    *recipe("wikitext-2", BLOCK, "v4-wikitext-2", ("rate", "muon", "all")),
     memory("sample", "triples", "pairs and triples", "--ngram-max 3"),
     memory("sample", "head", "added before the output head", "--ngram-at head"),
     memory("sample", "values", "added to the values of attention", "", script=VALUES),
@@ -206,9 +205,5 @@ def variants(table, corpus="sample"):
     """
     runs = [run for run in PLAN if (run.table, run.corpus) == (table, corpus)]
     bases = [(BASE_LABELS[table], run.base) for run in runs[:1]]
-    whole = (
-        [("v5: RMSNorm, no biases, shared heads, Muon", f"v5-{corpus}")]
-        if table == "recipe"
-        else []
-    )
+    whole = [(V5, "v5-wikitext-2")] * ((table, corpus) == ("recipe", "wikitext-2"))
     return [*bases, *((run.label, run.name) for run in runs), *whole]
