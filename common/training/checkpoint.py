@@ -9,6 +9,7 @@ import os
 import pickle
 import pickletools
 import re
+import statistics
 import sys
 import zipfile
 from typing import Any
@@ -225,21 +226,20 @@ def save(run, step):
         return
     names = {"version": run.version, "tokenizer": run.tokenizer.sha256, "step": step}
     names |= {"data": run.corpus.sha256, "config": run.settings()}
-    evaluated = log.metrics[-1]["step"] if log.metrics else -1
     state = {name: get_state(part) for name, part in run.state.items()}
-    content = {"run": {**log.state(), "evaluated": evaluated}, "generators": generators}
+    content = {"run": log.state(), "generators": generators, "state": state}
     # A damaged checkpoint.pt must not take the place of the good one before it.
     previous = run.folder / CHECKPOINTS[1] if run.whole else None
-    write_checkpoint(run.folder / CHECKPOINTS[0], {**names, **content, "state": state}, previous)
+    write_checkpoint(run.folder / CHECKPOINTS[0], {**names, **content}, previous)
     run.whole = True
-    if step == evaluated == log.best["step"]:
+    if step == log.best_step:
         for name in MEASURED:  # that was of the weights before
             (run.folder / name).unlink(missing_ok=True)
         write_checkpoint(run.folder / "best.pt", {**names, "state": {"model": state["model"]}})
 
 
 def restore(run, checkpoint):
-    """Put a checkpoint's state back; return its step and the last step that was evaluated."""
+    """Put a checkpoint's state back; return its step."""
     step, folder, log, device = checkpoint["step"], run.folder.path, run.log, run.device
     if step > run.config.steps:
         already = f"the run in {folder} is at step {step} already"
@@ -247,9 +247,9 @@ def restore(run, checkpoint):
     for name, part in run.state.items():
         set_state(part, checkpoint["state"].get(name), folder)
     with fitting(folder):
-        saved, processes = checkpoint["run"], checkpoint["generators"]
-        log.restore(saved)
-        log.loss_sum = sum(one["loss_sum"] for one in processes) / len(processes)
+        log.restore(checkpoint["run"])
+        processes = checkpoint["generators"]
+        log.loss_sum = statistics.fmean(one["loss_sum"] for one in processes)
         if len(processes) == world_size():
             own = processes[rank()]
             log.loss_sum = float(own["loss_sum"])
@@ -259,9 +259,8 @@ def restore(run, checkpoint):
         else:
             before = f"trained by {len(processes)} processes so far, now by {world_size()}"
             log.say(f"{before}: the batches stay the same, what dropout drops does not")
-        evaluated = int(saved["evaluated"])
     log.say(f"resuming {folder} at step {step}")
-    return step, evaluated
+    return step
 
 
 def load_best_weights(run, model):

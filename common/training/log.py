@@ -1,13 +1,14 @@
 """What a run says and writes down: a line and a sample per evaluation, a progress bar."""
 
 import json
+import statistics
 import sys
 import textwrap
 import time
 
 from common.cli import discard_output
 from common.files import atomic_write
-from common.training.processes import mean_over_processes, world_size
+from common.training.processes import gather, world_size
 from common.training.result import Amount, Count, Point
 
 import msgspec
@@ -17,20 +18,12 @@ from tqdm import tqdm
 SAMPLE_WIDTH = 96  # characters of a sample that are shown while a run trains
 
 
-class Best(msgspec.Struct):
-    """The evaluation with the lowest loss so far."""
-
-    step: int | None
-    loss: float | None
-
-
 class SavedLog(msgspec.Struct):
     """What a checkpoint holds of a Log."""
 
     tokens: Count
     seconds: Amount
     loss_count: Count
-    best: Best
     metrics: list[Point]
     sample: str
     samples: str
@@ -50,7 +43,6 @@ class Log:
         self.metrics, self.samples, self.sample = [], "", ""
         self.tokens, self.seconds = 0, 0.0
         self.loss_sum, self.loss_count, self.last_loss = 0.0, 0, None
-        self.best = {"step": None, "loss": None}
         self.bar, self._mark = None, None
         self.reader_left = False  # of what is printed
         self.lossless = True  # False: some of the validation split becomes <|unk|>
@@ -58,6 +50,12 @@ class Log:
     @property
     def unit(self):
         return "bits per byte" if self.lossless else "bits per byte (lossy)"
+
+    @property
+    def best_step(self):
+        """The step with the lowest loss so far; untrained weights are never the best."""
+        trained = self.metrics[1:] or self.metrics
+        return min(trained, key=lambda row: row["val_loss"])["step"]
 
     def open(self, config):
         """Write the files as far as they are known, and show the bar."""
@@ -92,7 +90,7 @@ class Log:
         """The mean training loss since the last evaluation, or None before the first step."""
         if not self.loss_count:
             return None
-        return mean_over_processes(self.loss_sum) / self.loss_count
+        return statistics.fmean(gather(float(self.loss_sum))) / self.loss_count
 
     def evaluation(self, step, scores, train_loss, sample):
         """Write the evaluation's line to metrics.jsonl and its sample to samples.txt."""
@@ -106,9 +104,6 @@ class Log:
         self.say(f"step {step:>6}: {trained}val {scores['loss']:.3f} nats per token, {bits}")
         self.say(f"             {textwrap.shorten(sample, SAMPLE_WIDTH, placeholder=' …')}")
         self.loss_sum, self.loss_count = 0.0, 0
-        untrained = self.best["step"] in (None, 0)  # such weights are never the best
-        if untrained or scores["loss"] < self.best["loss"]:
-            self.best = {"step": step, "loss": scores["loss"]}
         self._notice_overfitting()
 
     def _notice_overfitting(self):

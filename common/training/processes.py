@@ -101,12 +101,6 @@ def average_gradients(model):
             p.grad = whole.to(p.device).coalesce()
 
 
-def mean_over_processes(value):
-    """The mean of a number over all processes, as a float; each of them has to call this."""
-    values = gather(float(value))
-    return sum(values) / len(values)
-
-
 def gather(value):
     """A list of every process' value, in order of rank; each of them has to call this."""
     if world_size() == 1:

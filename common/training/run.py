@@ -137,11 +137,9 @@ class Run:
         self.state = {"model": self.model, "batches": generator}
         for i, each in enumerate(self.optimizers, 1):
             self.state["optimizer" if i == 1 else f"optimizer {i}"] = each
-        last_evaluated = -1
         if config.resume:
-            saved, self.saved = self.saved, None
-            self.step, last_evaluated = checkpoint.restore(self, saved)
-            self.first_step = self.step
+            self.first_step = self.step = checkpoint.restore(self, self.saved)
+            self.saved = None  # as large as the model
             if self.step == config.steps and summary.is_finished(self):
                 self.close()
                 sys.exit(0)
@@ -154,8 +152,8 @@ class Run:
         _describe(self)
         if rank() and not config.resume:  # dropout that each process draws for itself
             torch.manual_seed(config.seed + rank())
-        steps = logging.evaluation_steps(config)
-        self.evaluation_steps = {step for step in steps if step > last_evaluated}
+        evaluated = {row["step"] for row in self.log.metrics}
+        self.evaluation_steps = logging.evaluation_steps(config) - evaluated
         self.val_limit = logging.evaluation_limit(config, n_val)
         # The last evaluation is of the whole split, but of a user's text no longer than training.
         read = config.steps * logging.tokens_per_step(config)

@@ -100,7 +100,7 @@ def result_of(run, scores):
         "tokens_seen": log.tokens,
         "train_loss": log.metrics[-1]["train_loss"],
         **{f"val_{name}": value for name, value in scores.items()},
-        "best_step": log.best["step"],
+        "best_step": log.best_step,
         "seconds": round(log.seconds, 3),
         "tokens_per_second": round(log.tokens / max(log.seconds, 1e-9), 1),
         "peak_rss_mb": peak_rss_mb(),
