@@ -62,21 +62,11 @@ class Run:
         self.whole = True  # whether checkpoint.pt could be read
         if self.writes:
             self.folder.take()
-        try:
-            if config.resume:
-                self.saved = checkpoint.load(self, CHECKPOINTS)
-                checkpoint.load(self, BEST)  # another run's is noticed now, not at the end
-            if config.sample_only:
-                self.saved = checkpoint.load(self, BEST)
-        except UserError:
-            self.close()
-            raise
 
     def close(self):
         """Give back the signals and the folder."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        self._handlers = {}
         self.log.close()
         self.folder.release()
 
@@ -103,6 +93,8 @@ class Run:
         """
         self.corpus, config = corpus, self.config
         if config.resume or config.sample_only:
+            best = checkpoint.load(self, BEST)  # another run's is noticed now, not at the end
+            self.saved = checkpoint.load(self, CHECKPOINTS) if config.resume else best
             self.tokenizer = saved_tokenizer(self.folder, self.saved, corpus)
         else:
             config.prompt = config.prompt or corpus.default_prompt
@@ -141,7 +133,6 @@ class Run:
             self.first_step = self.step = checkpoint.restore(self, self.saved)
             self.saved = None  # as large as the model
             if self.step == config.steps and summary.is_finished(self):
-                self.close()
                 sys.exit(0)
             if self.writes:  # the next --resume goes on to as many steps
                 self.folder.write_settings(self.version, self.settings(), self.source)
@@ -149,7 +140,15 @@ class Run:
             self.folder.begin(self.version, self.settings(), self.source, self.tokenizer)
         if config.dtype == "auto":
             self.log.say(f"training steps compute in {str(self.dtype).removeprefix('torch.')}")
-        _describe(self)
+        keep_freed_memory()
+        estimate = estimate_memory(self.model, config, self.device, self.optimizers)
+        self.extra["memory_estimate_mb"] = estimate
+        for line in describe_model(self.model, estimate):
+            self.log.say(line)
+        if 0 < config.steps < getattr(config, "warmup_steps", 0):
+            never = f"the learning rate will not reach --learning-rate {config.learning_rate:g}"
+            few = f"{config.warmup_steps} --warmup-steps, and --steps are {config.steps}"
+            self.log.say(f"{never}: {few}")
         if rank() and not config.resume:  # dropout that each process draws for itself
             torch.manual_seed(config.seed + rank())
         evaluated = {row["step"] for row in self.log.metrics}
@@ -175,9 +174,7 @@ class Run:
         """The batch on the run's device; of several processes each takes its share of the rows."""
         return to_device(x, y, self.device)
 
-    def average_gradients(self, model):
-        """Replace each gradient by its mean over the processes, where there are several."""
-        average_gradients(model)
+    average_gradients = staticmethod(average_gradients)
 
     def log_step(self, loss, tokens):
         """Note one step: its loss (a scalar tensor, nats per token) and how many tokens it read."""
@@ -207,7 +204,6 @@ class Run:
 
     def log_evaluation(self, step, scores, sample):
         """Note an evaluation: the scores and a sample, on the screen and in the folder's files."""
-        self._check_weights()
         train_loss = self.log.mean_loss()
         self._check_finite("the loss", train_loss)
         self._check_finite("the validation loss", scores["loss"])
@@ -230,8 +226,12 @@ class Run:
         self.extra["extrapolation"].append(row)
 
     def save_checkpoint(self, step):
-        """Save all that the run needs to go on from here, and the weights if they are the best."""
-        self._check_weights()
+        """Save all that the run needs to go on from here, and the weights if they are the best.
+
+        A gradient that is not finite spoils the weights, not its own step's loss: look at both.
+        """
+        if not checkpoint.is_finite(self.model.state_dict()):
+            self._refuse("weights became nan or infinite")
         checkpoint.save(self, step)
         self.log.start_clock()
 
@@ -254,11 +254,6 @@ class Run:
             rate = f" with learning rate {self.optimizers[0].param_groups[0]['lr']:g}"
             self._refuse(f"{what} became {loss}", rate)
 
-    def _check_weights(self):
-        """A gradient that is not finite spoils the weights, not this step's loss: look at both."""
-        if not checkpoint.is_finite(self.model.state_dict()):
-            self._refuse("weights became nan or infinite")
-
     # -- after the loop --------------------------------------------------------------------------
 
     def finish(self, scores):
@@ -276,16 +271,3 @@ class Run:
         from common.training.samples import print_samples  # a run that trains needs none of it
 
         print_samples(self, model, tokenizer, generate)
-
-
-def _describe(run):
-    """Say what the model weighs, and that a schedule does not fit."""
-    config, warmup = run.config, getattr(run.config, "warmup_steps", 0)
-    keep_freed_memory()
-    estimate = estimate_memory(run.model, config, run.device, run.optimizers)
-    run.extra["memory_estimate_mb"] = estimate
-    for line in describe_model(run.model, estimate):
-        run.log.say(line)
-    if 0 < config.steps < warmup:
-        never = f"the learning rate will not reach --learning-rate {config.learning_rate:g}"
-        run.log.say(f"{never}: {warmup} --warmup-steps, and --steps are {config.steps}")
