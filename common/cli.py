@@ -70,21 +70,17 @@ def _parse(config_class, description, args, default):
     without_prefix = (tyro.conf.OmitArgPrefixes,)
     parsed = tyro.cli(everything, description=description, args=args, config=without_prefix)
     values = {**vars(parsed.lesson), **vars(parsed.common)}
-    config = config_class(**_at_home(values))
+    config = config_class(**{name: _at_home(name, value) for name, value in values.items()})
     config.out_dir = config.out_dir or default_folder(version_of(config_class), config)
     return config
 
 
-def _at_home(values):
-    """{name: value} with the home in place of the ~ at a text's beginning, but a prompt's: a shell
-    leaves --out-dir=~/runs as it is."""
-
-    def expanded(value):
-        if isinstance(value, tuple):
-            return tuple(map(expanded, value))
-        return os.path.expanduser(value) if isinstance(value, str) else value
-
-    return {k: v if k == "prompt" else expanded(v) for k, v in values.items()}
+def _at_home(name, value):
+    """A setting's value with the home in place of the ~ at a text's beginning, but a prompt's: a
+    shell leaves --out-dir=~/runs as it is."""
+    if isinstance(value, tuple):
+        return tuple(_at_home(name, one) for one in value)
+    return os.path.expanduser(value) if isinstance(value, str) and name != "prompt" else value
 
 
 def _prepare(args):
@@ -124,9 +120,7 @@ def saved_config(config_class, config):
     """The settings of the run in config.out_dir as a `config_class`. Raises UserError."""
     path = Path(config.out_dir) / "config.json"
     if not os.path.exists(path):  # false for impossible names too
-        names = ("resume", "interactive", "sample_only")
-        flag = next(name for name in names if getattr(config, name)).replace("_", "-")
-        raise UserError(f"--{flag}: no run in {config.out_dir}; train one first")
+        raise UserError(f"no run in {config.out_dir}: train one first")
     version, values = read_config(path)
     if version != version_of(config_class):
         holds = f"{config.out_dir} holds a run of {version:.40}.py"
@@ -190,7 +184,7 @@ def _later(function):
 
     @functools.wraps(function)
     def call(**given):
-        return functools.partial(function, **_at_home(given))
+        return functools.partial(function, **{k: _at_home(k, v) for k, v in given.items()})
 
     return call
 

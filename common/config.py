@@ -102,18 +102,13 @@ def _check(name, value):
         raise UserError(f"{flag}: the text holds a NUL character, or bytes that are not UTF-8")
 
 
-def differences(found, own):
-    """Where (version, settings) of one run differ from those of another, in words; "" if nowhere.
-
-    The settings that may change when a run is resumed decide nothing.
+def refuse_other_run(path, found, own):
+    """Raise UserError where the file at `path` is of another run than the folder: found and own are
+    (version, settings) of both. The settings that may change when a run is resumed decide nothing.
     """
     found, own = ({"version": name, **LATER, **settings} for name, settings in (found, own))
     changed = [k for k in own if k not in SAFE_TO_CHANGE and found.get(k) != own[k]]
-    return ", ".join(f"{k} is {found.get(k)!r:.40}, not {own[k]!r:.40}" for k in changed[:4])
-
-
-def refuse_other_run(path, found, own):
-    """Raise UserError where the file at `path` names other settings than the folder's run has."""
-    if what := differences(found, own):
+    if changed:
+        what = ", ".join(f"{k} is {found.get(k)!r:.40}, not {own[k]!r:.40}" for k in changed[:4])
         advice = "Leave flags out that differ, put the folder's own file back, or train again"
         raise UserError(f"{path} is of another run: {what}. {advice} in another --out-dir")

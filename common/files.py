@@ -34,11 +34,10 @@ def _read(path, what, largest):
     """The bytes of a file that should be `what`, in words. Raises UserError."""
     try:
         with open_regular(path) as file:
-            too_large = os.fstat(file.fileno()).st_size > largest
-            data = b"" if too_large else file.read()
+            data = file.read(largest + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL character in its name
         raise UserError(f"can't read {path}: {reason_of(error)}") from None
-    if too_large:
+    if len(data) > largest:
         raise UserError(f"{path} is not {what}: it has more than {largest} bytes")
     return data
 
@@ -55,11 +54,10 @@ def read_json(path, what, schema=dict, largest=LARGEST_JSON):
     try:
         value = msgspec.json.decode(data, type=dict)
         checksum = value.pop("checksum", None)
-        changed = checksum is not None and checksum != _checksum(value)
         found = msgspec.convert(value, schema)
     except NOT_JSON as error:
         raise UserError(f"{path} is not {what}: {error}") from None
-    if changed:
+    if checksum is not None and checksum != _checksum(value):
         raise UserError(f"{path} was changed after it was written: its checksum does not fit")
     return found
 

@@ -6,7 +6,6 @@ import itertools
 import math
 from types import SimpleNamespace
 
-from common.training import machine
 from common.training.machine import fused_attention, pick_dtype, prepare
 
 import pytest
@@ -431,7 +430,8 @@ def test_training_in_bfloat16_evaluates_and_samples_in_float32(version, position
 
 @pytest.mark.parametrize("quick", [True, False])
 def test_dtype_auto_is_bfloat16_where_the_processor_multiplies_in_it(quick, monkeypatch):
-    monkeypatch.setattr(machine, "_cpu_multiplies_in_bfloat16", lambda: quick)
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: quick)
     wanted = torch.bfloat16 if quick else torch.float32
     assert pick_dtype("auto", CPU) == wanted
     assert pick_dtype("auto", torch.device("mps")) == torch.float32

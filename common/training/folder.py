@@ -31,7 +31,7 @@ class RunFolder:
 
     def __init__(self, path):
         self.path = Path(path)
-        self._lock, self._created = None, []
+        self._lock, self._created = FileLock(self.path / ".lock"), []
 
     def __truediv__(self, name):
         return self.path / name
@@ -39,26 +39,18 @@ class RunFolder:
     def take(self):
         """Make the folder and lock it; nothing else is written yet."""
         with write_errors(f"to the folder {self.path}"):
-            created = [path for path in (self.path, *self.path.parents) if not path.exists()]
+            above = (self.path, *self.path.parents)
+            self._created = [path for path in above if not path.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
             for name in (*FILES, ".lock"):  # a pipe would be waited for without end
                 refuse_special(self.path / name)
-            self._lock = FileLock(self.path / ".lock")
             try:
                 self._lock.acquire(timeout=0)
             except Timeout:
                 taken = f"another run is writing to {self.path}"
                 raise UserError(f"{taken}: wait for it or give another --out-dir") from None
-        self._created = created
-        self._refuse_other_programs()
-        for name in FILES:  # what runs left that were killed while they wrote a file
-            for half in self.path.glob(f"{name}.*.tmp"):
-                half.unlink(missing_ok=True)
-
-    def _refuse_other_programs(self):
-        """Files of these names are somebody's work where there is no config.json of a run, which is
-        the first to be written and the last to be moved aside.
-        """
+        # Files of these names are somebody's work where there is no config.json of a run, which is
+        # the first to be written and the last to be moved aside.
         if found := self._files():
             try:
                 read_config(self.path / "config.json")
@@ -66,6 +58,9 @@ class RunFolder:
                 self.release()
                 what = f"{self.path} is not a run's folder, though it holds {found[0]}"
                 raise UserError(f"{what}: {error}; give another --out-dir") from None
+        for name in FILES:  # what runs left that were killed while they wrote a file
+            for half in self.path.glob(f"{name}.*.tmp"):
+                half.unlink(missing_ok=True)
 
     def _files(self):
         """The names of a run's files that are in the folder."""
@@ -73,7 +68,7 @@ class RunFolder:
 
     def release(self):
         """Unlock the folder; one that was made for nothing is removed again."""
-        if self._lock is None or not self._lock.is_locked:
+        if not self._lock.is_locked:
             return
         # While it is held, or the next run's might go; Windows removes it when it is released.
         with contextlib.suppress(OSError):

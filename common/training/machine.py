@@ -34,13 +34,9 @@ def pick_dtype(name, device):
     if device.type == "cuda":
         quick = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        quick = device.type == "cpu" and _cpu_multiplies_in_bfloat16()
+        names = "_is_avx512_bf16_supported", "_is_amx_tile_supported"
+        quick = device.type == "cpu" and any(getattr(torch.cpu, name)() for name in names)
     return torch.bfloat16 if quick else torch.float32
-
-
-def _cpu_multiplies_in_bfloat16():
-    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, name, lambda: False)() for name in names)
 
 
 def to_device(x, y, device):

@@ -8,6 +8,7 @@ from common.errors import UserError, reason_of
 
 import torch
 import torch.distributed as dist
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 
 def rank():
@@ -86,11 +87,9 @@ def average_gradients(model):
     if world_size() == 1:
         return
     gradients = [p.grad for p in model.parameters() if p.grad is not None and not p.grad.is_sparse]
-    flat = torch.cat([gradient.flatten() for gradient in gradients])  # one message, not many
+    flat = parameters_to_vector(gradients)  # one message, not many
     dist.all_reduce(flat)
-    means = (flat / world_size()).split([gradient.numel() for gradient in gradients])
-    for gradient, mean in zip(gradients, means, strict=True):
-        gradient.copy_(mean.view_as(gradient))
+    vector_to_parameters(flat / world_size(), gradients)
     for p in model.parameters():
         if p.grad is not None and p.grad.is_sparse:  # each process has touched rows of its own
             own = p.grad.coalesce()

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from common.cli import default_folder
-from common.config import differences
+from common.config import refuse_other_run
 from common.data.cache import REPOSITORY
 from common.errors import UserError
 from common.files import atomic_write, read_json, write_json
@@ -42,10 +42,9 @@ def is_finished(run):
     try:
         result = read_json(path, "a run's result", Result)
         named = result.version, {**result.config, "seed": result.seed}
-        if differences(named, (run.version, run.settings())):
-            raise UserError(f"{path} is of another run")
+        refuse_other_run(path, named, (run.version, run.settings()))
     except UserError as error:
-        run.log.say(f"{error}; it is written again")
+        run.log.say(f"{path} is written again: {error}")
         return False
     if result.steps != run.config.steps:
         return False  # of fewer steps, before it was given more
@@ -66,17 +65,12 @@ def command(run, flag):
     return line if data == "sample" else f"{line} --data {shlex.quote(data)}"
 
 
-def entropy_of(corpus):
-    """The entropy of the validation split in bits per byte, where it is known."""
-    return corpus.floor and corpus.floor["validation"]
-
-
 def draw_curve(run):
     """loss.png; where it can't be drawn, say so: the result is written already."""
     try:
         with atomic_write(run.folder / "loss.png") as file:
             title = f"{run.version} on {run.corpus.name}" + " (lossy)" * (not run.log.lossless)
-            draw_loss(run.log.metrics, file, title, entropy_of(run.corpus))
+            draw_loss(run.log.metrics, file, title, (run.corpus.floor or {}).get("validation"))
     except Exception as error:  # whatever a backend raises
         run.log.say(f"loss.png could not be drawn: {error}")
 
@@ -128,7 +122,7 @@ def share_weights(run):
 
 def describe_result(run, result):
     """The lines that a run ends with; the last one names a command to try next."""
-    words, entropy = result.val_word_perplexity, entropy_of(run.corpus)
+    words, entropy = result.val_word_perplexity, (run.corpus.floor or {}).get("validation")
     per_word = f", {words:,.1f} per word" if words else ""
     lossy = "" if result.tokenizer.lossless else " (lossy: what becomes <|unk|> costs too little)"
     bound = f" (the corpus' entropy is {entropy:.3f})" if entropy else ""
