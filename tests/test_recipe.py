@@ -3,7 +3,7 @@
 import itertools
 
 from common.training import processes
-from common.training.checkpoint import get_state, set_state
+from common.training.checkpoint import fitting, get_state, set_state
 
 import pytest
 import torch
@@ -130,10 +130,11 @@ def test_sparse_adam_state_that_lacks_an_average_is_refused():
     model(torch.randint(50, (2, 8))).square().sum().backward()
     sparse.step()
     state = get_state(sparse)
-    set_state(sparse, state, "runs/v6")
+    set_state(sparse, state)
     del state["state"][0]["exp_avg"]
     with refused("doesn't fit this model: its optimizer holds step, exp_avg_sq of parameter 0"):
-        set_state(sparse, state, "runs/v6")
+        with fitting("runs/v6"):
+            set_state(sparse, state)
 
 
 def test_checkpoint_holds_the_state_of_as_many_optimizers_as_a_version_has(cache, monkeypatch):

@@ -26,8 +26,17 @@ import torch
 
 # What a pickle of dictionaries, lists and tensors names; all else may take memory or do harm.
 NAMES = r"collections OrderedDict|torch\._utils _rebuild_tensor_v2|torch \w+Storage"
-LARGEST_NESTING = 100
 ADAM = {"step", "exp_avg", "exp_avg_sq"}  # what Adam, AdamW and SparseAdam hold of each parameter
+
+
+REASONS = {  # what an exception means where a file is read as a checkpoint
+    UserError: "{}",
+    msgspec.ValidationError: "is no checkpoint of this project: {}",
+    # torch's own message tells how to run the code all the same.
+    pickle.UnpicklingError: "holds more than tensors and plain values: no code in it was run",
+    zipfile.BadZipFile: "is damaged: it is not a whole checkpoint (cut short, or another file)",
+    Exception: "can't be read as a checkpoint: {}",  # whatever the readers of archives raise
+}
 
 
 # ---- Files ---------------------------------------------------------------------------------------
@@ -65,7 +74,7 @@ def read_checkpoint(path):
             length, parts = os.path.getsize(path), archive.infolist()
             if sum(part.file_size for part in parts) > length:
                 much = "claims to hold more than its own length"
-                raise UserError(f"{path} {much}: it is compressed or damaged")
+                raise UserError(f"{much}: it is compressed or damaged")
             for part in parts:
                 if part.filename.endswith(".pkl"):
                     _refuse_other_names(archive.read(part))
@@ -75,19 +84,11 @@ def read_checkpoint(path):
         sha256 = content.pop("sha256", None)
         msgspec.convert(content, Content)
         if sha256 != digest(content, length):
-            raise UserError(f"{path} is damaged: its checksum is wrong")
+            raise UserError("is damaged: its checksum is wrong")
         return content
-    except UserError:
-        raise
-    except msgspec.ValidationError as error:
-        reason = f"is no checkpoint of this project: {error}"
-    except pickle.UnpicklingError:  # torch's own message tells how to run the code all the same
-        reason = "holds more than tensors and plain values: no code in it was run"
-    except zipfile.BadZipFile:
-        reason = "is damaged: it is not a whole checkpoint (cut short, or another file)"
-    except Exception as error:  # whatever the readers of archives raise where bytes have changed
-        reason = f"can't be read as a checkpoint: {reason_of(error)}"
-    raise UserError(f"{path} {reason}")
+    except Exception as error:
+        reason = next(text for kind, text in REASONS.items() if isinstance(error, kind))
+        raise UserError(f"{path} {reason.format(reason_of(error))}") from None
 
 
 def _refuse_other_names(pickled):
@@ -102,16 +103,16 @@ def digest(value, largest_count=math.inf):
     """The hash of nested dictionaries and lists of tensors and plain values.
 
     An archive's checksums protect its parts, but not its directory: a flipped bit there can make
-    torch read zeros for a tensor. Raises ValueError where it is nested too deep, holds more
-    values than `largest_count` (ten times the same list of ten times the same list ...), or a
-    tensor in it is larger than its memory.
+    torch read zeros for a tensor. Raises ValueError where it holds more values than
+    `largest_count` (ten times the same list of ten times the same list ...), or a tensor in it is
+    larger than its memory, and RecursionError where it is nested too deep.
     """
     hashed, count = hashlib.sha256(), 0
 
-    def add(part, depth):
+    def add(part):
         nonlocal count
         count += 1
-        if depth > LARGEST_NESTING or count > largest_count:
+        if count > largest_count:
             raise ValueError("its values are nested too deep or are too many")
         if torch.is_tensor(part):
             if part.nbytes > part.untyped_storage().nbytes():
@@ -122,11 +123,11 @@ def digest(value, largest_count=math.inf):
             parts = [*part.keys(), *part.values()] if isinstance(part, dict) else part
             hashed.update(str(len(parts)).encode())
             for one in parts:
-                add(one, depth + 1)
+                add(one)
         else:
             hashed.update(f"{part!r};".encode())
 
-    add(value, 0)
+    add(value)
     return hashed.hexdigest()
 
 
@@ -138,16 +139,12 @@ def get_state(part):
     return part.state_dict() if hasattr(part, "state_dict") else part.get_state()
 
 
-def set_state(part, value, folder):
-    """Put a saved state back. Raises UserError where it is the state of something else.
-
-    Of an optimizer's state its settings stay as they are.
-    """
-    with fitting(folder):
-        if isinstance(part, torch.optim.Optimizer):
-            _check_optimizer_state(part, value["state"])
-            value = {**part.state_dict(), "state": value["state"]}
-        part.load_state_dict(value) if hasattr(part, "state_dict") else part.set_state(value)
+def set_state(part, value):
+    """Put a saved state back. Of an optimizer's state its settings stay as they are."""
+    if isinstance(part, torch.optim.Optimizer):
+        _check_optimizer_state(part, value["state"])
+        value = {**part.state_dict(), "state": value["state"]}
+    part.load_state_dict(value) if hasattr(part, "state_dict") else part.set_state(value)
 
 
 def _check_optimizer_state(optimizer, states):
@@ -169,8 +166,6 @@ def fitting(folder):
     """Say in one line that a checkpoint, though whole, holds something else than was expected."""
     try:
         yield
-    except UserError:
-        raise
     except Exception as error:  # whatever a value of another kind leads to
         why = reason_of(error, line=-1)
         raise UserError(f"the checkpoint in {folder} doesn't fit this model: {why}") from None
@@ -207,8 +202,7 @@ def load(run, names):
             own["seed"] = read_config(run.folder / "config.json")[1]["seed"]
         refuse_other_run(path, (checkpoint["version"], checkpoint["config"]), (run.version, own))
         return checkpoint
-    none = f"no checkpoint in {run.folder.path}: the run ended before its first; train again"
-    raise problem or UserError(none)
+    raise problem or UserError(f"no checkpoint in {run.folder.path} yet: train again")
 
 
 def save(run, step):
@@ -244,9 +238,9 @@ def restore(run, checkpoint):
     if step > run.config.steps:
         already = f"the run in {folder} is at step {step} already"
         raise UserError(f"{already}: give more --steps, or train again in another --out-dir")
-    for name, part in run.state.items():
-        set_state(part, checkpoint["state"].get(name), folder)
     with fitting(folder):
+        for name, part in run.state.items():
+            set_state(part, checkpoint["state"].get(name))
         log.restore(checkpoint["run"])
         processes = checkpoint["generators"]
         log.loss_sum = statistics.fmean(one["loss_sum"] for one in processes)
@@ -265,6 +259,7 @@ def restore(run, checkpoint):
 
 def load_best_weights(run, model):
     """Put the best weights of a run into its model. Raises UserError where they don't fit."""
-    set_state(model, run.saved["state"].get("model"), run.folder.path)
+    with fitting(run.folder.path):
+        set_state(model, run.saved["state"].get("model"))
     if not is_finite(model.state_dict()):
         raise UserError(f"the weights in {run.folder.path} are not finite: train again")

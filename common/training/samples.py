@@ -1,6 +1,7 @@
 """Samples on the screen while they are written: of one prompt, or of prompt after prompt."""
 
 import contextlib
+import copy
 import dataclasses
 import importlib
 import sys
@@ -40,21 +41,6 @@ class Printed(list):
         self.n_shown = max(self.n_shown, len(text))
 
 
-class PrintingTokenizer:
-    """A tokenizer that shows how a text is written: `generate` appends the ids that it samples to
-    the list that `encode` returned, and this list is `Printed`."""
-
-    def __init__(self, tokenizer, readable):
-        self.tokenizer, self.readable = tokenizer, readable
-
-    def __getattr__(self, name):
-        return getattr(self.tokenizer, name)
-
-    def encode(self, text):
-        self.ids = Printed(self.tokenizer.encode(text), self.tokenizer.decode, self.readable)
-        return self.ids
-
-
 def print_samples(run, model, tokenizer, generate):
     """Print continuations of the prompt; with --interactive, of each prompt that is typed."""
     if run.config.interactive:
@@ -65,11 +51,17 @@ def print_samples(run, model, tokenizer, generate):
 
 def continue_prompt(run, model, tokenizer, generate, prompt, seed):
     """Print run.config.n_samples continuations of the prompt, of the seeds from `seed` on."""
+
+    def encode(text):  # to the ids that it returns, `generate` appends those that it samples
+        printing.ids = Printed(tokenizer.encode(text), tokenizer.decode, run.readable)
+        return printing.ids
+
+    printing = copy.copy(tokenizer)
+    printing.encode = encode
     for number in range(run.config.n_samples):
         config = dataclasses.replace(run.config, prompt=prompt, seed=seed + number)
         if run.config.n_samples > 1:
             print(f"--- seed {config.seed} ---")
-        printing = PrintingTokenizer(tokenizer, run.readable)
         generate(model, config, printing, run.device)
         printing.ids.show(ended=True)
 
