@@ -31,7 +31,7 @@ class RunFolder:
 
     def __init__(self, path):
         self.path = Path(path)
-        self._lock, self._created = FileLock(self.path / ".lock"), []
+        self._lock, self._created, self._old = FileLock(self.path / ".lock"), [], []
 
     def __truediv__(self, name):
         return self.path / name
@@ -51,20 +51,17 @@ class RunFolder:
                 raise UserError(f"{taken}: wait for it or give another --out-dir") from None
         # Files of these names are somebody's work where there is no config.json of a run, which is
         # the first to be written and the last to be moved aside.
-        if found := self._files():
+        self._old = [name for name in FILES if (self.path / name).exists()]
+        if self._old:
             try:
                 read_config(self.path / "config.json")
             except UserError as error:
                 self.release()
-                what = f"{self.path} is not a run's folder, though it holds {found[0]}"
+                what = f"{self.path} is not a run's folder, though it holds {self._old[0]}"
                 raise UserError(f"{what}: {error}; give another --out-dir") from None
         for name in FILES:  # what runs left that were killed while they wrote a file
             for half in self.path.glob(f"{name}.*.tmp"):
                 half.unlink(missing_ok=True)
-
-    def _files(self):
-        """The names of a run's files that are in the folder."""
-        return [name for name in FILES if (self.path / name).exists()]
 
     def release(self):
         """Unlock the folder; one that was made for nothing is removed again."""
@@ -80,8 +77,8 @@ class RunFolder:
 
     def begin(self, version, settings, source, tokenizer):
         """Make room for a new run and write down what it is; source: the script's bytes."""
-        if old := self._files():
-            print(f"the run that was in {self.path} is now in {self._move_aside(old)}")
+        if self._old:
+            print(f"the run that was in {self.path} is now in {self._move_aside(self._old)}")
         self.write_settings(version, settings, source)
         tokenizer.save(self.path / "tokenizer.json")
 

@@ -3,11 +3,10 @@
 import hashlib
 import json
 import shlex
+import sys
 from pathlib import Path
 
-from common.cli import default_folder
 from common.config import refuse_other_run
-from common.data.cache import REPOSITORY
 from common.errors import UserError
 from common.files import atomic_write, read_json, write_json
 from common.training.checkpoint import load
@@ -56,13 +55,11 @@ def is_finished(run):
 
 
 def command(run, flag):
-    """The command line that resumes the run, or samples from it, in the project's folder."""
-    home = REPOSITORY if run.script.is_relative_to(REPOSITORY) else run.script.parent
-    script, data = run.script.relative_to(home).as_posix(), run.config.data
-    line = f"python {script} {flag}"
-    if run.folder.path != Path(default_folder(run.version, run.config)):
-        return f"{line} --out-dir {shlex.quote(str(run.folder.path))}"
-    return line if data == "sample" else f"{line} --data {shlex.quote(data)}"
+    """The command line that resumes the run, or samples from it, where the user is."""
+    line = f"python {shlex.quote(sys.argv[0])} {flag}"
+    if run.folder.path == Path("runs", run.version):
+        return line
+    return f"{line} --out-dir {shlex.quote(str(run.folder.path))}"
 
 
 def draw_curve(run):
