@@ -32,6 +32,7 @@ import ctypes, platform, runpy, sys
 sys.path.insert(0, sys.argv[1])
 from common.training import run, summary
 save, log, before, peaks = run.Run.save_checkpoint, run.Run.log_step, [], []
+peak = summary.peak_rss_mb
 def saved(self, step):
     save(self, step)
     if not before:  # the first step comes next
@@ -39,10 +40,10 @@ def saved(self, step):
             ctypes.CDLL(None).malloc_trim(0)  # what is free by now is no part of it
         with open("/proc/self/clear_refs", "w") as file:
             file.write("5")  # the peak is reset
-        before.append(run.peak_rss_mb())
+        before.append(peak())
 def logged(self, *args):
     log(self, *args)
-    peaks[:] = [run.peak_rss_mb() - before[0]]  # after the last step, before it is evaluated
+    peaks[:] = [peak() - before[0]]  # after the last step, before it is evaluated
 run.Run.save_checkpoint, run.Run.log_step = saved, logged
 summary.peak_rss_mb = lambda: peaks[0]
 sys.argv = sys.argv[2:]

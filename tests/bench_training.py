@@ -23,8 +23,7 @@ from typing import Literal
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.errors import UserError
-from common.training.machine import prepare, to_device
-from common.training.memory import estimate_memory, keep_freed_memory
+from common.training.machine import estimate_memory, keep_freed_memory, prepare, to_device
 
 import numpy as np
 import torch

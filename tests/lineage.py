@@ -27,7 +27,7 @@ SMALL = {**SIZES, **LENGTHS, "prompt": "The", "device": "cpu", "dtype": "float32
 
 def machine(device="cpu"):
     """What a benchmark's numbers belong to."""
-    from common.training.environment import processor
+    from common.training.summary import processor
 
     import torch
 

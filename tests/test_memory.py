@@ -10,8 +10,7 @@ from types import SimpleNamespace
 from common.data import load_corpus, token_file
 from common.evaluation import evaluate
 from common.tokenizers import load_tokenizer
-from common.training.machine import prepare
-from common.training.memory import describe_model, estimate_memory
+from common.training.machine import describe_model, estimate_memory, prepare
 
 import pytest
 import torch
@@ -163,7 +162,7 @@ def test_evaluation_takes_no_more_memory_than_training(version, vocab_size):
 
 COUNT_FAULTS = """
 import resource, torch
-from common.training.memory import keep_freed_memory
+from common.training.machine import keep_freed_memory
 {first}
 for _ in range(10):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -4,7 +4,7 @@ import io
 import math
 import signal
 
-from common.training.curve import draw_loss
+from common.training.summary import draw_loss
 
 import pytest
 import torch

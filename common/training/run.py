@@ -14,12 +14,9 @@ from common.cli import handle_signals
 from common.data import token_file
 from common.data.load import NAMES, readable
 from common.errors import NotFinite, UserError
-from common.training import checkpoint, summary
+from common.training import checkpoint, machine, summary
 from common.training import log as logging
-from common.training.environment import peak_rss_mb
 from common.training.folder import BEST, CHECKPOINTS, RunFolder
-from common.training.machine import pick_device, pick_dtype, prepare, to_device
-from common.training.memory import describe_model, estimate_memory, keep_freed_memory
 from common.training.processes import average_gradients, gather, join_processes, rank, world_size
 from common.training.vocabulary import new_tokenizer, note_last_space, saved_tokenizer
 
@@ -50,8 +47,8 @@ class Run:
         # With python -OO there are no docstrings; in the source there still is one.
         description = description or ast.get_docstring(ast.parse(self.source)) or ""
         self.idea = description.strip().partition("\n")[0].partition(": ")[2].rstrip(".")
-        self.device = join_processes(pick_device(config.device), config)
-        self.dtype = pick_dtype(config.dtype, self.device)
+        self.device = join_processes(machine.pick_device(config.device), config)
+        self.dtype = machine.pick_dtype(config.dtype, self.device)
         self.folder = RunFolder(config.out_dir)
         self.first_step, self.evaluation_steps, self.step = 0, set(), 0
         self.extra, self.notes = {}, []
@@ -109,7 +106,7 @@ class Run:
     def prepare(self, model):
         """The model on its device, with its training steps in the number format of the settings,
         compiled or with activation checkpointing where the settings say so."""
-        self.model = prepare(model, self.config, self.device)
+        self.model = machine.prepare(model, self.config, self.device)
         if self.config.sample_only:
             checkpoint.load_best_weights(self, model)
         return model
@@ -140,10 +137,10 @@ class Run:
             self.folder.begin(self.version, self.settings(), self.source, self.tokenizer)
         if config.dtype == "auto":
             self.log.say(f"training steps compute in {str(self.dtype).removeprefix('torch.')}")
-        keep_freed_memory()
-        estimate = estimate_memory(self.model, config, self.device, self.optimizers)
+        machine.keep_freed_memory()
+        estimate = machine.estimate_memory(self.model, config, self.device, self.optimizers)
         self.extra["memory_estimate_mb"] = estimate
-        for line in describe_model(self.model, estimate):
+        for line in machine.describe_model(self.model, estimate):
             self.log.say(line)
         if 0 < config.steps < getattr(config, "warmup_steps", 0):
             never = f"the learning rate will not reach --learning-rate {config.learning_rate:g}"
@@ -172,7 +169,7 @@ class Run:
 
     def to_device(self, x, y):
         """The batch on the run's device; of several processes each takes its share of the rows."""
-        return to_device(x, y, self.device)
+        return machine.to_device(x, y, self.device)
 
     average_gradients = staticmethod(average_gradients)
 
@@ -218,7 +215,8 @@ class Run:
             self._exit(self.config.steps)
         if times == 1:
             self.extra["extrapolation"] = []
-            self.extra["peak_rss_mb"] = peak_rss_mb()  # eight times the context is another matter
+            # Eight times the context is another matter.
+            self.extra["peak_rss_mb"] = summary.peak_rss_mb()
             self.log.say(f"{self.log.unit} beyond the training context:")
             self.log.say("  times  tokens  side by side  sliding")
         self.log.say(f"  {times:>5}  {T:>6}  {side_by_side:>12.3f}  {sliding:>7.3f}")

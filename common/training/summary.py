@@ -1,8 +1,14 @@
-"""What a finished run leaves and says: result.json, model.safetensors, loss.png, the last lines."""
+"""What a finished run leaves and says: result.json, model.safetensors, loss.png, the last lines.
+
+And what it was made on: processor, memory, commit.
+"""
 
 import hashlib
 import json
+import platform
+import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,12 +16,11 @@ from common.config import refuse_other_run
 from common.errors import UserError
 from common.files import atomic_write, read_json, write_json
 from common.training.checkpoint import load
-from common.training.curve import draw_loss
-from common.training.environment import describe_environment, peak_gpu_mb, peak_rss_mb
 from common.training.folder import BEST
 from common.training.result import Result
 
 import msgspec
+import torch
 
 
 def finish_run(run, scores):
@@ -75,10 +80,20 @@ def draw_curve(run):
 def result_of(run, scores):
     """The values of the run's Result."""
     log, corpus, tokenizer = run.log, run.corpus, run.tokenizer
-    script_sha256 = hashlib.sha256(run.source).hexdigest()
+    on_gpu = run.device.type == "cuda"
     data = {"name": corpus.name, "sha256": corpus.sha256}
     sizes = {"train_bytes": corpus.n_bytes["train"], "val_bytes": corpus.n_bytes["validation"]}
     about = {name: getattr(tokenizer, name) for name in ("kind", "vocab_size", "sha256")}
+    environment = {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "device": torch.cuda.get_device_name() if on_gpu else run.device.type,
+        "processor": processor(),
+        "threads": torch.get_num_threads(),
+        "dtype": str(run.dtype).removeprefix("torch."),
+        "commit": commit(),
+        "script_sha256": hashlib.sha256(run.source).hexdigest(),
+    }
     return {
         "version": run.version,
         "idea": run.idea,
@@ -95,8 +110,8 @@ def result_of(run, scores):
         "seconds": round(log.seconds, 3),
         "tokens_per_second": round(log.tokens / max(log.seconds, 1e-9), 1),
         "peak_rss_mb": peak_rss_mb(),
-        "peak_gpu_mb": peak_gpu_mb(run.device),
-        "environment": describe_environment(run.device, run.dtype, script_sha256),
+        "peak_gpu_mb": torch.cuda.max_memory_allocated() / 1e6 if on_gpu else None,
+        "environment": environment,
         "sample": log.sample,
         **run.extra,
     }
@@ -135,3 +150,66 @@ def describe_result(run, result):
         f"{bits}{lossy}{bound}, {speed}, {files}",
         f"next: {command(run, '--sample-only')} {sampling}",
     ]
+
+
+def draw_loss(metrics, path, title, entropy=None):
+    """Training and validation loss against steps, from the lines of metrics.jsonl.
+
+    entropy: the entropy of the corpus in bits per byte, where it is known: the lower bound of the
+    expected loss.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    bits = metrics[-1]["val_bits_per_byte"] / metrics[-1]["val_loss"]  # per nat and token
+    for name, label, marker in (("train_loss", "training", ""), ("val_loss", "validation", "o")):
+        rows = [row for row in metrics if row[name] is not None]
+        losses = [row[name] * bits for row in rows]
+        axes.plot([row["step"] for row in rows], losses, label=label, marker=marker)
+    if entropy:
+        axes.axhline(entropy, color="black", linestyle=":", label="entropy of the corpus")
+    axes.set(xlabel="step", ylabel="bits per byte", yscale="log", title=title)
+    axes.title.set_parse_math(False)  # a $ in a name is a $
+    axes.legend()
+    figure.savefig(path, format="png", dpi=120)
+
+
+def peak_rss_mb():
+    """The most resident memory this process has held so far, in MB (10^6 bytes)."""
+    if peak := _told_by_linux("/proc/self/status", "VmHWM"):
+        return int(peak.split()[0]) * 1024 / 1e6
+    try:
+        import resource  # macOS counts in bytes
+    except ImportError:
+        import psutil  # Windows
+
+        return psutil.Process().memory_info().peak_wset / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def processor():
+    """The CPU's name, as far as the system tells it."""
+    named = _told_by_linux("/proc/cpuinfo", "model name")  # on ARM there are no names
+    return named or platform.processor() or platform.machine()
+
+
+def _told_by_linux(path, name):
+    """The first value of this name in one of Linux's files of names and values, or None."""
+    if not Path(path).exists():
+        return None
+    text = Path(path).read_text(encoding="utf-8", errors="replace")
+    found = re.search(rf"^{name}\s*:(.*)$", text, re.MULTILINE)
+    return found and found[1].strip()
+
+
+def commit():
+    """The checkout's commit, with a + where files have changed since, or None outside git."""
+    command = "git", "-C", str(Path(__file__).parent), "status", "--porcelain=v2", "--branch"
+    try:
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    head, *rest = done.stdout.splitlines()
+    changed = any(not line.startswith("#") for line in rest)
+    return head.removeprefix("# branch.oid ") + "+" * changed
