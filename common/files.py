@@ -30,7 +30,7 @@ def open_regular(path):
     return file
 
 
-def _read(path, what, largest):
+def read_bytes(path, what, largest=LARGEST_JSON):
     """The bytes of a file that should be `what`, in words. Raises UserError."""
     try:
         with open_regular(path) as file:
@@ -50,7 +50,7 @@ def read_json(path, what, schema=dict, largest=LARGEST_JSON):
     large, is no such object, or is not what `write_json` wrote. A file without a checksum is
     believed: it was written by hand or by an older program.
     """
-    data = _read(path, what, largest)
+    data = read_bytes(path, what, largest)
     try:
         value = msgspec.json.decode(data, type=dict)
         checksum = value.pop("checksum", None)
@@ -60,23 +60,6 @@ def read_json(path, what, schema=dict, largest=LARGEST_JSON):
     if checksum is not None and checksum != _checksum(value):
         raise UserError(f"{path} was changed after it was written: its checksum does not fit")
     return found
-
-
-def read_json_lines(path, what, schema=dict):
-    """The lines of a file of JSON objects, a list of `schema`; the last line may be half written.
-
-    Raises UserError as `read_json` does, and where the file holds no whole line.
-    """
-    lines, rows = _read(path, what, LARGEST_JSON).splitlines(), []
-    for number, line in enumerate(lines, 1):
-        try:
-            rows.append(msgspec.json.decode(line, type=schema))
-        except NOT_JSON as error:
-            if number < len(lines) or not rows:
-                raise UserError(f"{path} is not {what}: line {number}: {error}") from None
-    if not rows:
-        raise UserError(f"{path} is not {what}: it is empty")
-    return rows
 
 
 def write_json(path, value):

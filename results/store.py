@@ -13,9 +13,10 @@ from typing import Annotated
 from common.cli import read_config
 from common.config import refuse_other_run
 from common.errors import UserError
-from common.files import read_json, read_json_lines
+from common.files import NOT_JSON, read_bytes, read_json
 from common.training.result import Count, Data, Point, Record, Result, Share, Window
 
+import msgspec
 from msgspec import Meta
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -126,6 +127,23 @@ def read_result(path):
         named = result.version, {**result.config, "seed": result.seed}
         refuse_other_run(path, named, read_config(config))
     return result
+
+
+def read_json_lines(path, what, schema=dict):
+    """The lines of a file of JSON objects, a list of `schema`; the last line may be half written.
+
+    Raises UserError as `read_json` does, and where the file holds no whole line.
+    """
+    lines, rows = read_bytes(path, what).splitlines(), []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(msgspec.json.decode(line, type=schema))
+        except NOT_JSON as error:
+            if number < len(lines) or not rows:
+                raise UserError(f"{path} is not {what}: line {number}: {error}") from None
+    if not rows:
+        raise UserError(f"{path} is not {what}: it is empty")
+    return rows
 
 
 def read_points(folder):

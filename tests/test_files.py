@@ -7,7 +7,8 @@ import random
 import sys
 
 from common.errors import UserError
-from common.files import atomic_write, read_json, read_json_lines, write_json
+from common.files import atomic_write, read_json, write_json
+from results.store import read_json_lines
 
 import msgspec
 import pytest
