@@ -29,6 +29,7 @@ NAMES = r"collections OrderedDict|torch\._utils _rebuild_tensor_v2|torch \w+Stor
 ADAM = {"step", "exp_avg", "exp_avg_sq"}  # what Adam, AdamW and SparseAdam hold of each parameter
 
 
+LARGEST_NESTING = 100
 REASONS = {  # what an exception means where a file is read as a checkpoint
     UserError: "{}",
     msgspec.ValidationError: "is no checkpoint of this project: {}",
@@ -103,16 +104,16 @@ def digest(value, largest_count=math.inf):
     """The hash of nested dictionaries and lists of tensors and plain values.
 
     An archive's checksums protect its parts, but not its directory: a flipped bit there can make
-    torch read zeros for a tensor. Raises ValueError where it holds more values than
-    `largest_count` (ten times the same list of ten times the same list ...), or a tensor in it is
-    larger than its memory, and RecursionError where it is nested too deep.
+    torch read zeros for a tensor. Raises ValueError where it is nested too deep, holds more
+    values than `largest_count` (ten times the same list of ten times the same list ...), or a
+    tensor in it is larger than its memory.
     """
     hashed, count = hashlib.sha256(), 0
 
-    def add(part):
+    def add(part, depth):
         nonlocal count
         count += 1
-        if count > largest_count:
+        if depth > LARGEST_NESTING or count > largest_count:
             raise ValueError("its values are nested too deep or are too many")
         if torch.is_tensor(part):
             if part.nbytes > part.untyped_storage().nbytes():
@@ -123,11 +124,11 @@ def digest(value, largest_count=math.inf):
             parts = [*part.keys(), *part.values()] if isinstance(part, dict) else part
             hashed.update(str(len(parts)).encode())
             for one in parts:
-                add(one)
+                add(one, depth + 1)
         else:
             hashed.update(f"{part!r};".encode())
 
-    add(value)
+    add(value, 0)
     return hashed.hexdigest()
 
 
@@ -255,11 +256,3 @@ def restore(run, checkpoint):
             log.say(f"{before}: the batches stay the same, what dropout drops does not")
     log.say(f"resuming {folder} at step {step}")
     return step
-
-
-def load_best_weights(run, model):
-    """Put the best weights of a run into its model. Raises UserError where they don't fit."""
-    with fitting(run.folder.path):
-        set_state(model, run.saved["state"].get("model"))
-    if not is_finite(model.state_dict()):
-        raise UserError(f"the weights in {run.folder.path} are not finite: train again")

@@ -41,9 +41,8 @@ class Run:
     """
 
     def __init__(self, config, script, description):
-        self.config, self.script = config, Path(script)
-        self.source = self.script.read_bytes()  # what runs, whatever becomes of the file
-        self.version = self.script.stem
+        self.config, self.version = config, Path(script).stem
+        self.source = Path(script).read_bytes()  # what runs, whatever becomes of the file
         # With python -OO there are no docstrings; in the source there still is one.
         description = description or ast.get_docstring(ast.parse(self.source)) or ""
         self.idea = description.strip().partition("\n")[0].partition(": ")[2].rstrip(".")
@@ -108,7 +107,10 @@ class Run:
         compiled or with activation checkpointing where the settings say so."""
         self.model = machine.prepare(model, self.config, self.device)
         if self.config.sample_only:
-            checkpoint.load_best_weights(self, model)
+            with checkpoint.fitting(self.folder.path):
+                checkpoint.set_state(model, self.saved["state"].get("model"))
+            if not checkpoint.is_finite(model.state_dict()):
+                raise UserError(f"the weights in {self.folder.path} are not finite: train again")
         return model
 
     def start(self, tokens, val_tokens, optimizer, generator):
