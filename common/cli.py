@@ -62,11 +62,8 @@ def _parse(config_class, description, args, default):
         value = dataclasses.field(default=getattr(default, field.name))
         group = "common" if field.name in RunConfig.__dataclass_fields__ else "lesson"
         groups[group].append((field.name, described, value))
-    classes = [
-        (name, dataclasses.make_dataclass(name, fields, frozen=True))
-        for name, fields in groups.items()
-    ]
-    everything = dataclasses.make_dataclass("Settings", [(n, cls, cls()) for n, cls in classes])
+    made = [dataclasses.make_dataclass(n, fields, frozen=True) for n, fields in groups.items()]
+    everything = dataclasses.make_dataclass("Settings", [(c.__name__, c, c()) for c in made])
     without_prefix = (tyro.conf.OmitArgPrefixes,)
     parsed = tyro.cli(everything, description=description, args=args, config=without_prefix)
     values = {**vars(parsed.lesson), **vars(parsed.common)}
@@ -124,7 +121,7 @@ def saved_config(config_class, config):
     version, values = read_config(path)
     if version != version_of(config_class):
         holds = f"{config.out_dir} holds a run of {version:.40}.py"
-        raise UserError(f"{holds}, not of this script: use that or another --out-dir")
+        raise UserError(f"{holds}: use that script or another --out-dir")
     # The folder is the one on the command line, whatever its file says: it may have been moved.
     own = {"out_dir": config.out_dir, "resume": False, "sample_only": False}
     return config_from(config_class, {**values, **own}, path)

@@ -92,9 +92,7 @@ def write_errors(path):
 def refuse_special(path):
     """Only regular files are replaced: not a device, and no link, which may lead elsewhere."""
     if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
-        raise UserError(
-            f"{path} is no regular file, and only regular files are replaced: give another path"
-        )
+        raise UserError(f"{path}: only regular files are replaced: give another path")
 
 
 @contextlib.contextmanager

@@ -27,8 +27,6 @@ import torch
 # What a pickle of dictionaries, lists and tensors names; all else may take memory or do harm.
 NAMES = r"collections OrderedDict|torch\._utils _rebuild_tensor_v2|torch \w+Storage"
 ADAM = {"step", "exp_avg", "exp_avg_sq"}  # what Adam, AdamW and SparseAdam hold of each parameter
-
-
 LARGEST_NESTING = 100
 REASONS = {  # what an exception means where a file is read as a checkpoint
     UserError: "{}",

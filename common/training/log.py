@@ -114,10 +114,8 @@ class Log:
         lowest = min(row["val_loss"] for row in self.metrics)
         if lowest == before[0] < middle[0] <= now[0] and now[1] < middle[1]:
             risen = f"from {before[0]:.3f} (step {self.metrics[-3]['step']}) to {now[0]:.3f}"
-            self.say(
-                f"overfitting: validation has risen {risen} while training falls; give more text,"
-                " more --dropout where there is one, or fewer --steps"
-            )
+            advice = "give more text, more --dropout where there is one, or fewer --steps"
+            self.say(f"overfitting: validation has risen {risen} while training falls; {advice}")
 
     def _write(self):
         """The two files, as far as they are known: after a kill there may be more than that."""

@@ -157,9 +157,7 @@ def keep_freed_memory():
 
 def describe_model(model, estimate):
     """Two lines for people: the parameters by module, and `estimate_memory`'s table."""
-    sizes = {
-        name: sum(p.numel() for p in module.parameters()) for name, module in model.named_children()
-    }
+    sizes = {n: sum(p.numel() for p in m.parameters()) for n, m in model.named_children()}
     parts = ", ".join(f"{name} {size:,}" for name, size in sizes.items() if size)
     table = ", ".join(f"{name} {size:.0f}" for name, size in estimate.items())
     return [
