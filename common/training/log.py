@@ -43,7 +43,7 @@ class Log:
         self.metrics, self.samples, self.sample = [], "", ""
         self.tokens, self.seconds = 0, 0.0
         self.loss_sum, self.loss_count, self.last_loss = 0.0, 0, None
-        self.bar, self._mark = None, None
+        self.bar, self._mark = tqdm(disable=True), None  # until training begins
         self.reader_left = False  # of what is printed
         self.lossless = True  # False: some of the validation split becomes <|unk|>
 
@@ -60,10 +60,10 @@ class Log:
     def open(self, config):
         """Write the files as far as they are known, and show the bar."""
         self._write()
-        total, options = config.steps * tokens_per_step(config), {"dynamic_ncols": True}
-        hidden = None if self.writes else True  # None: shown on a terminal only
-        options |= {"initial": self.tokens, "unit": "token", "unit_scale": True}
-        self.bar = tqdm(total=total, disable=hidden, **options)
+        total, hidden = config.steps * tokens_per_step(config), None if self.writes else True
+        options = {"initial": self.tokens, "unit": "token", "unit_scale": True}
+        # disable=None: it is shown on a terminal only.
+        self.bar = tqdm(total=total, disable=hidden, dynamic_ncols=True, **options)
         self.start_clock()
 
     def start_clock(self):
@@ -135,10 +135,6 @@ class Log:
             except OSError:
                 self.reader_left = True
                 discard_output()
-
-    def close(self):
-        if self.bar is not None:
-            self.bar.close()
 
     # -- in checkpoints
 

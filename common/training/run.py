@@ -22,8 +22,6 @@ from common.training.vocabulary import new_tokenizer, note_last_space, saved_tok
 
 import torch
 
-STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, a shutdown, a closed terminal
-
 
 class Run:
     """One training run in its folder `config.out_dir`, held by a lock while it lasts.
@@ -63,7 +61,7 @@ class Run:
         """Give back the signals and the folder."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        self.log.close()
+        self.log.bar.close()
         self.folder.release()
 
     def __enter__(self):
@@ -159,7 +157,9 @@ class Run:
         if self.val_limit < n_val:
             part = f"the first {self.val_limit / n_val:.0%} of the validation split"
             self.log.say(f"evaluations along the way are on {part}")
-        handlers = dict.fromkeys(STOPPING, self._stop) | {"SIGCONT": self._continue}
+        # Ctrl-C, a shutdown, a closed terminal; and what comes after Ctrl-Z or SIGSTOP.
+        handlers = dict.fromkeys(("SIGINT", "SIGTERM", "SIGHUP"), self._stop)
+        handlers["SIGCONT"] = lambda number, frame: self.log.start_clock()
         self._handlers = handle_signals(handlers)
         self.log.open(config)
 
@@ -192,9 +192,6 @@ class Run:
         self.signal = number
         with contextlib.suppress(OSError):  # the terminal may be what has gone
             print("\nstopping after this step (again to stop at once)", file=sys.stderr)
-
-    def _continue(self, number, frame):
-        self.log.start_clock()  # after Ctrl-Z or SIGSTOP
 
     def log_baseline(self, name, bits_per_byte):
         """Note what a simpler method reaches on the same tokens."""
