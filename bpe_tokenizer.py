@@ -267,7 +267,7 @@ class BPETokenizer:
     def load(cls, path):
         """Read what save wrote. A file that is cut short, edited or of another kind is refused."""
         try:
-            saved = fast.files.read(path) if fast else json.loads(Path(path).read_bytes())
+            saved = fast.checks.read(path) if fast else json.loads(Path(path).read_bytes())
             merges, names = [row[:2] for row in saved["merges"]], list(saved["special_tokens"])
             tokenizer = cls(merges, saved["pattern"], names)
             if tokenizer._content() != saved:

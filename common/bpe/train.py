@@ -65,6 +65,8 @@ class _Trainer:
         self.merges = []
         self.tokens = Tokens(chunk_counts, 256 + n_merges)
         counts = np.fromiter(chunk_counts.values(), np.int64, len(chunk_counts))
+        if len(counts) and counts.max() < 2**31:
+            counts = counts.astype(np.int32)
         # Of each place, its chunk's count; a wall has that of the chunk after it.
         self.weights = np.repeat(counts, np.diff(self.tokens.walls))
         self.heap, self.places_of, self.floor = [], {}, None  # heap of (-count, (a, b))
