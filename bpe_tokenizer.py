@@ -63,11 +63,11 @@ END_OF_TEXT = "<|endoftext|>"
 MAX_VOCAB_SIZE, MAX_VOCAB_BYTES = 2**20, 2**26  # 40 merges can spell a terabyte
 
 
-def split(text, pattern):
+def split(text, pattern, timeout=None):
     """Pre-tokenization: the chunks of a text, a list of strings which end to end are the text. What
-    the pattern does not match becomes a chunk as well."""
+    the pattern does not match becomes a chunk as well. TimeoutError after `timeout` seconds."""
     chunks, end = [], 0
-    for match in regex.finditer(pattern, text):
+    for match in regex.finditer(pattern, text, timeout=timeout):
         if match.group():
             chunks += [text[end : match.start()], match.group()]
             end = match.end()
@@ -158,7 +158,7 @@ class BPETokenizer:
         content = json.dumps([pattern, self.merges, specials]).encode("ascii")
         self.sha256 = hashlib.sha256(content).hexdigest()
         if fast:
-            splitter = fast.PreTokenizer(pattern, pattern in PATTERNS.values())
+            splitter = fast.PreTokenizer(pattern, pattern in PATTERNS.values(), split)
             self._encoder = fast.Encoder(self.merges, splitter, self.dtype, self.end_of_text)
 
     @classmethod
@@ -177,7 +177,7 @@ class BPETokenizer:
             right = f"a whole number from {smallest} to {MAX_VOCAB_SIZE}"
             raise TokenizerError(f"vocab_size has to be {right}, not {vocab_size!r:.40}")
         if fast:
-            splitter = fast.PreTokenizer(pattern, pattern in PATTERNS.values())
+            splitter = fast.PreTokenizer(pattern, pattern in PATTERNS.values(), split)
             counts = fast.train.count_chunks(documents(text), splitter, progress)
             merges = fast.train.train_merges(counts, vocab_size - smallest, progress)
         else:
@@ -267,7 +267,7 @@ class BPETokenizer:
     def load(cls, path):
         """Read what save wrote. A file that is cut short, edited or of another kind is refused."""
         try:
-            saved = fast.files.read(path) if fast else json.loads(Path(path).read_bytes())
+            saved = fast.checks.read(path) if fast else json.loads(Path(path).read_bytes())
             merges, names = [row[:2] for row in saved["merges"]], list(saved["special_tokens"])
             tokenizer = cls(merges, saved["pattern"], names)
             if tokenizer._content() != saved:

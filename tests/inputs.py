@@ -151,7 +151,7 @@ BAD_TEXTS = [  # a file's name, what it holds, what is said of it
     ("texts.db", database, "a database"),
     ("empty.gz", gzip.compress(b""), "is empty"),
     *[(f"cut.{kind}", pack(NOISE)[:-2000], "cannot read") for kind, pack in PACK.items()],
-    ("pipe.txt", os.mkfifo, "neither a file nor a folder"),
+    ("pipe.txt", os.mkfifo, "cannot read .*pipe.txt: it is not a regular file"),
     ("x", {"picture.png": b"\x89PNG\0", "empty.txt": ""}, "no file in this folder holds text"),
     # Rows of JSON.
     ("d.jsonl", JSONL + "{oops\n" + JSONL, "row 201 is not JSON: {oops"),
@@ -166,7 +166,7 @@ BAD_TEXTS = [  # a file's name, what it holds, what is said of it
     ("d.json", json.dumps(ROWS) + "more", "is not JSON, though"),
     ("d.json", json.dumps({"rows": ROWS}, indent=1), "not a list of rows"),
     # Separated fields.
-    ("d.csv", CSV + "201,1,a,b,c\n" + CSV, "line 402 has 5 fields, the header 3"),
+    ("d.csv", CSV + "201,1,a,b,c\n" + CSV, "line 402 is no row .*5 fields, the header 3"),
     ("d.csv", CSV + '201,"a" b,c\n' + CSV, "line 402 is no row"),
     ("d.csv", CSV + '201,1,"never closed\n', "is no row of a table .*quotation marks"),
     ("d.csv", CSV + "\0", "NUL byte"),
@@ -191,7 +191,7 @@ BAD_NAMES = {  # what is no file, and what is said of it
     "-": "write it to a file first",
     "no/such/folder": "no such file or folder",
     "x.txt": "no such file or folder",
-    os.devnull: "neither a file nor a folder",
+    os.devnull: f"cannot read {os.devnull}: it is not a regular file",
     "https://x.org/a.txt": "download it first",
     "https://huggingface.co/datasets/o/n": "is called hf:o/n",
 }

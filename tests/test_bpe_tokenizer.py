@@ -240,7 +240,6 @@ def test_an_own_pattern_tiles_the_text(pattern):
     text = "xx abcab\nEe é ac 123 b a\n\nxyz9"
     tokenizer = BPETokenizer.train(text, 300, pattern)
     assert tokenizer.decode(tokenizer.encode(text)) == text
-    assert PreTokenizer(pattern, False).chunks(text) == split(text, pattern)
     if pattern == OWN[-1]:
         chunks = ["xx", " ", "abcab", "\n", "E", "e", " ", "é", " ", "ac", " ", "123", " ", "b"]
         assert split(text, pattern) == [*chunks, " a", "\n", "\n", "xyz", "9"]

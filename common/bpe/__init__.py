@@ -5,7 +5,6 @@ merge.py      merging one pair at all its places at once, with numpy
 train.py      counting chunks, and choosing merges without counting all pairs each time
 encode.py     all distinct chunks of a block merged together, remembered
 processes.py  the same by several processes
-files.py      vocabulary files
 convert.py    from and to tiktoken and Hugging Face's tokenizers
 """
 
@@ -19,7 +18,7 @@ __all__ = ["Encoder", "PreTokenizer", "TokenizerError", "check_special_tokens", 
 
 
 def __getattr__(name):
-    """The modules `train`, `files` and `convert` are imported when they are first used."""
-    if name not in ("train", "files", "convert"):
+    """The modules `train` and `convert` are imported when they are first used."""
+    if name not in ("train", "convert"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return importlib.import_module(f"{__name__}.{name}")

@@ -1,8 +1,9 @@
-"""The tokenizer's error, and checks of what callers hand over."""
+"""The tokenizer's error, and checks of what callers and files hand over."""
 
 import re
 
 from common.errors import UserError
+from common.files import LARGEST_VOCABULARY, read_json
 
 import regex
 
@@ -18,10 +19,9 @@ def check_text(text):
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise TokenizerError(
-            f"the text holds a lone surrogate, U+{ord(text[error.start]):04X}, which UTF-8 cannot"
-            " write; read it with errors='replace', or drop the character"
-        ) from None
+        code = f"U+{ord(text[error.start]):04X}"
+        message = f"the text holds a lone surrogate, {code}, which UTF-8 cannot write: drop it"
+        raise TokenizerError(message) from None
     return text
 
 
@@ -33,6 +33,12 @@ def check_special_tokens(spellings):
     if "" in map(check_text, spellings) or len(set(spellings)) < len(spellings):
         raise TokenizerError("a special token is empty, or comes twice")
     return spellings
+
+
+def read(path):
+    """The content of a vocabulary's file, a dict. Raises UserError where it is no JSON object;
+    whether it is what BPETokenizer.save writes is for the caller to see."""
+    return read_json(path, "a vocabulary", largest=LARGEST_VOCABULARY)
 
 
 def compile_pattern(pattern):

@@ -115,18 +115,15 @@ def from_huggingface(path, make, byte_level_pattern):
         raise TokenizerError(f"{error}; {CAN_READ}") from None
     model, cut = saved.model, saved.pre_tokenizer
     steps = cut.pretokenizers if isinstance(cut, Sequence) else [cut]
-    if list(map(type, steps)) not in ([ByteLevel], [Split, ByteLevel]):
-        raise TokenizerError(f"{path} has other pre-tokenizers; {CAN_READ}")
-    *splits, byte_level = steps
-    inverted = any(split.invert for split in splits)
-    if inverted or byte_level.add_prefix_space or byte_level.use_regex == bool(splits):
+    split = [step for step in steps if isinstance(step, Split) and not step.invert][:1]
+    if steps != [*split, ByteLevel(use_regex=not split)]:
         raise TokenizerError(f"{path} cuts texts in another way; {CAN_READ}")
     if model.byte_fallback or model.ignore_merges:
         raise TokenizerError(f"{path}: byte_fallback and ignore_merges are not supported")
     added = sorted(saved.added_tokens or [], key=lambda token: token.id)
     added = [token.content for token in added]
     try:
-        pattern = splits[0].pattern.Regex if splits else byte_level_pattern
+        pattern = split[0].pattern.Regex if split else byte_level_pattern
         return make(_merges(model, added), pattern, added)
     except TokenizerError as error:
         raise TokenizerError(f"{path}: {error}") from None

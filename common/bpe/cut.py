@@ -29,15 +29,11 @@ import regex
 BLOCK = 2**23  # characters that are encoded together,
 PART = 2**18  # and that are cut into chunks together
 
-TIME_LIMIT = (
-    10  # seconds of processor time for a caller's own pattern, and 10 per million characters
-)
+TIME_LIMIT = 10  # seconds for a caller's own pattern, and 10 more per million characters
 
 MARK = "\0"  # for a space where words may not be cut; a text that has it is not cut into words
-WHITE = (  # all that `\s` matches, but for the space
-    "\t\n\v\f\r\x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
-    "\u2028\u2029\u202f\u205f\u3000"
-)
+# All that `\s` matches, but for the space.
+WHITE = "".join(regex.findall(r"[^\S ]", "".join(map(chr, range(0x3001)))))
 
 # Where a text may be cut in two, whatever comes before and after. In ASCII, one rule serves all.
 SAFE_CUT = regex.compile(r"[\p{L}\p{N}](?=[^\p{L}\p{N}])")
@@ -52,10 +48,11 @@ class PreTokenizer:
 
     pattern   the split pattern
     known     whether it is one of the three patterns that the shorter ways are proven for
+    split     the plain definition, bpe_tokenizer.split, for any other pattern
     """
 
-    def __init__(self, pattern, known):
-        self.pattern, self.known = compile_pattern(pattern), known
+    def __init__(self, pattern, known, split=None):
+        self.pattern, self.known, self.split = compile_pattern(pattern), known, split
         self.in_ascii = self.safe_cut = None
         if known:
             self.in_ascii = _in_ascii(pattern)
@@ -86,7 +83,12 @@ class PreTokenizer:
     def chunks(self, text):
         """The chunks of a text, a list of strings which end to end are the text."""
         if not self.known:
-            return self._chunks_within_time(text)
+            pattern, seconds = self.pattern.pattern, TIME_LIMIT * (1 + len(text) / 1e6)
+            try:
+                return self.split(text, pattern, seconds)
+            except (TimeoutError, MemoryError):
+                shown = f"the split pattern {pattern!r:.60}"
+                raise TokenizerError(f"{shown} takes too long on this text: simplify it") from None
         if text.isascii():
             return self.in_ascii.findall(text)
         chunks = []
@@ -96,22 +98,6 @@ class PreTokenizer:
             if other_part:
                 chunks += self.pattern.findall(other_part)
         return chunks
-
-    def _chunks_within_time(self, text):
-        """The chunks by a caller's own pattern; what it does not match becomes a chunk as well."""
-        shown = f"the split pattern {self.pattern.pattern!r:.60}"
-        chunks, end = [], 0
-        try:
-            for match in self.pattern.finditer(text, timeout=TIME_LIMIT * (1 + len(text) / 1e6)):
-                if not match.group():
-                    continue
-                if match.start() < end:
-                    raise TokenizerError(f"{shown} goes backwards: its matches are not the text")
-                chunks += [text[end : match.start()], match.group()]
-                end = match.end()
-        except (TimeoutError, MemoryError):
-            raise TokenizerError(f"{shown} takes too long on this text: simplify it") from None
-        return [chunk for chunk in [*chunks, text[end:]] if chunk]
 
     def blocks(self, documents, share=1):
         """Lists of (text, whether its document ends there), each list of about BLOCK / `share`

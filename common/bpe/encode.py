@@ -18,9 +18,9 @@ class Table(dict):
     """dict: key of a span -> its number, counted in the order in which keys are looked up first;
     and the ids of all spans, end to end in one array, with where each span's begin."""
 
-    def __init__(self, chunks_of, dtype, end):
+    def __init__(self, pre_tokenizer, are_words, dtype, end):
         self[END] = 0
-        self.chunks_of = chunks_of  # function: key -> chunks
+        self.chunks_of = partial(pre_tokenizer.chunks_of, is_word=are_words)
         self.ids = np.array([] if end is None else [end], dtype)
         self.starts = np.array([0, len(self.ids)])  # of the spans, and of the next one
         self.new = []  # keys whose ids are not known yet
@@ -75,9 +75,7 @@ class Encoder:
 
     def _forget(self):
         self.tables = {
-            are_words: Table(
-                partial(self.pre_tokenizer.chunks_of, is_word=are_words), self.dtype, self.end
-            )
+            are_words: Table(self.pre_tokenizer, are_words, self.dtype, self.end)
             for are_words in (True, False)
         }
 

@@ -41,5 +41,4 @@ def encode_blocks(encoder, blocks, processes, ends):
                 ' asks for processes lacks `if __name__ == "__main__":`'
             ) from None
         finally:
-            for future in in_flight:
-                future.cancel()
+            pool.shutdown(cancel_futures=True)

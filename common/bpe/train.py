@@ -87,15 +87,12 @@ class _Trainer:
         places, a, b = places.compress(there), a.compress(there), b.compress(there)
         if not len(places):
             return False
-        order = np.lexsort((b, a))
+        order, starts, ends = group(a.astype(np.int64) * self.tokens.none + b)
         places, a, b = places.take(order), a.take(order), b.take(order)
-        changes = (a[1:] != a[:-1]) | (b[1:] != b[:-1])
-        starts = np.concatenate(([0], np.flatnonzero(changes) + 1))
         totals = np.add.reduceat(self.weights.take(places), starts, dtype=np.int64)
         # The pairs that are merged next are among the most frequent now or come from them.
         enough = max(100, (self.n_merges - len(self.merges)) // 4)
         self.floor = int(np.sort(totals)[-enough]) if enough < len(totals) else 1
-        ends = np.append(starts[1:], len(places))
         for i in (totals >= self.floor).nonzero()[0].tolist():
             pair = int(a[starts[i]]), int(b[starts[i]])
             self._push(pair, places[starts[i] : ends[i]].copy(), int(totals[i]))

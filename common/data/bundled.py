@@ -8,33 +8,20 @@ from common.data.corpus import SPLITS, Corpus
 from common.errors import UserError
 from common.files import read_json
 
-import msgspec
-
-
-class _SampleSplit(msgspec.Struct):
-    offset: int
-    bytes: int
-    sha256: str
-    floor_bits_per_byte: float
-
-
-class _SampleInfo(msgspec.Struct):
-    splits: dict[str, _SampleSplit]
-
 
 def sample(folder=REPOSITORY / "data") -> Corpus:
     """The bundled stories. Their generator knows what every choice cost, hence the entropy."""
     parts, floor = {}, {}
     try:
-        info = read_json(folder / "input.json", "the sample's description", _SampleInfo)
+        info = read_json(folder / "input.json", "the sample's description")
         text = (folder / "input.txt").read_bytes()
         for split in SPLITS:
-            one = info.splits[split]
-            parts[split] = text[one.offset : one.offset + one.bytes]
-            floor[split] = one.floor_bits_per_byte
-            if hashlib.sha256(parts[split]).hexdigest() != one.sha256:
+            one = info["splits"][split]
+            parts[split] = text[one["offset"] : one["offset"] + one["bytes"]]
+            floor[split] = float(one["floor_bits_per_byte"])
+            if hashlib.sha256(parts[split]).hexdigest() != one["sha256"]:
                 raise UserError(f"the {split} split was edited, or its line ends converted")
-    except (OSError, UserError, KeyError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise UserError(
             f"cannot read the sample corpus, {folder / 'input.txt'} or input.json is damaged or"
             f" missing: {error}; run python data/world.py to make it again"

@@ -7,7 +7,7 @@ import re
 import sys
 from pathlib import Path
 
-from common.errors import UserError
+from common.errors import UserError, reason_of
 from common.files import read_json, write_json
 
 import msgspec
@@ -23,8 +23,8 @@ def cache_folder(cache_dir=None) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        message = f"cannot make the cache folder {folder}: {error.strerror}; {WRITABLE}"
-        raise UserError(message) from None
+        reason = f"{reason_of(error)}; {WRITABLE}"
+        raise UserError(f"cannot make the cache folder {folder}: {reason}") from None
     return folder
 
 
@@ -52,8 +52,7 @@ def made_once(path, read, make, progress=True):
                 print(f"waiting for another process to finish {path.name}", file=sys.stderr)
             lock.acquire()
     except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"cannot write in {path.parent}: {reason}; {WRITABLE}") from None
+        raise UserError(f"cannot write in {path.parent}: {reason_of(error)}; {WRITABLE}") from None
     try:
         with contextlib.suppress(UserError, OSError):
             return read(path)
@@ -69,6 +68,7 @@ def remembered(key, kind, make, cache_dir=None):
     """
     if not key:
         return make()
+    path = cache_folder(cache_dir) / f"facts-{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
     kept = msgspec.defstruct("Kept", [("key", str), ("value", kind)])
 
     def make_and_keep(path):
@@ -79,23 +79,12 @@ def remembered(key, kind, make, cache_dir=None):
     def read(path):
         return read_json(path, "a value of the cache", kept).value
 
-    return made_once(_remembered_path(key, cache_dir), read, make_and_keep)
+    return made_once(path, read, make_and_keep)
 
 
-def forget(key, cache_dir=None):
-    """Take what is kept under the key out of the cache, if there is anything."""
-    if key:
-        _remembered_path(key, cache_dir).unlink(missing_ok=True)
-
-
-def _remembered_path(key, cache_dir):
-    return cache_folder(cache_dir) / f"facts-{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
-
-
-def progress_bar(title, total=None, progress=True, unit="B"):
-    """A bar on stderr, by default in bytes, after one second, and only where a person watches."""
+def progress_bar(title, total=None, progress=True):
+    """A bar on stderr, in bytes, after one second, and only where a person watches."""
     from tqdm import tqdm
 
-    disable = None if progress else True
-    bar = {"unit": unit, "unit_scale": True, "delay": 1, "leave": False, "disable": disable}
-    return tqdm(desc=title, total=total, **bar)
+    bar = {"unit": "B", "unit_scale": True, "delay": 1, "leave": False}
+    return tqdm(desc=title, total=total, disable=None if progress else True, **bar)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Annotated
 
-from common.data.cache import forget, progress_bar, remembered
+from common.data.cache import progress_bar, remembered
 from common.errors import UserError
 
 import msgspec
@@ -23,17 +23,18 @@ SPLITS = ("train", "validation", "test")
 class _SplitFacts(msgspec.Struct):
     """What one pass over a split tells."""
 
-    n_bytes: int
-    n_characters: int
-    n_words: int
-    n_skipped: int  # rows without text
-    sha256: str
-    borders: str  # hash of the documents' lengths
+    n_bytes: int = 0
+    n_characters: int = 0
+    n_words: int = 0
+    n_skipped: int = 0  # rows without text
+    sha256: str = ""
+    borders: str = ""  # hash of the documents' lengths
 
 
 class _Facts(msgspec.Struct):
     splits: Annotated[dict[str, _SplitFacts], msgspec.Meta(min_length=3)]
     sha256: str
+    prompt: str
 
 
 @dataclass
@@ -58,15 +59,13 @@ class Corpus:
 
     def checked_pieces(self, split, advance=lambda n_bytes: None) -> Iterator[str]:
         """`pieces`; at the end UserError where it was not the text that was hashed before."""
-        known, now = self.facts.splits[split], _SplitFacts(0, 0, 0, 0, "", "")
+        known, now = self.facts.splits[split], _SplitFacts()
         for piece, data in self._counted(split, now):
             advance(len(data))
             yield piece
         if (now.sha256, now.borders) != (known.sha256, known.borders):
-            forget(self.memo, self.cache_dir)
-            raise UserError(
-                f"{self.name}: the {split} split changed while it was read: start again"
-            )
+            changed = f"the {split} split changed while it was read"
+            raise UserError(f"{self.name}: {changed}: start again")
 
     def _counted(self, split, facts):
         """Read a split again: yields each document and its bytes, and fills `facts` on the way."""
@@ -85,14 +84,11 @@ class Corpus:
 
     @functools.cached_property
     def facts(self) -> _Facts:
-        """Hashes and lengths, from one pass over the text; the cache keeps those of big corpora."""
+        """Hashes, lengths and the prompt, from one pass; the cache keeps those of big corpora."""
         return remembered(self.memo, _Facts, self._count, self.cache_dir)
 
     def _count(self) -> _Facts:
-        facts, whole = (
-            {split: _SplitFacts(0, 0, 0, 0, "", "") for split in SPLITS},
-            sha256(),
-        )
+        facts, whole = {split: _SplitFacts() for split in SPLITS}, sha256()
         with progress_bar(f"reading {self.name}") as bar:
             for split in SPLITS:
                 for piece, data in self._counted(split, facts[split]):
@@ -100,7 +96,7 @@ class Corpus:
                         facts[split].n_words += len(piece.split()) + piece.count("\n")
                     whole.update(data)
                     bar.update(len(data))
-        return _Facts(facts, whole.hexdigest())
+        return _Facts(facts, whole.hexdigest(), self.prompt or self._first_words())
 
     @property
     def sha256(self) -> str:
@@ -131,21 +127,21 @@ class Corpus:
 
     @property
     def default_prompt(self) -> str:
-        """What a sample begins with: a few words, at most 12 characters, all of them in training.
+        """What a sample begins with: a few words, at most 12 characters, which are in training."""
+        return self.facts.prompt
 
-        The first words of the validation split that begin a line with a letter, where there are
-        such; a character vocabulary has them all.
-        """
-        if self.prompt:
-            return self.prompt
-        known = set().union(*itertools.islice(self.pieces("train"), 20))
-        lines = [
-            re.match(r"\S+(?: \S+){0,2}|", line.strip(" "))[0]
+    def _first_words(self):
+        """The first words of the validation split that begin a line with a letter, where there are
+        such, and whose characters are all in training, so that a character vocabulary has them."""
+        known = set(itertools.chain.from_iterable(itertools.islice(self.pieces("train"), 20)))
+        lines = (
+            line
             for split in ("validation", "train")
             for piece in itertools.islice(self.pieces(split), 20)
-            for line in piece[:100_000].split("\n")
-        ]
-        lines = [line for line in lines if line and known.issuperset(line)]
-        line = next((line for line in lines if line[0].isalpha()), (lines + [min(known)])[0])
+            for line in re.findall(r"(?m)^ *(\S+(?: \S+){0,2})", piece[:100_000])
+            if known.issuperset(line)
+        )
+        # The first one that begins with a letter, else the first one.
+        line = min(lines, key=lambda line: not line[0].isalpha(), default=min(known, default=""))
         words = line[:13].rpartition(" ")[0] if len(line) > 12 else line
         return words or line[:12]

@@ -10,7 +10,7 @@ from pathlib import Path
 from common.data.corpus import SPLITS, Corpus
 from common.data.own_text import SPLIT_NAMES, split_corpus
 from common.data.tables import ROWS, Rows
-from common.errors import UserError
+from common.errors import UserError, reason_of
 
 TIMEOUT = 10  # seconds to wait for one answer; the client asks six times before it gives up
 PATIENCE = 60  # seconds that the hub may make the client wait where there are too many requests
@@ -45,10 +45,9 @@ def hub_corpus(name, data_dir) -> Corpus:
     notes = reader.check(["train"])
     if any(reader.column not in dataset.column_names for dataset in datasets.values()):
         raise UserError(f"{name}: not every split has the column {reader.column!r}")
-    parts = {split: [(split, len(dataset))] for split, dataset in datasets.items()}
     prints = " ".join(datasets[split]._fingerprint for split in sorted(datasets))
     memo = f"hub 1 {prints} {reader.column}"  # another number where the cut changes
-    return split_corpus(name, parts, reader, notes, memo, name)
+    return split_corpus(name, {split: [split] for split in datasets}, reader, notes, memo)
 
 
 def rows_of(name, datasets, column) -> Rows:
@@ -63,7 +62,7 @@ def rows_of(name, datasets, column) -> Rows:
         except UnicodeDecodeError:
             raise UserError(f"{name}, {split}: a text is not UTF-8") from None
 
-    return Rows(read_rows, column, name)
+    return Rows(read_rows, lambda split: len(datasets[split]), column, name)
 
 
 class NoConfiguration(UserError):
@@ -77,10 +76,7 @@ def load_dataset(repository, config, data_dir):
     A download shows its progress bars, a local copy none.
     """
     if data_dir is not None and not os.path.isdir(data_dir):  # false for impossible names too
-        raise UserError(
-            f"--data-dir {data_dir}: no such folder; it should hold a copy of {repository} as the"
-            " hub lays it out"
-        )
+        raise UserError(f"--data-dir {data_dir}: no such folder; it should hold {repository}")
     import datasets
 
     datasets.logging.set_verbosity_error()
@@ -118,10 +114,8 @@ def _limit_waiting():
 
 def _limit_time(request):
     """Some of the client's requests would wait for an answer without end."""
-    given = request.extensions.get("timeout", {})
     kinds = ("connect", "read", "write", "pool")
-    limits = {kind: min(given.get(kind) or TIMEOUT, TIMEOUT) for kind in kinds}
-    request.extensions["timeout"] = limits
+    request.extensions["timeout"] = dict.fromkeys(kinds, TIMEOUT)
 
 
 def _limit_pause(response):
@@ -129,15 +123,12 @@ def _limit_pause(response):
     pause = response.headers.get("Retry-After", "") + response.headers.get("RateLimit", "")
     wait = re.search(r"^\d+|(?<=;t=)\d+", pause)
     if response.status_code == 429 and wait and int(wait[0]) > PATIENCE:
-        raise UserError(
-            f"the hub wants no more requests in the next {-(-int(wait[0]) // 60)} minutes (429) for"
-            f" {response.url.path}: try again then, or log in with `hf auth login`"
-        )
+        busy = f"the hub wants no more requests in the next {-(-int(wait[0]) // 60)} minutes (429)"
+        raise UserError(f"{busy} for {response.url.path}: try again then, or `hf auth login`")
 
 
 FAILURES = {  # what an error's kinds and words hold: what it means. The first that fits counts.
-    "is a gated dataset": "{name} is gated: ask for access on its page on the hub, then log in with"
-    " `hf auth login`",
+    "is a gated dataset": "{name} is gated: ask for access on its page, then `hf auth login`",
     "DatasetNotFoundError": "the hub has no public dataset {name}: check the spelling, or log in"
     " with `hf auth login` where it is private",
     r"[Aa]vailable(?: configs)?: \[(.*?)\]": "{name} has {config}: name one after a colon,"
@@ -153,7 +144,7 @@ FAILURES = {  # what an error's kinds and words hold: what it means. The first t
 def _meaning(error, name, config, data_dir):
     """What an error of the library means, in one line."""
     what = f"{name}, configuration {config}" if config else name
-    reason = next(iter(str(error.__cause__ or error).strip().splitlines()), type(error).__name__)
+    reason = reason_of(error.__cause__ or error)
     if data_dir is not None:
         return f"--data-dir {data_dir}: cannot load {config or name} from it ({reason:.300})"
     kinds = " ".join(kind.__name__ for kind in type(error).__mro__)

@@ -50,11 +50,9 @@ def _open(name, data_dir, cache_dir):
 
         return hub_corpus(name, data_dir)
     found = None if name in NAMES else _find_text(name)
-    if data_dir is not None and (name in NAMES or found):
-        raise UserError(
-            f"--data-dir is read for WikiText and hf:OWNER/NAME only, not for {name}: leave it out,"
-            " or give the folder itself as --data"
-        )
+    if data_dir is not None:
+        only = f"--data-dir is read for WikiText and hf:OWNER/NAME only, not for {name}"
+        raise UserError(f"{only}: leave it out, or give the folder itself as --data")
     if name == "sample":
         from common.data.bundled import sample
 
@@ -63,19 +61,17 @@ def _open(name, data_dir, cache_dir):
         from common.data.copying import copying_task
 
         return copying_task()
-    if found:
-        from common.data.own_text import open_text
+    from common.data.own_text import open_text
 
-        return open_text(*found, cache_dir)
-    raise UserError(_not_found(name))
+    return open_text(*found, cache_dir)
 
 
 def _find_text(name):
-    """(path, column) of a file or folder, or None. FILE:COLUMN names a table's column."""
-    if os.path.exists(name):
-        return Path(name), ""
-    before, _, column = name.rpartition(":")
-    return (Path(before), column) if before and os.path.exists(before) else None
+    """(path, column) of a file or folder. FILE:COLUMN names a table's column."""
+    for path, _, column in ((name, "", ""), name.rpartition(":")):
+        if path and os.path.exists(path):
+            return Path(path), column
+    raise UserError(_not_found(name))
 
 
 def _not_found(name):

@@ -9,16 +9,14 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
 
-from common.data.cache import cache_folder, progress_bar, remembered
+from common.data.cache import cache_folder
 from common.data.corpus import SPLITS, Corpus
 from common.data.reading import BLOCK, NotText, decoded, kind_of, opened, size_of
 from common.data.tables import Rows, count_rows, read_rows
 from common.errors import UserError
 from common.files import read_json
 
-import msgspec
 import regex
 
 SPLIT_NAMES = {
@@ -46,58 +44,36 @@ def open_text(path, column="", cache_dir=None) -> Corpus:
     the 5 % before for validation; a cut falls between two lines or two documents. A single text
     file is one long text; each of several, and each row of a table, is a document.
     """
-    own, notes = {}, []
     if path.is_dir():
-        kind, files, notes = _files_of(path, cache_dir)
-        own, others = _own_splits(path, files)
-        if own:
-            files = [file for split in own for file in own[split]]
-            notes += [f"{split}: {_some(own[split], path)}" for split in own]
-            notes += [f"left out, since no split names it: {_some(others, path)}"] * bool(others)
-    elif path.is_file():
-        kind, files = kind_of(path), [path]
+        kind, parts, notes = _look_through(path, cache_dir)
     else:
-        raise UserError(f"{path} is neither a file nor a folder: save the text in a file")
+        kind, parts, notes = kind_of(path), {"train": [path]}, []
     if column and kind == "text":
         raise UserError(f"{path} is plain text and has no column {column!r}: leave that out")
+    files = list(itertools.chain(*parts.values()))
     stats = [file.stat() for file in files]
     known = ""  # a text too long to be read at each start is known by what changes with it
     if sum(stat.st_size for stat in stats) > BIG:
         marks = [(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for stat in stats]
-        places = [str(file.resolve()) for file in files], [(name, len(own[name])) for name in own]
-        known = f"1 {kind} {column} {places!a} {marks}"  # another number where the cut changes
+        # Another number where the cut changes.
+        known = f"1 {path.resolve()!a} {kind} {column} {parts!a} {marks}"
     if kind == "text":
-        size, reader = size_of, TextFiles(documents=len(files) > 1)
+        reader = TextFiles(documents=len(files) > 1)
     else:
-        size = functools.partial(count_rows, kind)
-        reader = Rows(functools.partial(read_rows, kind), column)
-
-    def measure():
-        with progress_bar(f"reading {path.name}", len(files), unit="files") as bar:
-            return [size(file) for file in files if bar.update() or True]
-
-    key = known and f"sizes {known}"
-    length = msgspec.Meta(min_length=len(files), max_length=len(files))
-    sizes = remembered(key, Annotated[list[int], length], measure, cache_dir)
-    sizes = dict(zip(files, sizes, strict=True))
-    notes += reader.check(files)  # before the cut: a wrong column is no lack of text
-    parts = own or {"train": files}
-    parts = {split: [(file, sizes[file]) for file in parts[split]] for split in parts}
-    # Names of files may hold bytes that are no UTF-8.
-    name, *notes = (
-        text.encode("utf-8", "replace").decode() for text in (path.resolve().name, *notes)
-    )
-    return split_corpus(name, parts, reader, notes, known, path)
+        sizes = functools.partial(count_rows, kind)
+        reader = Rows(functools.partial(read_rows, kind), sizes, column)
+    notes += reader.check(files)
+    return split_corpus(path.resolve().name, parts, reader, notes, known)
 
 
 # ---- folders -------------------------------------------------------------------------------------
 
 
-def _files_of(folder, cache_dir):
+def _look_through(folder, cache_dir):
     """The folder's files of the kind that has the most bytes, in a fixed order, and what to say.
 
-    Returns (kind, files, notes). Hidden files and folders, symbolic links to folders, folders of
-    runs, the cache and files that hold no text are left out.
+    Returns (kind, split -> files, notes). Hidden files and folders, symbolic links to folders,
+    folders of runs, the cache and files that hold no text are left out.
     """
     if _is_run(folder):
         raise UserError(f"{folder} is a run's folder: give the text a folder of its own")
@@ -120,25 +96,25 @@ def _files_of(folder, cache_dir):
     try:
         for root, folders, names in os.walk(folder.resolve(), onerror=_raise):
             found = {name: sort_of(Path(root, name)) for name in sorted([*folders, *names])}
-            for name, sort in found.items():
-                sorts.setdefault(sort, []).append(Path(root, name))
+            for name in filter(found.get, found):
+                sorts.setdefault(found[name], []).append(Path(root, name))
             folders[:] = [name for name in sorted(folders) if not found[name]]
     except OSError as error:
         raise UserError(f"cannot read {error.filename}: {error.strerror}") from None
-    sorts.pop("", None)
     kinds = {kind: sorts.pop(kind) for kind in list(sorts) if kind in KINDS}
     if not kinds:
         raise UserError(f"{folder}: no file in this folder holds text in UTF-8 or a table of texts")
     kind = max(kinds, key=lambda kind: sum(path.stat().st_size for path in kinds[kind]))
     files = sorted(kinds.pop(kind), key=lambda path: path.as_posix())
-    if kinds:
-        sorts["other kinds"] = [path for other in sorted(kinds) for path in kinds[other]]
-    endings = Counter(path.suffix or path.name for path in files)
+    parts, sorts["of no split"] = _own_splits(folder, files)
+    sorts["other kinds"] = [path for other in sorted(kinds) for path in kinds[other]]
+    endings = Counter(path.suffix or path.name for some in parts.values() for path in some)
     notes = ["read: " + ", ".join(f"{n} {ending}" for ending, n in endings.most_common(8))]
-    if sorts:
-        left = (f"{_some(paths, folder)} ({why})" for why, paths in sorts.items())
+    notes += [f"{split}: {_some(parts[split], folder)}" for split in parts if len(parts) > 1]
+    left = [f"{_some(paths, folder)} ({why})" for why, paths in sorts.items() if paths]
+    if left:
         notes.append("not read: " + ", ".join(left))
-    return kind, files, notes
+    return kind, parts, notes
 
 
 def _raise(error):
@@ -160,10 +136,10 @@ def _some(paths, folder):
 
 
 def _own_splits(folder, files):
-    """split -> files, of files whose name or folder names a split; and the other files.
+    """(split -> files, of files whose name or folder names a split; the other files).
 
     They are splits only if there are several, train is one of them, and they hold most of the
-    text: one test.py among the files of a program makes no split of it.
+    text: one test.py among the files of a program makes no split of it, and all are for training.
     """
     own, folder = {}, folder.resolve()
     for file in files:
@@ -172,58 +148,63 @@ def _own_splits(folder, files):
     others = own.pop("", [])
     total, left = (sum(file.stat().st_size for file in some) for some in (files, others))
     if "train" not in own or len(own) < 2 or left * 2 > total:
-        return {}, []
+        return {"train": files}, []
     return {split: own[split] for split in SPLITS if split in own}, others
 
 
 # ---- splits --------------------------------------------------------------------------------------
 
 
-def split_corpus(name, parts, reader, notes, memo, where) -> Corpus:
+def split_corpus(name, parts, reader, notes, memo) -> Corpus:
     """The corpus of some sources of text. What is missing of its three splits is cut from the end
     of train, 5 % of it each.
 
-    parts    split -> its sources, (source, how long the reader finds it)
+    parts    split -> its sources, which the reader knows how to read
     reader   TextFiles or Rows
-    where    what the text is called in messages
     """
-    ranges = {split: [(source, 0, size) for source, size in parts[split]] for split in parts}
+    # Names of files may hold bytes that are no UTF-8.
+    name, *notes = (text.encode("utf-8", "replace").decode() for text in (name, *notes))
     if missing := [split for split in SPLITS if split not in parts]:
-        ranges |= _cut(parts["train"], missing, reader, where)
         cut = f"cut from the end of train, 5 % each, between {reader.units}"
         notes = [*notes, f"{' and '.join(missing)} {cut}"]
 
+    @functools.cache
+    def ranges():  # not before they are needed: to count a table's rows takes a pass over it
+        own = {split: [(one, 0, reader.size(one)) for one in parts[split]] for split in parts}
+        return own | _cut(own["train"], missing, reader, name)
+
     def read(split):
-        for source, start, end in ranges[split]:
+        for source, start, end in ranges()[split]:
             yield from reader.read(source, start, end)
 
     return Corpus(name, reader.documents, read, about="; ".join(filter(None, notes)), memo=memo)
 
 
-def _cut(sources, missing, reader, where):
+def _cut(sources, missing, reader, name):
     """The ranges of train and of the missing splits, each of which takes 5 % of the sources' end.
+    sources: the ranges of train with all of these in it.
 
     A cut falls between two lines or rows, and before a file rather than inside it where the file
     is small.
     """
-    starts = [0, *itertools.accumulate(size for _, size in sources)]
+    starts = [0, *itertools.accumulate(size for _, _, size in sources)]
     total, borders = starts[-1], [starts[-1]]
     for k in range(1, len(missing) + 1):  # from the last split backwards
         border = min(total - k * total // 20, borders[0] - 1)
         i = bisect.bisect_right(starts, border) - 1
-        (source, size), start = sources[i], starts[i]
+        (source, _, size), start = sources[i], starts[i]
         if start and size * 50 < total:
             border = start
         elif border > start:
             border = start + reader.cut(source, border - start)
         if border <= 0:
-            raise UserError(f"{where} is empty or too short for three splits: use a longer text")
+            raise UserError(f"{name} is empty or too short for three splits: use a longer text")
         borders.insert(0, border)
     splits = zip(["train", *missing], itertools.pairwise([0, *borders]), strict=True)
     return {
         split: [
             (source, max(low - at, 0), min(high - at, size))
-            for (source, size), at in zip(sources, starts, strict=False)
+            for (source, _, size), at in zip(sources, starts, strict=False)
             if at < high and at + size > low
         ]
         for split, (low, high) in splits
@@ -236,17 +217,15 @@ def _cut(sources, missing, reader, where):
 class TextFiles:
     """Plain UTF-8, measured in bytes. One file is one long text; each of several is a document."""
 
-    units = "lines"
+    units, size = "lines", staticmethod(size_of)
 
     def __init__(self, documents):
         self.documents = documents
 
     def check(self, files):
         """Fail now, not after an hour, where the first block of a file is no text."""
-        firsts = [
-            next(decoded(file, 0, min(size_of(file), BLOCK), True, True), "")
-            for file in files[:100]
-        ]
+        ends = {file: min(size_of(file), BLOCK) for file in files[:100]}
+        firsts = [next(decoded(file, 0, end, True, True), "") for file, end in ends.items()]
         return [r"line ends \r\n are read as \n"] if "\r\n" in "".join(firsts) else []
 
     def cut(self, file, target):
@@ -254,16 +233,7 @@ class TextFiles:
         # A line end in the second half will do, so that three lines give three splits.
         begin = max(0, target - target // 2 - 1, target - LOOK_BACK)
         with opened(file, begin) as stream:
-            data = stream.read(target - begin + 1)
-        at = data.rfind(b"\n", 0, target - begin)
-        if at >= 0:
-            return begin + at + 1
-        if (at := data.rfind(b" ")) > 0:
-            return begin + at
-        at = len(data) - 1
-        while at > 0 and data[at] & 0xC0 == 0x80:  # inside a character
-            at -= 1
-        return begin + at
+            return begin + BEFORE_CUT.match(stream.read(target - begin + 1)).end()
 
     def read(self, file, start, end):
         """The text between two places: one document, or chunks of a long text."""
@@ -274,6 +244,8 @@ class TextFiles:
             yield from chunks(texts)
 
 
+# Up to the last line end in some bytes, or the last space, or where the last character begins.
+BEFORE_CUT = re.compile(rb".*\n(?=.)|.+(?= )|.*(?=[^\x80-\xbf])|", re.DOTALL)
 # Places where every built-in split pattern cuts as well; the last one in a text is found first.
 AFTER_LINE = regex.compile(r"(?r)(?<=\S)\n(?=\S)")
 BEFORE_SPACE = regex.compile(r"(?r)(?<=[A-Za-z]) (?=[A-Za-z])")

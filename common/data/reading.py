@@ -11,7 +11,7 @@ import os
 import zlib
 from collections.abc import Iterator
 
-from common.errors import UserError
+from common.errors import UserError, reason_of
 from common.files import open_regular
 
 BLOCK = 1 << 20  # bytes read at once
@@ -26,6 +26,10 @@ FOREIGN = {  # the first bytes of files that are often taken for text
     b"\xfe\xff": "UTF-16: save it as UTF-8, `iconv -f utf-16 -t utf-8` does it",
     b"SQLite format 3": "a database: export a table as a .csv file",
 }
+
+
+# What damaged files lead to: the last two are pyarrow's.
+FAILURES = (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError, NotImplementedError)
 
 
 class NotText(UserError):
@@ -71,9 +75,8 @@ def opened(file, start=0):
         raise
     except UnicodeDecodeError as error:
         raise NotText(f"{file} is not UTF-8: {error.reason}; save it as UTF-8 text") from None
-    except (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
-        raise UserError(f"cannot read {file}: {reason}") from None
+    except FAILURES as error:
+        raise UserError(f"cannot read {file}: {reason_of(error)}") from None
 
 
 def size_of(file) -> int:
@@ -99,14 +102,13 @@ def kind_of(file) -> str:
         if head.startswith(magic):
             raise NotText(f"{file} is {what}")
     next(decoded(file, 0, len(head), cut=True), None)
-    lines = head.removeprefix(codecs.BOM_UTF8).lstrip()
-    if named == "json" and endings[-1] == ".json" and lines and not lines.startswith(b"["):
-        if not _is_object(lines.split(b"\n")[0]) and b"\n" in lines:
-            raise NotText(f"{file} is not a list of rows: write an array, or a row on each line")
-    first_two = [line for line in lines.split(b"\n", 2)[:2] if line.strip()]
-    if named is None and len(first_two) == 2 and all(map(_is_object, first_two)):
-        return "json"  # JSON lines under another name
-    return named or "text"
+    text = head.removeprefix(codecs.BOM_UTF8).lstrip()
+    first_two = [_is_object(line) for line in text.split(b"\n", 2)[:2] if line.strip()]
+    is_rows = text.startswith(b"[") or b"\n" not in text or first_two[0]
+    if endings[-1:] == [".json"] and not is_rows:
+        raise NotText(f"{file} is not a list of rows: write an array, or a row on each line")
+    # JSON lines may have another name.
+    return named or ("json" if first_two == [True, True] else "text")
 
 
 def _is_object(line):
@@ -122,28 +124,24 @@ def decoded(file, start, end, keep_crlf=False, cut=False) -> Iterator[str]:
     Raises NotText with the position of the first byte that is no UTF-8, or of a NUL, which no text
     file holds.
     """
-    decoder, place, held = codecs.getincrementaldecoder("utf-8")(), start, ""
+    encoding, place, held = "utf-8" if start else "utf-8-sig", start, ""
+    decoder = codecs.getincrementaldecoder(encoding)()
     with opened(file, start) as stream:
         while place < end:
             data = stream.read(min(BLOCK, end - place))
             if not data:
                 raise UserError(f"{file} became shorter while it was read: start again")
             if b"\0" in data:
-                raise NotText(
-                    f"{file} is not plain text: NUL byte at position {place + data.index(0)} (one"
-                    " in every second place is UTF-16, it seems): save it as UTF-8 text"
-                )
+                nul = f"NUL byte at position {place + data.index(0)}"
+                hint = "one in every second place is UTF-16, it seems: save it as UTF-8 text"
+                raise NotText(f"{file} is not plain text: {nul}; {hint}")
             try:
                 final = place + len(data) >= end and not cut
                 text = held + decoder.decode(data, final=final)
             except UnicodeDecodeError as error:
                 at = place + len(data) - len(error.object) + error.start
-                raise NotText(
-                    f"{file} is not UTF-8: byte 0x{error.object[error.start]:02x} at position"
-                    f" {at}; save it as UTF-8 text"
-                ) from None
-            if place == 0:
-                text = text.removeprefix("\ufeff")
+                byte = f"byte 0x{error.object[error.start]:02x} at position {at}"
+                raise NotText(f"{file} is not UTF-8: {byte}; save it as UTF-8 text") from None
             place += len(data)
             held = "\r" if text.endswith("\r") and place < end else ""  # its \n may follow
             text = text[: len(text) - len(held)]

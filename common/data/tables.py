@@ -4,7 +4,6 @@ A row is a dictionary, or in JSON simply a string. Memory is bounded by the long
 array is read as a whole.
 """
 
-import contextlib
 import csv
 import functools
 import io
@@ -26,14 +25,15 @@ class Rows:
 
     read_rows   function: (source, column, start) -> the source's rows from number `start` on; of a
                 column of no name, all columns
+    size        function: source -> how many rows it has
     column      its name, or "" for a guess
     name        for messages, what the sources are parts of; "" where they are files
     """
 
     units, documents = "rows", True
 
-    def __init__(self, read_rows, column, name=""):
-        self.read_rows, self.column, self.name = read_rows, column, name
+    def __init__(self, read_rows, size, column, name=""):
+        self.read_rows, self.size, self.column, self.name = read_rows, size, column, name
         self.stopped = {}  # (source, row) -> rows from there on, so that splits are one pass
 
     def check(self, sources):
@@ -73,8 +73,10 @@ def read_rows(kind, file, column="", start=0):
 def count_rows(kind, file) -> int:
     """How many rows a file has."""
     if kind == "parquet":
-        with _opened_parquet(file) as table:
-            return table.metadata.num_rows
+        from pyarrow.parquet import read_metadata
+
+        with opened(file) as stream:
+            return read_metadata(stream).num_rows
     return sum(1 for _ in read_rows(kind, file))
 
 
@@ -84,38 +86,32 @@ def _csv_rows(file):
     with opened(file) as binary:
         stream = io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
         header = stream.readline(LONGEST_ROW)
-        delimiter = max("\t;,", key=lambda mark: (header.count(mark), mark == ","))
-        lines = itertools.chain([header], stream)
-        reader = csv.DictReader(lines, delimiter=delimiter, strict=True)
+        delimiter = max(",\t;", key=header.count)
+        reader = csv.reader(itertools.chain([header], stream), delimiter=delimiter, strict=True)
         try:
-            columns = reader.fieldnames or []
+            columns = next(reader, [])
             odd = [name for name in columns if len(name) > 100 or re.fullmatch(r"-?[\d.]+", name)]
             if odd or len(set(columns)) < len(columns):
                 raise UserError(f"{file}: the first line has to name the columns, each once")
-            for row in reader:
-                if more := row.get(None):  # fields beyond the header's
-                    raise UserError(
-                        f"{file}: line {reader.line_num} has {len(columns) + len(more)} fields, the"
-                        f" header {len(columns)}: a text that holds the separator needs quotation"
-                        " marks"
-                    )
-                yield row
+            for fields in filter(None, reader):
+                if len(fields) > len(columns):
+                    raise csv.Error(f"it has {len(fields)} fields, the header {len(columns)}")
+                yield dict(zip(columns, fields, strict=False))
         except csv.Error as error:
-            line = f"{file}: line {reader.reader.line_num}"
-            message = f"{line} is no row of a table ({error}): do its quotation marks pair up?"
-            raise UserError(message) from None
+            line = f"{file}: line {reader.line_num} is no row of a table ({error})"
+            advice = "do quotation marks pair up, around each text that holds the separator?"
+            raise UserError(f"{line}: {advice}") from None
 
 
 def _json_rows(file):
     """The items of one array, or a value on each line."""
     with opened(file) as binary:
-        stream, start = io.TextIOWrapper(binary, encoding="utf-8-sig", newline="\n"), " "
-        while start.isspace():
-            start = stream.read(1)
-        is_array = start == "["
-        first = start + (stream.read() if is_array else stream.readline(LONGEST_ROW))
-        others = iter(functools.partial(stream.readline, LONGEST_ROW), "")
-        for number, line in enumerate(itertools.chain([first], others), 1):
+        stream = io.TextIOWrapper(binary, encoding="utf-8-sig", newline="\n")
+        lines = iter(functools.partial(stream.readline, LONGEST_ROW), "")
+        first = next(filter(str.strip, lines), "")
+        is_array = first.lstrip().startswith("[")
+        lines = [first + stream.read()] if is_array else itertools.chain([first], lines)
+        for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
@@ -127,21 +123,10 @@ def _json_rows(file):
             yield from value if is_array else [value]
 
 
-@contextlib.contextmanager
-def _opened_parquet(file):
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        with opened(file) as stream, pyarrow.parquet.ParquetFile(stream) as table:
-            yield table
-    except pyarrow.ArrowException as error:
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"cannot read {file}: {reason}") from None
-
-
 def _parquet_rows(file, column):
-    with _opened_parquet(file) as table:
+    from pyarrow.parquet import ParquetFile
+
+    with opened(file) as stream, ParquetFile(stream) as table:
         for batch in table.iter_batches(ROWS, columns=[column] if column else None):
             yield from batch.to_pylist()
 
@@ -155,30 +140,27 @@ def choose_column(rows, wanted, where):
     wanted: its name, or "" for a guess: the column `text`, or the only one that reads like text.
     Rows that are strings need no column.
     """
-    values = {}
+    texts = {}  # column -> its texts in these rows
     for row in rows:
         if not isinstance(row, dict):
             text_of(row, "", where)
             continue
         for name, value in row.items():
-            values.setdefault(name, []).append(value)
-    if not values:
+            texts.setdefault(name, []).extend(filter(None, [_as_text(value)]))
+    if not texts:
         return wanted, ""
-    texts = {name: list(filter(None, map(_as_text, some))) for name, some in values.items()}
-    listed = ", ".join(values)
+    listed = ", ".join(texts)
     likely = [name for name in texts if _reads_like_text(texts[name])]
     choice = wanted or ("text" if texts.get("text") else likely[0] if len(likely) == 1 else "")
-    if wanted and wanted not in values:
+    if wanted and wanted not in texts:
         raise UserError(f"{where} has no column {wanted!r}; its columns are {listed}")
     if wanted and not texts[wanted]:
         raise UserError(f"{where}: the column {wanted!r} does not hold text")
     if not choice:
         found = f"of them {', '.join(likely)} hold text" if likely else "none of them reads as text"
         example = next(iter(likely or filter(texts.get, texts)), "COLUMN")
-        raise UserError(
-            f"{where}: which column is the text? Its columns are {listed}, and {found}: name one"
-            f" after a colon, {where}:{example}"
-        )
+        which = f"which column is the text? Its columns are {listed}, and {found}"
+        raise UserError(f"{where}: {which}: name one after a colon, {where}:{example}")
     length = statistics.median(map(len, texts[choice]))
     return choice, f"column {choice!r} is read, typically {length:,.0f} characters a row"
 

@@ -63,10 +63,8 @@ def token_file(corpus, split, tokenizer, cache_dir=None, progress=True) -> Token
     make = functools.partial(_encode, corpus, split, tokenizer, progress=progress)
     found = made_once(path, _checked, make, progress)
     if found.n_tokens < 2:
-        raise UserError(
-            f"{corpus.name}: {found.n_tokens} token in the {split} split is too few, since one is"
-            " predicted from another: use a longer text"
-        )
+        few = f"{found.n_tokens} token in the {split} split is too few"
+        raise UserError(f"{corpus.name}: {few}, no other can be predicted: use a longer text")
     if found.unknown_share and split != "train" and progress:
         print(
             f"{corpus.name}: {found.unknown_share:.1%} of the {split} split's characters are not in"
@@ -79,18 +77,16 @@ def token_file(corpus, split, tokenizer, cache_dir=None, progress=True) -> Token
 def _encode(corpus, split, tokenizer, path, progress) -> TokenFile:
     dtype = np.dtype(tokenizer.dtype).newbyteorder("<")
     crc = n_tokens = n_known = 0
-    several = corpus.n_bytes[split] > SEVERAL_FROM
     lengths = None  # of the tokens in characters, where not all text can be encoded
     if not getattr(tokenizer, "lossless", True):
-        special = tokenizer.special_tokens.values()
-        lengths = np.array([len(token) for token in tokenizer.vocab])
-        lengths[list(special)] = 0
+        lengths = np.array(list(map(len, tokenizer.vocab)))
+        lengths[list(tokenizer.special_tokens.values())] = 0
     with (
         atomic_write(path) as stream,
         progress_bar(f"encoding {corpus.name} {split}", corpus.n_bytes[split], progress) as bar,
     ):
         text = corpus.checked_pieces(split, bar.update)
-        n_processes = (os.cpu_count() or 1) if several else 1
+        n_processes = (os.cpu_count() or 1) if corpus.n_bytes[split] > SEVERAL_FROM else 1
         for ids in tokenizer.encode_stream(text, n_processes, end_of_text=corpus.documents):
             data = np.ascontiguousarray(ids, dtype=dtype).tobytes()
             stream.write(data)

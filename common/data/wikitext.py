@@ -29,7 +29,7 @@ def wikitext(name, data_dir) -> Corpus:
     reader = rows_of(name, splits, "text")
 
     def read(split):
-        return articles(row or " \n" for row in reader.read(split, 0, len(splits[split])))
+        return articles(row or " \n" for row in reader.read(split, 0, reader.size(split)))
 
     memo = "wikitext " + " ".join(splits[split]._fingerprint for split in SPLITS)
     return Corpus(name, documents=True, read=read, counts_words=True, memo=memo)

@@ -1,22 +1,20 @@
 """The command line of bpe_tokenizer.py: train, encode, decode and show byte-level BPE."""
 
-import itertools
 import os
-import re
 import sys
-import unicodedata
-from pathlib import Path
+from itertools import accumulate, pairwise
 
 from bpe_tokenizer import END_OF_TEXT, PATTERNS, BPETokenizer
 from common.cli import run_command, run_main
+from common.data.cache import REPOSITORY
 from common.data.reading import opened
-from common.errors import UserError
+from common.errors import UserError, reason_of
 from common.files import atomic_write, open_regular
 
 import numpy as np
+from tqdm.utils import disp_len  # the columns that a text takes in a terminal
 from tyro.conf import Positional
 
-SAMPLE = Path(__file__).resolve().parents[2] / "data" / "input.txt"
 # Files with these endings are corpora, of which the training split is read; others are text.
 CORPORA = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz", ".bz2", ".xz", ".zst", ".zip")
 COLOURS = (153, 223, 157, 218, 189, 229)  # pale backgrounds of the 256-colour palette, in turn
@@ -130,7 +128,8 @@ def show(
     text = _text(text, file)
     if vocab is None:
         print("no --vocab given: these are 1,024 ids learned from data/input.txt just now")
-        shown = [("the sample's", BPETokenizer.train(_read_text(SAMPLE), 1024, progress=True))]
+        sample = _read_text(REPOSITORY / "data" / "input.txt")
+        shown = [("the sample's", BPETokenizer.train(sample, 1024, progress=True))]
     else:
         shown = [(vocab, BPETokenizer.load(vocab))]
     if compare is not None:
@@ -141,28 +140,20 @@ def show(
     if compare is None:
         print(_set_apart(*tokens, colour))
         print(*encoded[0])
-        print(_counts(text, encoded[0]))
-        return
-    print(*_side_by_side(*tokens, colour), sep="\n")
+    else:
+        print(*_side_by_side(tokens, colour), sep="\n")
+    n_bytes, n_words = len(text.encode("utf-8")), len(text.split())
     for (name, each), ids in zip(shown, encoded, strict=True):
-        print(f"{name}, {each.vocab_size:,} ids: {_counts(text, ids)}")
-
-
-def _counts(text, ids):
-    n, n_bytes, n_words = len(ids), len(text.encode("utf-8")), len(text.split())
-    line = f"{n} tokens for {n_bytes} bytes"
-    if n:
-        line += f": {n_bytes / n:.2f} bytes per token"
-    if n_words:
-        line += f"; {n_words} words: {n / n_words:.2f} tokens per word (fertility)"
-    return line
+        n = len(ids)
+        print(f"{name}, {each.vocab_size:,} ids: {n} tokens for {n_bytes} bytes:", end=" ")
+        print(f"{n_bytes / max(n, 1):.2f} bytes per token; {n_words} words:", end=" ")
+        print(f"{n / max(n_words, 1):.2f} tokens per word (fertility)")
 
 
 def _check_out(path):
     """Refuse a path that can't be written before the work, not after it."""
-    if path is None:
-        return
-    if os.path.isdir(path) or not os.path.isdir(os.path.dirname(os.path.abspath(path))):
+    folder = os.path.dirname(os.path.abspath(path or ""))
+    if os.path.isdir(path or "") or not os.path.isdir(folder):
         raise UserError(f"--out {path}: it has to be a file's name in a folder that exists")
 
 
@@ -200,8 +191,7 @@ def _read_ids(path):
         if getattr(ids, "ndim", 0) != 1 or ids.dtype.kind not in "iu":
             raise ValueError("not a one-dimensional array of whole numbers")
     except Exception as error:  # whatever numpy raises where bytes have changed
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"{path}: not a file of ids: {reason}") from None
+        raise UserError(f"{path}: not a file of ids: {reason_of(error)}") from None
     return ids
 
 
@@ -220,37 +210,23 @@ def _set_apart(tokens, colour, breaks=True):
     return "".join(shown)
 
 
-def _side_by_side(left, right, colour):
+def _side_by_side(both, colour):
     """A line for each word, with its tokens in two columns.
 
-    left, right: a text's tokens, lists of bytes. A token that goes on into the next word makes one
-    line of both.
+    both: a text's tokens by two vocabularies, lists of bytes. A token that goes on into the next
+    word makes one line of both.
     """
-    text = b"".join(left)
-    ends = set(itertools.accumulate(map(len, left))) & set(itertools.accumulate(map(len, right)))
-    ends = {end for end in ends if end == len(text) or text[end : end + 1].isspace()}
-    pairs = zip(_cut(left, ends), _cut(right, ends), strict=True)
-    rows = [(_set_apart(a, colour, False), _set_apart(b, colour, False)) for a, b in pairs]
-    widths = [_width(a) for a, _ in rows]
-    most = max(widths, default=0) + 2
-    return [a + " " * (most - n) + b for (a, b), n in zip(rows, widths, strict=True)]
-
-
-def _cut(tokens, ends):
-    """The tokens in groups, each up to one of the ends, which count bytes."""
-    groups, n_bytes = [[]], 0
-    for token in tokens:
-        groups[-1].append(token)
-        n_bytes += len(token)
-        if n_bytes in ends:
-            groups.append([])
-    return groups[:-1]
-
-
-def _width(text):
-    """The columns that a text takes in a terminal: its colours none, a Chinese sign two."""
-    text = re.sub(r"\x1b\[[\d;]*m", "", text)
-    return sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
+    text = b"".join(both[0])
+    # Of each: how many bytes there are before a token -> how many tokens.
+    counts = [{n: i for i, n in enumerate(accumulate(map(len, t), initial=0))} for t in both]
+    places = sorted(counts[0].keys() & counts[1].keys())
+    ends = [n for n in places if n in (0, len(text)) or text[n : n + 1].isspace()]
+    rows = [
+        [_set_apart(t[at[a] : at[b]], colour, False) for t, at in zip(both, counts, strict=True)]
+        for a, b in pairwise(ends)
+    ]
+    most = max((disp_len(left) for left, _ in rows), default=0) + 2
+    return [left + " " * (most - disp_len(left)) + right for left, right in rows]
 
 
 COMMANDS = {"train": train, "encode": encode, "decode": decode, "show": show}

@@ -6,13 +6,14 @@ encode_stream, encode_corpus, save.
 
 import collections
 import hashlib
+import itertools
 import json
 import re
 from typing import Literal
 
 from bpe_tokenizer import END_OF_TEXT, BPETokenizer, check_text, documents
 from common.errors import UserError
-from common.files import LARGEST_VOCABULARY, atomic_write, read_json
+from common.files import LARGEST_VOCABULARY, read_json, write_json
 
 import msgspec
 import numpy as np
@@ -35,29 +36,15 @@ class Tokenizer:
         # Specials stay out of the lookup: their spelling in a text is ordinary text.
         self.ids = {text: i for i, text in enumerate(vocab)}
         self.unknown = self.special_tokens.get(UNKNOWN)
-
-    @property
-    def vocab_size(self) -> int:
-        return len(self.vocab)
-
-    @property
-    def dtype(self) -> np.dtype:
-        """The smallest unsigned type that holds every id."""
-        return np.min_scalar_type(self.vocab_size - 1)
-
-    @property
-    def end_of_text(self) -> int | None:
-        return self.special_tokens.get(END_OF_TEXT)
-
-    @property
-    def sha256(self) -> str:
-        """Hash of all that decides which ids a text becomes."""
-        return hashlib.sha256(json.dumps(self._content()).encode()).hexdigest()
+        self.vocab_size = len(self.vocab)
+        self.dtype = np.min_scalar_type(self.vocab_size - 1)  # the smallest that holds every id
+        self.end_of_text = self.special_tokens.get(END_OF_TEXT)
+        # Of all that decides which ids a text becomes.
+        self.sha256 = hashlib.sha256(json.dumps(self._content()).encode()).hexdigest()
 
     def _content(self) -> dict:
         names = list(self.special_tokens)
-        vocab = self.vocab[: len(self.vocab) - len(names)]
-        return {"kind": self.kind, "special_tokens": names, "vocab": vocab}
+        return {"kind": self.kind, "special_tokens": names, "vocab": list(self.ids)}
 
     def encode_stream(self, chunks, processes=None, end_of_text=False):
         """An array of ids for each chunk of text, in order; memory does not grow.
@@ -79,22 +66,15 @@ class Tokenizer:
         return "".join(self.vocab[i] for i in self._valid(ids))
 
     def _valid(self, ids):
-        ids = [int(i) for i in ids]
-        for i in ids:
-            if not 0 <= i < self.vocab_size:
-                raise UserError(f"no token has the id {i}: ids go from 0 to {self.vocab_size - 1}")
+        ids = list(map(int, ids))
+        if wrong := [i for i in ids if not 0 <= i < self.vocab_size]:
+            raise UserError(f"{wrong[0]} is no token's id: ids go from 0 to {self.vocab_size - 1}")
         return ids
 
     def save(self, path):
         """Write the vocabulary as JSON that a person can read, one entry a line."""
-        content = {
-            "format": "lineage tokenizer",
-            "version": 1,
-            **self._content(),
-            "sha256": self.sha256,
-        }
-        with atomic_write(path, "w") as file:
-            file.write(json.dumps(content, ensure_ascii=False, indent=0) + "\n")
+        head = {"format": "lineage tokenizer", "version": 1, "sha256": self.sha256}
+        write_json(path, head | self._content())
 
 
 class CharTokenizer(Tokenizer):
@@ -103,11 +83,9 @@ class CharTokenizer(Tokenizer):
     kind = "char"
 
     @classmethod
-    def train(cls, texts, special_tokens=(END_OF_TEXT,)):
-        characters = set()
-        for text in texts:
-            characters.update(text)
-        return cls(sorted(characters), [UNKNOWN, *special_tokens])
+    def train(cls, texts, vocab_size=None, special_tokens=(END_OF_TEXT,)):
+        """All characters that there are, whatever the size."""
+        return cls(sorted(set(itertools.chain.from_iterable(texts))), [UNKNOWN, *special_tokens])
 
     def pieces(self, text):
         return text
@@ -157,18 +135,15 @@ class GPT2Tokenizer(Tokenizer):
     def __init__(self):
         try:
             import tiktoken
+
+            self.encoding = tiktoken.get_encoding("gpt2")
         except ImportError:
             raise UserError("--tokenizer gpt2 needs tiktoken: pip install tiktoken") from None
-        try:
-            self.encoding = tiktoken.get_encoding("gpt2")
         except Exception as error:  # whatever the download raises
-            raise UserError(
-                f"tiktoken cannot get GPT-2's vocabulary ({type(error).__name__}): check the"
-                " network, or use --tokenizer bpe"
-            ) from None
-        ids = range(self.encoding.n_vocab)
-        self.vocab = [self.encoding.decode_single_token_bytes(i) for i in ids]  # id -> bytes
-        self.special_tokens = {END_OF_TEXT: self.encoding.eot_token}
+            failed = f"tiktoken cannot get GPT-2's vocabulary ({type(error).__name__})"
+            raise UserError(f"{failed}: check the network, or use --tokenizer bpe") from None
+        ids = range(self.encoding.eot_token)  # which is the last one
+        super().__init__([self.encoding.decode_single_token_bytes(i) for i in ids], [END_OF_TEXT])
 
     def _content(self):
         return {"kind": "gpt2", "vocab_size": self.vocab_size}
@@ -179,6 +154,9 @@ class GPT2Tokenizer(Tokenizer):
 
     def decode(self, ids):
         return self.encoding.decode(self._valid(ids))
+
+
+TRAINED = {"char": CharTokenizer, "word": WordTokenizer}
 
 
 class _Saved(msgspec.Struct):
@@ -199,8 +177,7 @@ def read_saved(path):
     if saved.kind == "gpt2":
         tokenizer = GPT2Tokenizer()
     else:
-        make = {"char": CharTokenizer, "word": WordTokenizer}[saved.kind]
-        tokenizer = make(saved.vocab, saved.special_tokens)
+        tokenizer = TRAINED[saved.kind](saved.vocab, saved.special_tokens)
     if tokenizer.sha256 != saved.sha256:
         raise UserError(f"{path} was changed after it was saved: its checksum does not fit")
     return tokenizer

@@ -52,21 +52,16 @@ def load_tokenizer(kind, corpus, vocab_size, pattern="gpt4", special_tokens=(END
 def _train(kind, corpus, vocab_size, pattern, special_tokens):
     total = corpus.n_bytes["train"]
     if total > ENOUGH:
-        print(
-            f"the {kind} vocabulary is made from the first {ENOUGH // 10**6} MB of"
-            f" {total // 10**6} MB of training text",
-            file=sys.stderr,
-        )
+        first = f"the first {ENOUGH // 10**6} MB of {total // 10**6} MB"
+        print(f"the {kind} vocabulary is made from {first} of training text", file=sys.stderr)
     with progress_bar(f"{kind} vocabulary", min(total, ENOUGH)) as bar:
         texts = _first_bytes(corpus, bar)
         if kind == "bpe":
             pattern = PATTERNS.get(pattern, pattern)
             return BPETokenizer.train(texts, vocab_size, pattern, special_tokens)
-        from common.tokenizers.classes import CharTokenizer, WordTokenizer
+        from common.tokenizers.classes import TRAINED
 
-        if kind == "char":
-            return CharTokenizer.train(texts, special_tokens)
-        return WordTokenizer.train(texts, vocab_size, special_tokens)
+        return TRAINED[kind].train(texts, vocab_size, special_tokens)
 
 
 def _first_bytes(corpus, bar):
