@@ -207,6 +207,7 @@ for name in ("$^$", "a b", "-x", "%s{}", "é", "'", "x" * 200):
 NO_NUMBER = ["nan", "inf", "-1", "1e-320", "x", "''"]
 NO_COUNT = ["0", "-1", "1.5", "18446744073709551616", "x"]
 NO_SEED = ["-1", "18446744073709551616", "9223372036854775808", "1.5"]
+NO_PATTERN = ["(", "(?r)\\w+", "(?R)", "(a|b(?1))", "(?<n>a(?P&n)?)", "(?au)a"]
 RANGES = {  # of other commands than the scripts
     "--temperature": (NO_NUMBER, ["results claims run"]),
     "--seed": (NO_SEED, ["results claims run", "results probe run"]),
@@ -222,7 +223,7 @@ RANGES = {  # of other commands than the scripts
     "--processes": (NO_COUNT, ["bpe encode hello"]),
     "--device": (["abacus", "meta", "cuda:99", "''"], [*LOADED, "results claims run"]),
     "--data": (["''"], ["bpe train"]),
-    "--pattern": (["'('", "'(?r)\\w+'", "'(?R)'", "'(a|b(?1))'"], ["bpe train --data plain.txt"]),
+    "--pattern": ([f"'{one}'" for one in NO_PATTERN], ["bpe train --data plain.txt"]),
 }
 FLAGS = []
 for flag, (values, commands) in RANGES.items():
