@@ -316,6 +316,7 @@ def test_a_folder_is_read_in_the_order_of_its_paths_and_says_what_is_not(tmp_pat
         ("ptb.train.txt", "ptb.valid.txt", "ptb.test.txt"),
         ("wiki_TRAINING.md", "wiki_dev.md", "my-test-1.md"),
         ("train/a.txt", "validation/a.txt", "test/a.txt"),
+        ("trainset.txt", "wikiValSet.txt", "TESTSET2.txt"),
     ],
 )
 def test_a_folder_keeps_its_own_splits_and_leaves_the_rest_out(tmp_path, names):
