@@ -102,6 +102,7 @@ PACK = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zst": zs
 # Files that all hold the rows, and files that all hold the text.
 TABLES = {
     **dict.fromkeys(["rows.jsonl", "rows.ndjson", "rows.txt", "lines.json"], lines(ROWS)),
+    "spaced.txt": lines(ROWS).replace("\n", "\r\n\r\n"),
     "rows.json": json.dumps(ROWS, indent=2),
     "rows.csv": separated(),
     "semicolons.csv": separated(";"),

@@ -103,7 +103,7 @@ def kind_of(file) -> str:
     if named == "json" and endings[-1] == ".json" and lines and not lines.startswith(b"["):
         if not _is_object(lines.split(b"\n")[0]) and b"\n" in lines:
             raise NotText(f"{file} is not a list of rows: write an array, or a row on each line")
-    first_two = [line for line in lines.split(b"\n", 2)[:2] if line.strip()]
+    first_two = list(filter(bytes.strip, lines.split(b"\n")))[:2]
     if named is None and len(first_two) == 2 and all(map(_is_object, first_two)):
         return "json"  # JSON lines under another name
     return named or "text"
