@@ -144,6 +144,7 @@ BAD_TEXTS = [  # a file's name, what it holds, what is said of it
     ("t.txt", b"ab\0cd\n" * 100, "not plain text: NUL byte at position 2"),
     ("t.txt", sparse, "NUL byte"),
     ("t.txt", TEXT.encode("utf-16"), "is UTF-16: save it as UTF-8"),
+    ("t.txt", TEXT.encode("utf-32"), "is UTF-32: save it as UTF-8"),
     ("t.txt", TEXT.encode("utf-16-be"), "is UTF-16, it seems"),
     ("t.txt", b"%PDF-1.7\n" + TEXT.encode(), "is a PDF"),
     ("t.txt", b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 20, "t.txt is not"),

@@ -22,6 +22,7 @@ COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 FOREIGN = {  # the first bytes of files that are often taken for text
     b"%PDF": "a PDF: save its text as a .txt file",
     b"PK\x03\x04": "a zip archive (.zip, .docx, .epub …): unpack it, or save it as a .txt file",
+    b"\xff\xfe\0\0": "UTF-32: save it as UTF-8, `iconv -f utf-32 -t utf-8` does it",
     b"\xff\xfe": "UTF-16: save it as UTF-8, `iconv -f utf-16 -t utf-8` does it",
     b"\xfe\xff": "UTF-16: save it as UTF-8, `iconv -f utf-16 -t utf-8` does it",
     b"SQLite format 3": "a database: export a table as a .csv file",
