@@ -220,5 +220,5 @@ def text_of(row, column, where):
     if not text and value not in (None, "", []):
         held = f", in column {column!r}" if isinstance(row, dict) else ""
         raise UserError(f"{where} holds {type(value).__name__}, not text{held}")
-    # Half a surrogate pair, which only JSON can spell.
-    return re.sub("[\ud800-\udfff]", "\ufffd", text) or None
+    # A NUL, which no setting may hold, or half a surrogate pair, which only JSON can spell.
+    return re.sub("[\0\ud800-\udfff]", "\ufffd", text) or None
