@@ -260,6 +260,7 @@ STRINGS = [  # a file's name, what it holds, the first text of it
     ("strings.json", json.dumps(["one text", "two texts"] * 30), "one text"),
     ("c.jsonl", CHATS, "user: What is it?\ngpt: A lamp.\nuser: a b"),
     ("c.parquet", table(id=["q"] * 50, m=[CHAT[:1]] * 50), "user: What is it?"),
+    ("no-text.jsonl", lines([{"text": f"q{i}", "body": LINE} for i in range(60)]), LINE),
     ("without-spaces.jsonl", lines([{"t": "黄花落日雨河闻觉"}] * 50), "黄花落日雨河闻觉"),
 ]
 

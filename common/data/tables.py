@@ -153,7 +153,7 @@ def choose_column(rows, wanted, where):
     """Which column of some rows to read, and a line that says so.
 
     wanted: its name, or "" for a guess: the column `text`, or the only one that reads like text.
-    Rows that are strings need no column.
+    Where another does and `text` does not, that one is read. Rows that are strings need no column.
     """
     values = {}
     for row in rows:
@@ -167,7 +167,8 @@ def choose_column(rows, wanted, where):
     texts = {name: list(filter(None, map(_as_text, some))) for name, some in values.items()}
     listed = ", ".join(values)
     likely = [name for name in texts if _reads_like_text(texts[name])]
-    choice = wanted or ("text" if texts.get("text") else likely[0] if len(likely) == 1 else "")
+    usual = texts.get("text") and ("text" in likely or not likely)
+    choice = wanted or ("text" if usual else likely[0] if len(likely) == 1 else "")
     if wanted and wanted not in values:
         raise UserError(f"{where} has no column {wanted!r}; its columns are {listed}")
     if wanted and not texts[wanted]:
