@@ -173,6 +173,7 @@ BAD_TEXTS = [  # a file's name, what it holds, what is said of it
     ("d.csv", CSV + '201,1,"never closed\n', "is no row of a table .*quotation marks"),
     ("d.csv", CSV + "\0", "NUL byte"),
     ("d.csv", CSV.encode() + b"\xff\n", "is not UTF-8"),
+    ("d", {"train.csv": CSV, "test.csv": "n\n1\n2\n"}, "no text is in the test .* skipped: 2"),
     ("d.csv", "text,text\n" + CSV, "has to name the columns"),
     ("d.csv", "5,1,a b\n" + CSV, "has to name the columns"),
     # Parquet.
