@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import damage as bad
 from damage import CHECKPOINTS, at, replaced
-from inputs import BAD_JSON, TEXT, link
+from inputs import BAD_JSON, TABLES, TEXT, link
 from lineage import SIZES, VERSIONS, load
 
 
@@ -70,6 +70,12 @@ TEXTS += [
     Situation("texts", f"{V0} --data .", 0, "a run's folder"),
     Situation("texts", f"{V0} --data t", 0, r"x \(a link\)", {"t/a.txt": TEXT, "t/x": link("/")}),
 ]
+
+TRAIN = "bpe train --vocab-size 300 --data"
+for name in ("rows.ndjson", "rows.txt", "view.parquet", "rows.jsonl.gz"):
+    files = {name: TABLES[name]}
+    TEXTS += [Situation("texts", f"{TRAIN} {name}", 0, "column 'text' is read", files)]
+TEXTS += [Situation("texts", f"{TRAIN} t.pdf", 2, "is a PDF", {"t.pdf": "%PDF-1.7\n" + TEXT})]
 
 # ---- Identity ------------------------------------------------------------------------------------
 
