@@ -6,6 +6,7 @@ The training loop stands in the scripts. What stands here must not be lost and i
 import ast
 import contextlib
 import dataclasses
+import os
 import signal
 import sys
 from pathlib import Path
@@ -61,6 +62,9 @@ class Run:
         self.signal, self.interrupted, self._handlers = None, False, {}
         self.whole = True  # whether checkpoint.pt could be read
         if self.writes:
+            own, text = map(os.path.realpath, (config.out_dir, config.data))
+            if own == text and config.data not in NAMES:
+                raise UserError(f"--out-dir {config.out_dir} is the text's: give the run its own")
             self.folder.take()
         try:
             if config.resume:

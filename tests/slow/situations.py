@@ -68,6 +68,7 @@ TEXTS += [
     Situation("texts", PLAIN, 0, "cut from the end of train"),
     Situation("texts", f"{V0} --data latin.txt", 2, "byte 0xe9", {"latin.txt": b"caf\xe9"}),
     Situation("texts", f"{V0} --data .", 0, "a run's folder"),
+    Situation("texts", f"{V0} --data t --out-dir ./t", 2, "give the run its own", {"t/a": TEXT}),
     Situation("texts", f"{V0} --data t", 0, r"x \(a link\)", {"t/a.txt": TEXT, "t/x": link("/")}),
 ]
 
