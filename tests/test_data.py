@@ -411,7 +411,7 @@ DAMAGE = [
     lambda path: path.unlink(),
     lambda path: path.with_suffix(".json").unlink(),
     *[{"n_tokens": math.inf}, {"n_tokens": "3"}, {"n_tokens": 10**30}],
-    *[{"dtype": ">u2"}, {"dtype": "|O"}, {"unknown_share": None}],
+    *[{"dtype": ">u2"}, {"dtype": "|O"}, {"unknown_share": None}, {"unknown_share": 5.0}],
 ]
 
 
