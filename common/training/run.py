@@ -62,10 +62,7 @@ class Run:
         self.signal, self.interrupted, self._handlers = None, False, {}
         self.whole = True  # whether checkpoint.pt could be read
         if self.writes:
-            own, text = map(os.path.realpath, (config.out_dir, config.data))
-            if own == text and config.data not in NAMES:
-                raise UserError(f"--out-dir {config.out_dir} is the text's: give the run its own")
-            self.folder.take()
+            _take_folder(self)
         try:
             if config.resume:
                 self.saved = checkpoint.load(self, CHECKPOINTS)
@@ -282,6 +279,14 @@ class Run:
         from common.training.samples import print_samples  # a run that trains needs none of it
 
         print_samples(self, model, tokenizer, generate)
+
+
+def _take_folder(run):
+    """Hold the run's folder. It can't be that of the text, which would be read as a run's then."""
+    own, text = map(os.path.realpath, (run.config.out_dir, run.config.data))
+    if own == text and run.config.data not in NAMES:
+        raise UserError(f"--out-dir {run.config.out_dir} is the text's: give the run its own")
+    run.folder.take()
 
 
 def _describe(run):
