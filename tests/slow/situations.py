@@ -23,7 +23,8 @@ class Situation(NamedTuple):
 
     files   what is put into the folder before: {path: text, bytes or function(path)}
     says    a regular expression that the output has to hold
-    streams for standard output and error: "closed", "full" (a disk), "left" (by the reader)
+    streams for standard output and error: "closed", "full" (a disk), "left" (by the reader); for
+            standard input: "typed" (a line that is no UTF-8, and an empty one)
     """
 
     group: str
@@ -135,6 +136,8 @@ ENDS = [
     *tries("ends", [SAMPLE, "results check run", LOCAL], status=141, streams="left"),
     *tries("ends", [PLAIN, SAMPLE, LOCAL, SHOW], status=141, streams="full"),
     *tries("ends", [PLAIN, SAMPLE, LOCAL, SHOW], status=0, streams="closed"),
+    *tries("ends", f"{SAMPLE} --interactive --max-new-tokens 4", status=0, streams="closed"),
+    *tries("ends", f"{SAMPLE} --interactive --max-new-tokens 4", status=0, streams="typed"),
     *tries("ends", ["results nonsense", "v0 --nonsense", "bpe x"], streams="closed"),
 ]
 ENDS += [
