@@ -191,11 +191,13 @@ def _later(function):
 
 def run_main(main):
     """Call main(); a UserError is one line on standard error and exit status 2, no traceback."""
-    for name in ("stdout", "stderr"):
+    for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by who called, as `>&-` does
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
-        # Progress bars and messages hold characters that a Windows console's encoding may lack.
-        with contextlib.suppress(AttributeError):
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
+        # Progress bars and messages hold characters that a Windows console's encoding may lack, and
+        # what is typed in may be no UTF-8.
+        with contextlib.suppress(AttributeError, ValueError):
             getattr(sys, name).reconfigure(encoding="utf-8", errors="replace")
     # Before a run has begun and after it has ended, like Ctrl-C: tidy up, then leave.
     handle_signals({"SIGTERM": _stopped, "SIGHUP": _stopped})

@@ -4,6 +4,7 @@ Without a command: the table of the runs in runs/.
 """
 
 import importlib
+import os
 import sys
 
 from common.cli import run_command, run_main
@@ -57,4 +58,6 @@ def main():
 
 if __name__ == "__main__":
     sys.argv[0] = "results"  # what messages name
+    # Pictures are written, not shown; matplotlib ends a program where this names no way to show.
+    os.environ.pop("MPLBACKEND", None)
     run_main(main)

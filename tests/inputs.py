@@ -102,6 +102,7 @@ PACK = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zst": zs
 # Files that all hold the rows, and files that all hold the text.
 TABLES = {
     **dict.fromkeys(["rows.jsonl", "rows.ndjson", "rows.txt", "lines.json"], lines(ROWS)),
+    "spaced.txt": lines(ROWS).replace("\n", "\r\n\r\n"),
     "rows.json": json.dumps(ROWS, indent=2),
     "rows.csv": separated(),
     "semicolons.csv": separated(";"),
@@ -143,6 +144,7 @@ BAD_TEXTS = [  # a file's name, what it holds, what is said of it
     ("t.txt", b"ab\0cd\n" * 100, "not plain text: NUL byte at position 2"),
     ("t.txt", sparse, "NUL byte"),
     ("t.txt", TEXT.encode("utf-16"), "is UTF-16: save it as UTF-8"),
+    ("t.txt", TEXT.encode("utf-32"), "is UTF-32: save it as UTF-8"),
     ("t.txt", TEXT.encode("utf-16-be"), "is UTF-16, it seems"),
     ("t.txt", b"%PDF-1.7\n" + TEXT.encode(), "is a PDF"),
     ("t.txt", b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 20, "t.txt is not"),
@@ -171,6 +173,7 @@ BAD_TEXTS = [  # a file's name, what it holds, what is said of it
     ("d.csv", CSV + '201,1,"never closed\n', "is no row of a table .*quotation marks"),
     ("d.csv", CSV + "\0", "NUL byte"),
     ("d.csv", CSV.encode() + b"\xff\n", "is not UTF-8"),
+    ("d", {"train.csv": CSV, "test.csv": "n\n1\n2\n"}, "no text is in the test .* skipped: 2"),
     ("d.csv", "text,text\n" + CSV, "has to name the columns"),
     ("d.csv", "5,1,a b\n" + CSV, "has to name the columns"),
     # Parquet.

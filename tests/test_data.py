@@ -260,6 +260,7 @@ STRINGS = [  # a file's name, what it holds, the first text of it
     ("strings.json", json.dumps(["one text", "two texts"] * 30), "one text"),
     ("c.jsonl", CHATS, "user: What is it?\ngpt: A lamp.\nuser: a b"),
     ("c.parquet", table(id=["q"] * 50, m=[CHAT[:1]] * 50), "user: What is it?"),
+    ("no-text.jsonl", lines([{"text": f"q{i}", "body": LINE} for i in range(60)]), LINE),
     ("without-spaces.jsonl", lines([{"t": "黄花落日雨河闻觉"}] * 50), "黄花落日雨河闻觉"),
 ]
 
@@ -280,10 +281,10 @@ def test_a_column_that_is_no_text_is_read_only_by_its_name(tmp_path, values):
 
 
 def test_rows_without_text_are_skipped_and_counted(tmp_path):
-    full, odd = '{"text": "a b"}', '{"text": "\\ud800!"}'
+    full, odd = '{"text": "a b"}', '{"text": "\\ud800!\\u0000"}'
     empty = ["", '{"text": null}', '{"text": ""}', '{"id": 1}', "null"]
     corpus = load_corpus(put(tmp_path / "d.jsonl", "\r\n".join([*empty, full, odd] * 40)))
-    assert set(documents_of(corpus)) == {"a b", "\ufffd!"}
+    assert set(documents_of(corpus)) == {"a b", "\ufffd!\ufffd"}
     assert "rows without text, skipped: 160" in corpus.note
 
 
@@ -316,6 +317,7 @@ def test_a_folder_is_read_in_the_order_of_its_paths_and_says_what_is_not(tmp_pat
         ("ptb.train.txt", "ptb.valid.txt", "ptb.test.txt"),
         ("wiki_TRAINING.md", "wiki_dev.md", "my-test-1.md"),
         ("train/a.txt", "validation/a.txt", "test/a.txt"),
+        ("trainset.txt", "wikiValSet.txt", "TESTSET2.txt"),
     ],
 )
 def test_a_folder_keeps_its_own_splits_and_leaves_the_rest_out(tmp_path, names):
@@ -409,7 +411,7 @@ DAMAGE = [
     lambda path: path.unlink(),
     lambda path: path.with_suffix(".json").unlink(),
     *[{"n_tokens": math.inf}, {"n_tokens": "3"}, {"n_tokens": 10**30}],
-    *[{"dtype": ">u2"}, {"dtype": "|O"}, {"unknown_share": None}],
+    *[{"dtype": ">u2"}, {"dtype": "|O"}, {"unknown_share": None}, {"unknown_share": 5.0}],
 ]
 
 

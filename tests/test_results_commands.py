@@ -44,6 +44,11 @@ def test_help_lists_the_commands_without_importing_what_is_slow(tmp_path):
             assert all(name in done.stdout for name in [*listed, "compare", "publish"])
 
 
+def test_a_backend_that_is_none_costs_no_picture():
+    done = results("plot", "--help", MPLBACKEND="nonsense")
+    assert done.returncode == 0, done.stderr
+
+
 def test_ctrl_c_while_modules_are_imported_is_no_traceback(tmp_path):
     """torch here is a file in which Ctrl-C comes."""
     write(tmp_path / "torch.py", "raise KeyboardInterrupt\n")

@@ -48,11 +48,11 @@ def compile_pattern(pattern):
         raise TokenizerError(f"the split pattern has to be some text, not {pattern!r:.40}")
     try:
         compiled = regex.compile(pattern)
-    except (regex.error, RecursionError, OverflowError) as error:
+    except Exception as error:  # whatever regex raises where flags, say, contradict each other
         message = f"the split pattern {pattern!r:.60} is no regular expression: {error}"
         raise TokenizerError(message) from None
     if compiled.flags & regex.REVERSE:
         raise TokenizerError(f"the split pattern {pattern!r:.60} searches backwards: drop its (?r)")
-    if re.search(r"\(\?(R|&|P>|[-+]?\d)", pattern):
+    if re.search(r"\(\?(R|&|P[^<=]|[-+]?\d)", pattern):
         raise TokenizerError(f"the split pattern {pattern!r:.60} calls itself: not supported")
     return compiled

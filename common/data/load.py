@@ -24,7 +24,8 @@ def load_corpus(name, data_dir=None, cache_dir=None) -> Corpus:
     corpus.cache_dir = cache_dir
     for split, n_bytes in corpus.n_bytes.items():
         if not n_bytes:
-            raise UserError(f"{corpus.name}: no text is in the {split} split: use a longer text")
+            missing = f"no text is in the {split} split: use a longer text"
+            raise UserError(f"{corpus.name}: {missing}. {corpus.note}")
     return corpus
 
 

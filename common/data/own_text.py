@@ -32,8 +32,9 @@ BIG = 1 << 24  # bytes from which on a corpus is known by its files' sizes and t
 
 def split_named(name) -> str:
     """The split that a name speaks of, "" where it is none or more than one."""
-    words = re.findall(r"[a-z]+", name.lower())
-    found = {split for split, names in SPLIT_NAMES.items() for word in words if word in names}
+    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)  # myTestset is my and testset
+    words = {word.lower().removesuffix("set") for word in words}
+    found = {split for split, names in SPLIT_NAMES.items() if words.intersection(names)}
     return found.pop() if len(found) == 1 else ""
 
 

@@ -22,6 +22,7 @@ COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 FOREIGN = {  # the first bytes of files that are often taken for text
     b"%PDF": "a PDF: save its text as a .txt file",
     b"PK\x03\x04": "a zip archive (.zip, .docx, .epub …): unpack it, or save it as a .txt file",
+    b"\xff\xfe\0\0": "UTF-32: save it as UTF-8, `iconv -f utf-32 -t utf-8` does it",
     b"\xff\xfe": "UTF-16: save it as UTF-8, `iconv -f utf-16 -t utf-8` does it",
     b"\xfe\xff": "UTF-16: save it as UTF-8, `iconv -f utf-16 -t utf-8` does it",
     b"SQLite format 3": "a database: export a table as a .csv file",
@@ -103,7 +104,7 @@ def kind_of(file) -> str:
             raise NotText(f"{file} is {what}")
     next(decoded(file, 0, len(head), cut=True), None)
     text = head.removeprefix(codecs.BOM_UTF8).lstrip()
-    first_two = [_is_object(line) for line in text.split(b"\n", 2)[:2] if line.strip()]
+    first_two = [_is_object(line) for line in text.split(b"\n") if line.strip()][:2]
     is_rows = text.startswith(b"[") or b"\n" not in text or first_two[0]
     if endings[-1:] == [".json"] and not is_rows:
         raise NotText(f"{file} is not a list of rows: write an array, or a row on each line")

@@ -138,7 +138,7 @@ def choose_column(rows, wanted, where):
     """Which column of some rows to read, and a line that says so.
 
     wanted: its name, or "" for a guess: the column `text`, or the only one that reads like text.
-    Rows that are strings need no column.
+    Where another does and `text` does not, that one is read. Rows that are strings need no column.
     """
     texts = {}  # column -> its texts in these rows
     for row in rows:
@@ -151,7 +151,8 @@ def choose_column(rows, wanted, where):
         return wanted, ""
     listed = ", ".join(texts)
     likely = [name for name in texts if _reads_like_text(texts[name])]
-    choice = wanted or ("text" if texts.get("text") else likely[0] if len(likely) == 1 else "")
+    usual = texts.get("text") and ("text" in likely or not likely)
+    choice = wanted or ("text" if usual else likely[0] if len(likely) == 1 else "")
     if wanted and wanted not in texts:
         raise UserError(f"{where} has no column {wanted!r}; its columns are {listed}")
     if wanted and not texts[wanted]:
@@ -202,5 +203,5 @@ def text_of(row, column, where):
     if not text and value not in (None, "", []):
         held = f", in column {column!r}" if isinstance(row, dict) else ""
         raise UserError(f"{where} holds {type(value).__name__}, not text{held}")
-    # Half a surrogate pair, which only JSON can spell.
-    return re.sub("[\ud800-\udfff]", "\ufffd", text) or None
+    # A NUL, which no setting may hold, or half a surrogate pair, which only JSON can spell.
+    return re.sub("[\0\ud800-\udfff]", "\ufffd", text) or None

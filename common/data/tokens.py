@@ -7,7 +7,7 @@ import sys
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from common.data.cache import cache_folder, made_once, progress_bar, slug
 from common.errors import UserError
@@ -47,7 +47,7 @@ class _Description(msgspec.Struct):
     n_tokens: int
     dtype: Literal["|u1", "<u2", "<u4"]
     crc32: int
-    unknown_share: float
+    unknown_share: Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 def token_file(corpus, split, tokenizer, cache_dir=None, progress=True) -> TokenFile:

@@ -3,11 +3,12 @@
 import os
 import sys
 from itertools import accumulate, pairwise
+from pathlib import Path
 
 from bpe_tokenizer import END_OF_TEXT, PATTERNS, BPETokenizer
 from common.cli import run_command, run_main
 from common.data.cache import REPOSITORY
-from common.data.reading import opened
+from common.data.reading import kind_of, opened
 from common.errors import UserError, reason_of
 from common.files import atomic_write, open_regular
 
@@ -15,8 +16,6 @@ import numpy as np
 from tqdm.utils import disp_len  # the columns that a text takes in a terminal
 from tyro.conf import Positional
 
-# Files with these endings are corpora, of which the training split is read; others are text.
-CORPORA = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz", ".bz2", ".xz", ".zst", ".zip")
 COLOURS = (153, 223, 157, 218, 189, 229)  # pale backgrounds of the 256-colour palette, in turn
 
 
@@ -158,7 +157,7 @@ def _check_out(path):
 
 
 def _training_text(data, data_dir):
-    if os.path.isfile(data) and not data.lower().endswith(CORPORA):
+    if os.path.isfile(data) and kind_of(Path(data)) == "text":
         return _read_text(data)
     from common.data import load_corpus
 

@@ -36,8 +36,11 @@ class RunFolder:
     def __truediv__(self, name):
         return self.path / name
 
-    def take(self):
-        """Make the folder and lock it; nothing else is written yet."""
+    def take(self, text):
+        """Make the folder and lock it; nothing else is written yet. It can't be that of the run's
+        text, which would be read as a run's from then on."""
+        if self.path.is_dir() and os.path.exists(text) and self.path.samefile(text):
+            raise UserError(f"--out-dir {self.path} is the text's: give the run its own")
         with write_errors(f"to the folder {self.path}"):
             above = (self.path, *self.path.parents)
             self._created = [path for path in above if not path.exists()]

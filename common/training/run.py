@@ -6,6 +6,7 @@ The training loop stands in the scripts. What stands here must not be lost and i
 import ast
 import contextlib
 import dataclasses
+import os
 import signal
 import sys
 from pathlib import Path
@@ -55,7 +56,7 @@ class Run:
         self.signal, self.interrupted, self._handlers = None, False, {}
         self.whole = True  # whether checkpoint.pt could be read
         if self.writes:
-            self.folder.take()
+            self.folder.take("" if config.data in NAMES else config.data)
 
     def close(self):
         """Give back the signals and the folder."""

@@ -75,7 +75,7 @@ def interact(run, model, tokenizer, generate):
     while True:
         try:
             line = input("> ")
-        except EOFError:
+        except (EOFError, IsADirectoryError):  # of standard input
             print()
             return
         seed = run.config.seed if line else seed + run.config.n_samples

@@ -143,7 +143,7 @@ def describe_result(run, result):
     bits = f"{run.version} on {result.data.name}: {result.val_bits_per_byte:.3f} bits per byte"
     speed = f"{result.seconds:.0f} s of training, {result.tokens_per_second:,.0f} tokens/s"
     files = f"peak memory {result.peak_rss_mb:.0f} MB; its files are in {run.folder.path}"
-    sampling = f"--prompt {shlex.quote(run.config.prompt)} --temperature 0.5 --n-samples 3"
+    sampling = f"--prompt={shlex.quote(run.config.prompt)} --temperature 0.5 --n-samples 3"
     return [
         f"\n{result.sample}\n",
         f"{perplexity}; {likely}, among the five most likely in {result.val_accuracy_top5:.1%}",

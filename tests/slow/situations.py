@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import damage as bad
 from damage import CHECKPOINTS, at, replaced
-from inputs import BAD_JSON, TEXT, link
+from inputs import BAD_JSON, TABLES, TEXT, link
 from lineage import SIZES, VERSIONS, load
 
 
@@ -23,7 +23,8 @@ class Situation(NamedTuple):
 
     files   what is put into the folder before: {path: text, bytes or function(path)}
     says    a regular expression that the output has to hold
-    streams for standard output and error: "closed", "full" (a disk), "left" (by the reader)
+    streams for standard output and error: "closed", "full" (a disk), "left" (by the reader); for
+            standard input: "typed" (a line that is no UTF-8, and an empty one)
     """
 
     group: str
@@ -68,8 +69,15 @@ TEXTS += [
     Situation("texts", PLAIN, 0, "cut from the end of train"),
     Situation("texts", f"{V0} --data latin.txt", 2, "byte 0xe9", {"latin.txt": b"caf\xe9"}),
     Situation("texts", f"{V0} --data .", 0, "a run's folder"),
+    Situation("texts", f"{V0} --data t --out-dir ./t", 2, "give the run its own", {"t/a": TEXT}),
     Situation("texts", f"{V0} --data t", 0, r"x \(a link\)", {"t/a.txt": TEXT, "t/x": link("/")}),
 ]
+
+TRAIN = "bpe train --vocab-size 300 --data"
+for name in ("rows.ndjson", "rows.txt", "view.parquet", "rows.jsonl.gz"):
+    files = {name: TABLES[name]}
+    TEXTS += [Situation("texts", f"{TRAIN} {name}", 0, "column 'text' is read", files)]
+TEXTS += [Situation("texts", f"{TRAIN} t.pdf", 2, "is a PDF", {"t.pdf": "%PDF-1.7\n" + TEXT})]
 
 # ---- Identity ------------------------------------------------------------------------------------
 
@@ -128,6 +136,8 @@ ENDS = [
     *tries("ends", [SAMPLE, "results check run", LOCAL], status=141, streams="left"),
     *tries("ends", [PLAIN, SAMPLE, LOCAL, SHOW], status=141, streams="full"),
     *tries("ends", [PLAIN, SAMPLE, LOCAL, SHOW], status=0, streams="closed"),
+    *tries("ends", f"{SAMPLE} --interactive --max-new-tokens 4", status=0, streams="closed"),
+    *tries("ends", f"{SAMPLE} --interactive --max-new-tokens 4", status=0, streams="typed"),
     *tries("ends", ["results nonsense", "v0 --nonsense", "bpe x"], streams="closed"),
 ]
 ENDS += [
@@ -207,6 +217,7 @@ for name in ("$^$", "a b", "-x", "%s{}", "é", "'", "x" * 200):
 NO_NUMBER = ["nan", "inf", "-1", "1e-320", "x", "''"]
 NO_COUNT = ["0", "-1", "1.5", "18446744073709551616", "x"]
 NO_SEED = ["-1", "18446744073709551616", "9223372036854775808", "1.5"]
+NO_PATTERN = ["(", "(?r)\\w+", "(?R)", "(a|b(?1))", "(?<n>a(?P&n)?)", "(?au)a"]
 RANGES = {  # of other commands than the scripts
     "--temperature": (NO_NUMBER, ["results claims run"]),
     "--seed": (NO_SEED, ["results claims run", "results probe run"]),
@@ -222,7 +233,7 @@ RANGES = {  # of other commands than the scripts
     "--processes": (NO_COUNT, ["bpe encode hello"]),
     "--device": (["abacus", "meta", "cuda:99", "''"], [*LOADED, "results claims run"]),
     "--data": (["''"], ["bpe train"]),
-    "--pattern": (["'('", "'(?r)\\w+'", "'(?R)'", "'(a|b(?1))'"], ["bpe train --data plain.txt"]),
+    "--pattern": ([f"'{one}'" for one in NO_PATTERN], ["bpe train --data plain.txt"]),
 }
 FLAGS = []
 for flag, (values, commands) in RANGES.items():

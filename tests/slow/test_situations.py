@@ -51,10 +51,15 @@ def perform(program, args, folder, environment, said, streams):
     for number, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(out, number)
         setattr(sys, name, open(number, "w", encoding="utf-8", buffering=1, closefd=False))
+    if streams == "typed":
+        read, write = os.pipe()
+        os.write(write, b"caf\xe9\n\n")
+        os.close(write)
+        sys.stdin = open(read, encoding="utf-8")
     if streams == "closed":
         os.close(1)
         os.close(2)
-        sys.stdout = sys.stderr = None
+        sys.stdin = sys.stdout = sys.stderr = None
     sys.argv = [program, *args]
     # Half of the time would go into pictures of losses.
     summary.draw_loss = lambda metrics, path, *rest: path.write(b"")
