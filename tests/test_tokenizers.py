@@ -104,6 +104,7 @@ def test_words_by_frequency_and_unknown_ones():
     assert tokenizer.vocab == [" b", " a", "<|unk|>", "<|endoftext|>"]
     assert tokenizer.encode(" a c b") == [1, 2, 0]
     assert tokenizer.decode([1, 2, 0]) == " a <|unk|> b"
+    assert tokenizer.decode([2, 0]) == "<|unk|> b"
     assert WordTokenizer.train([" z a y b"], 100).vocab[:4] == [" a", " b", " y", " z"]
 
 
