@@ -5,6 +5,7 @@ HYPOTHESIS_PROFILE=large the properties are tried on many more examples.
 """
 
 import os
+import shutil
 import signal
 import sys
 import urllib.request
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+ROOT = Path(__file__).resolve().parent.parent
 SLOW = 3  # seconds that a test may take which is not marked as slow
 # What these hold decides nothing, neither here nor in the processes that tests start.
 FOREIGN = """PYTHONPATH PYTHONWARNINGS PYTHONIOENCODING LANGUAGE OMP_WAIT_POLICY GOMP_SPINCOUNT
@@ -95,12 +97,28 @@ def elsewhere(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture
+def project(elsewhere):
+    """That folder with the versions' scripts and what is known of the sample, and no results."""
+    for path in [*ROOT.glob("v*.py"), ROOT / "data" / "input.json"]:
+        (elsewhere / path.relative_to(ROOT)).parent.mkdir(exist_ok=True)
+        shutil.copy(path, elsewhere / path.relative_to(ROOT))
+    (elsewhere / "README.md").touch()
+    return elsewhere
+
+
 @pytest.fixture(scope="session")
 def finished_v3(tmp_path_factory):
     """The folder of a small finished run of v3, which no test may change."""
     from lineage import finished_run
 
     return finished_run("v3", tmp_path_factory.mktemp("finished") / "v3", context_length=64)
+
+
+@pytest.fixture
+def copy_of_v3(finished_v3, tmp_path):
+    """The folder of a copy of that run, which a test may change."""
+    return Path(shutil.copytree(finished_v3, tmp_path / "v3"))
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,5 @@
-"""For the tests: a hub on the loopback that speaks the real one's protocol, and can be unwell.
+"""For the tests: a hub in place of the network that speaks the real one's protocol, and can be
+unwell.
 
 It serves data sets: their pages of the API, their small files, and their parquet files by way of
 another address, as the real one does for files kept as LFS objects. Only xet, its newer storage,
@@ -6,13 +7,18 @@ is missing: a client falls back to this where a file has no xet headers.
 """
 
 import hashlib
-import json
 import re
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs
+
+from common.data.hub import TIMEOUT
+
+import pytest
+from huggingface_hub.utils import httpx
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+PATH = re.compile(
+    r"/(?:api/)?datasets/([^/]+/[^/]+)(?:/(revision|tree|paths-info|resolve)/([^/]+)/?(.*))?"
+)
 
 
 class FakeHub:
@@ -21,139 +27,89 @@ class FakeHub:
     repositories  "OWNER/NAME" -> {path in the repository: bytes}
     refused       "OWNER/NAME" -> (status, X-Error-Code), as the hub refuses gated ones
     faults        a list of [pattern, how often, fault]: a request "METHOD /path" that the pattern
-                  is found in suffers the fault, so many times. A fault is a status, or
-                  (status, headers), or "hang" (no answer until the hub stops)
+                  is found in suffers the fault, so many times. A fault is (status, headers),
+                  "hang" (no answer), or "gone" (nobody is there)
     log           "METHOD /path" of each request, in order
     """
 
     def __init__(self):
         self.repositories, self.refused, self.faults, self.log = {}, {}, [], []
-        self.closing = threading.Event()
-        self.port = 0
 
-    def start(self):
-        handler = type("Handler", (_Handler,), {"hub": self})
-        self.closing.clear()
-        self.server = ThreadingHTTPServer(("127.0.0.1", self.port), handler)
-        self.server.daemon_threads = True
-        self.port = self.server.server_port
-        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
-        return self
-
-    def stop(self):
-        """Gone: nobody listens at the port any more. start() brings it back, at the same port."""
-        self.closing.set()
-        self.server.shutdown()
-        self.server.server_close()
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.port}"
-
-    def fault(self, line):
+    def answer(self, request):
+        """The response to a request of the client, in place of httpx's own transport."""
+        line = f"{request.method} {request.url.path}"
+        self.log.append(line)
         for entry in self.faults:
             if entry[1] > 0 and re.search(entry[0], line):
                 entry[1] -= 1
-                return entry[2]
-        return None
+                return self.suffer(entry[2], request)
+        status, content, headers = self.serve(request, request.url.path)
+        if not isinstance(content, bytes):
+            return httpx.Response(status, headers=headers, json=content)
+        size = {"Content-Length": str(len(content)), "X-Repo-Commit": COMMIT}
+        body = b"" if request.method == "HEAD" else content
+        return httpx.Response(status, headers={**size, **headers}, content=body)
 
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    hub = None
-
-    def log_message(self, *args):
-        pass
-
-    def do_HEAD(self):
-        self.answer()
-
-    do_GET = do_POST = do_HEAD
-
-    def answer(self):
-        length = int(self.headers.get("Content-Length") or 0)
-        self.form = parse_qs(self.rfile.read(length).decode())
-        path = unquote(urlsplit(self.path).path)
-        line = f"{self.command} {path}"
-        self.hub.log.append(line)
-        fault = self.hub.fault(line)
+    def suffer(self, fault, request):
+        if fault == "gone":
+            raise httpx.ConnectError("Connection refused")
         if fault == "hang":
-            self.hub.closing.wait(60)
-            self.close_connection = True
-        elif fault:
-            status, headers = fault if isinstance(fault, tuple) else (fault, {})
-            self.send(status, b"unwell", headers)
-        else:
-            self.serve(path)
+            limits = request.extensions["timeout"].values()
+            if None in limits or max(limits) > TIMEOUT:
+                pytest.fail(f"{request.url.path}: the client waits without end")
+            raise httpx.ReadTimeout("timed out")
+        return httpx.Response(fault[0], headers=fault[1])
 
-    def serve(self, path):
+    def serve(self, request, path):
+        """(status, bytes or a value for JSON, headers)"""
         if found := re.fullmatch(r"/lfs/([^/]+/[^/]+)/(.+)", path):
-            return self.send(200, self.hub.repositories[found[1]][found[2]])
-        found = re.fullmatch(
-            r"/(?:api/datasets|datasets)/([^/]+/[^/]+)(?:/(revision|tree|paths-info|resolve)"
-            r"/([^/]+)(?:/(.*))?)?",
-            path,
-        )
-        if not found:
-            return self.send(404, b"Not Found")
-        repository, what, revision, rest = found.groups()
-        if repository in self.hub.refused:
-            status, code = self.hub.refused[repository]
-            return self.refuse(status, code)
-        files = self.hub.repositories.get(repository)
+            return 200, self.repositories[found[1]][found[2]], {}
+        repository, what, revision, rest = PATH.fullmatch(path).groups()
+        if repository in self.refused:
+            return refusal(*self.refused[repository])
+        files = self.repositories.get(repository)
         if files is None:  # the hub does not tell strangers whether it is missing or private
-            return self.refuse(401, "RepoNotFound")
+            return refusal(401, "RepoNotFound")
         if revision not in (None, "main", COMMIT):
-            return self.refuse(404, "RevisionNotFound")
+            return refusal(404, "RevisionNotFound")
         if what == "resolve":
-            return self.resolve(repository, files, rest)
-        if what in ("tree", "paths-info"):
-            entries = [_entry(*item) for item in sorted(files.items())]
-            folders = {path.rpartition("/")[0] for path in files} - {""}
-            entries += [{"type": "directory", "path": f, "oid": COMMIT, "size": 0} for f in folders]
-            if what == "tree":
-                wanted = [e for e in entries if e["path"].rpartition("/")[0] == (rest or "")]
-                if "recursive=true" in self.path.lower():
-                    wanted = [e for e in entries if e["path"].startswith(rest or "")]
-            else:
-                wanted = [e for e in entries if e["path"] in self.form.get("paths", [])]
-            return self.send_json(wanted)
-        names = [{"rfilename": name} for name in sorted(files)]
-        return self.send_json({"id": repository, "sha": COMMIT, "siblings": names, "tags": []})
-
-    def resolve(self, repository, files, name):
-        if name not in files:
-            return self.refuse(404, "EntryNotFound")
-        entry = _entry(name, files[name])
-        if "lfs" not in entry:
-            return self.send(200, files[name], {"ETag": f'"{entry["oid"]}"'})
-        headers = {
-            "Location": f"http://localhost:{self.hub.port}/lfs/{repository}/{name}",
-            "X-Linked-Size": str(entry["size"]),
-            "X-Linked-ETag": f'"{entry["lfs"]["oid"]}"',
-        }
-        return self.send(302, b"Found", headers)
-
-    def refuse(self, status, code):
-        restricted = "Access to this dataset is restricted."
-        message = {"GatedRepo": restricted}.get(code, code.replace("NotFound", " not found"))
-        self.send(status, b"", {"X-Error-Code": code, "X-Error-Message": message})
-
-    def send_json(self, value):
-        self.send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
-
-    def send(self, status, body, headers=None):
-        self.send_response(status)
-        self.send_header("X-Repo-Commit", COMMIT)
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
+            return resolved(repository, files, rest)
+        if what in (None, "revision"):
+            names = [{"rfilename": name} for name in sorted(files)]
+            return 200, {"id": repository, "sha": COMMIT, "siblings": names, "tags": []}, {}
+        entries = [entry_of(*item) for item in sorted(files.items())]
+        folders = {path.rpartition("/")[0] for path in files} - {""}
+        entries += [{"type": "directory", "path": f, "oid": COMMIT, "size": 0} for f in folders]
+        if what == "paths-info":
+            wanted = parse_qs(request.read().decode()).get("paths", [])
+            return 200, [entry for entry in entries if entry["path"] in wanted], {}
+        if "recursive=true" not in str(request.url).lower():
+            entries = [e for e in entries if e["path"].rpartition("/")[0] == rest]
+        return 200, [entry for entry in entries if entry["path"].startswith(rest)], {}
 
 
-def _entry(name, content):
+def resolved(repository, files, name):
+    """A file, or the address of the LFS object that it is."""
+    if name not in files:
+        return refusal(404, "EntryNotFound")
+    entry = entry_of(name, files[name])
+    if "lfs" not in entry:
+        return 200, files[name], {"ETag": f'"{entry["oid"]}"'}
+    headers = {
+        "Location": f"https://lfs.example/lfs/{repository}/{name}",
+        "X-Linked-Size": str(entry["size"]),
+        "X-Linked-ETag": f'"{entry["lfs"]["oid"]}"',
+    }
+    return 302, b"Found", headers
+
+
+def refusal(status, code):
+    restricted = "Access to this dataset is restricted."
+    message = {"GatedRepo": restricted}.get(code, code.replace("NotFound", " not found"))
+    return status, b"", {"X-Error-Code": code, "X-Error-Message": message}
+
+
+def entry_of(name, content):
     """A file as the API describes it: its git hash, and its SHA-256 where LFS keeps it."""
     git = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
     entry = {"type": "file", "path": name, "size": len(content), "oid": git}

@@ -1,7 +1,6 @@
 """Made-up results of a project in place of this one, for the tests of what reads and draws them."""
 
 import json
-import shutil
 
 from lineage import ROOT, read
 from matplotlib.colors import to_rgb
@@ -62,13 +61,6 @@ def evaluation(side, sliding, test, words=None):
     split = {"tokens": 9, "side_by_side": scores(side), "sliding": scores(sliding)}
     splits = {"validation": split, "test": {**split, "side_by_side": scores(test, words)}}
     return {"version": "v", "splits": splits, "windows": []}
-
-
-def copy_scripts(folder):
-    """The versions' scripts and what is known of the sample, in another project."""
-    (folder / "data").mkdir()
-    for path in [*ROOT.glob("v*.py"), ROOT / "data" / "input.json"]:
-        shutil.copy(path, folder / path.relative_to(ROOT))
 
 
 def luminance(colour):

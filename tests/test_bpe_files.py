@@ -69,6 +69,7 @@ def vocabulary(**changes):
     return json.dumps({**content, **changes})
 
 
+LOADERS = load_tokenizer_file, BPETokenizer.load, BPETokenizer.from_huggingface
 LISTED = '{"format": "lineage tokenizer", "version": 1, "kind": "char", "sha256": ""'
 FOREIGN = [
     *(*BAD_JSON.values(), b"\x80\x04\x95pickle", '{"a": 1, "a": 2}', '{"kind": "sentences"}'),
@@ -82,7 +83,7 @@ FOREIGN = [
 @pytest.mark.parametrize("content", FOREIGN, ids=label)
 def test_foreign_files_are_refused(tmp_path, content):
     path = put(tmp_path / "foreign.json", content)
-    for load in (load_tokenizer_file, BPETokenizer.load, BPETokenizer.from_huggingface):
+    for load in LOADERS:
         with refused(re.escape(str(path))):
             load(path)
 
@@ -96,8 +97,8 @@ OTHERS = """"a" "aa" "merges" "BPE" "<|unk|>" null true -1 0 97 256 2.5 1e999 Na
 def saved_files(tmp_path_factory):
     """A vocabulary file of each kind that load_tokenizer_file reads: its text, its hash."""
     folder, text = tmp_path_factory.mktemp("kinds"), "the cat that sat on the mat"
-    made = {"bpe": BPETokenizer.train(text, 264, special_tokens=["<|endoftext|>"])}
-    made |= {"char": CharTokenizer.train([text]), "word": WordTokenizer.train([text], 12)}
+    made = {"bpe": BPETokenizer.train(text, 264), "char": CharTokenizer.train([text])}
+    made["word"] = WordTokenizer.train([text], 12)
     for kind, tokenizer in made.items():
         tokenizer.save(folder / kind)
     made["huggingface"] = made["bpe"]
@@ -122,19 +123,18 @@ def test_any_change_of_a_vocabulary_file_is_noticed(saved_files, tmp_path_factor
         tokens[at : at + length] = [other] * times
     path.write_bytes("".join(tokens).encode("latin-1", "replace"))
     tracemalloc.start()
-    try:
-        for load in (load_tokenizer_file, BPETokenizer.load, BPETokenizer.from_huggingface):
-            try:
-                tokenizer = load(path)
-            except UserError as error:
-                assert str(path) in str(error) and "\n" not in str(error)
-            else:
-                assert kind == "huggingface" or tokenizer.sha256 == sha256
-                ids = tokenizer.encode("the cat")
-                assert all(0 <= i < tokenizer.vocab_size for i in ids if i is not None)
-        assert tracemalloc.get_traced_memory()[1] < 50e6  # whatever the file claims
-    finally:
-        tracemalloc.stop()
+    for load in LOADERS:
+        try:
+            tokenizer = load(path)
+        except UserError as error:
+            assert str(path) in str(error) and "\n" not in str(error)
+        else:
+            assert kind == "huggingface" or tokenizer.sha256 == sha256
+            ids = tokenizer.encode("the cat")
+            assert all(0 <= i < tokenizer.vocab_size for i in ids if i is not None)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50e6  # whatever the file claims
 
 
 # -- tokenizer.json
@@ -147,10 +147,8 @@ def test_reading_a_tokenizer_like_gpt2s(tmp_path):
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
     no_regex = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     split = pre_tokenizers.Split(Regex(GPT4_PATTERN), "isolated")
-    for pre_tokenizer, pattern in (
-        (byte_level, GPT2_PATTERN),
-        (pre_tokenizers.Sequence([split, no_regex]), GPT4_PATTERN),
-    ):
+    sequence = pre_tokenizers.Sequence([split, no_regex])
+    for pre_tokenizer, pattern in ((byte_level, GPT2_PATTERN), (sequence, GPT4_PATTERN)):
         theirs = Tokenizer(models.BPE())
         theirs.pre_tokenizer, theirs.decoder = pre_tokenizer, decoders.ByteLevel()
         special, alphabet = ["<|endoftext|>", "<|pad|>"], byte_level.alphabet()
@@ -183,7 +181,7 @@ def test_a_carried_vocabulary_comes_back(tokenizer, tokenizer_json):
     assert BPETokenizer.from_huggingface(path).sha256 == tokenizer.sha256
     # Older files write a merge as one string.
     saved["model"]["merges"] = [" ".join(pair) for pair in saved["model"]["merges"]]
-    path.write_text(json.dumps(saved), encoding="utf-8")
+    put(path, json.dumps(saved))
     assert BPETokenizer.from_huggingface(path).sha256 == tokenizer.sha256
 
 
@@ -216,7 +214,7 @@ def test_other_kinds_of_tokenizer_json_are_refused(tokenizer_json, where, change
     for key in where.split():
         part = part[int(key) if key.isdigit() else key]
     part.update(change) if isinstance(change, dict) else part.extend(change)
-    path.write_text(json.dumps(saved), encoding="utf-8")
+    put(path, json.dumps(saved))
     with refused(f"{re.escape(str(path))}.*{message}"):
         BPETokenizer.from_huggingface(path)
 
@@ -278,8 +276,7 @@ def test_command_show_compares_two_vocabularies_word_by_word(files, capsys):
     assert counts[1].startswith("the.json, 259 ids: 5 tokens for 7 bytes")
 
 
-BAD_COMMANDS = """
-paint
+BAD_COMMANDS = """paint
 train --data text.txt --vocab-size 5
 train --data text.txt --vocab-size 9999999999
 train --data text.txt --out no/such/folder/new.json
@@ -298,25 +295,7 @@ decode --file missing.npy
 show
 show --file latin1.txt
 show text --vocab .
-show text --vocab vocab.json --compare missing.json
-"""
-
-
-def stops(folder, command, capsys):
-    """Has a command end with status 2 and one message, and leave nothing."""
-    before = sorted(folder.iterdir())
-    with pytest.raises(SystemExit) as stop:
-        main(command.split())
-    error = capsys.readouterr().err
-    assert stop.value.code == 2 and "Traceback" not in error
-    assert error.count("\n") == 1 or error.startswith("╭")  # the command line's are in a frame
-    assert sorted(folder.iterdir()) == before  # nothing half-written
-
-
-@pytest.mark.parametrize("command", BAD_COMMANDS.strip().splitlines())
-def test_bad_commands_end_in_one_message(files, capsys, command):
-    put(files, {"latin1.txt": b"caf\xe9", "empty.txt": ""})
-    stops(files, command, capsys)
+show text --vocab vocab.json --compare missing.json"""
 
 
 def array(header, data=bytes(64), version=b"\1\0"):
@@ -343,13 +322,21 @@ ARRAYS = [
     *(array("{}", version=b"\7\0"), os.mkfifo, os.mkdir, sparse, link("ids"), link("/dev/zero")),
 ]
 IDS = [b"", b"1 2 x", b"\xff", b"1.5", b"9" * 6000, b"-1", b"999999", os.mkfifo, os.mkdir]
-BAD_IDS = [*(("ids.npy", content) for content in ARRAYS), *(("ids.txt", each) for each in IDS)]
+BAD = [(command, "latin1.txt", b"caf\xe9") for command in BAD_COMMANDS.splitlines()]
+BAD += [("decode --vocab vocab.json --file ids.npy", "ids.npy", content) for content in ARRAYS]
+BAD += [("decode --vocab vocab.json --file ids.txt", "ids.txt", content) for content in IDS]
 
 
-@pytest.mark.parametrize("name, content", BAD_IDS, ids=label)
-def test_files_that_hold_no_ids_end_in_one_message(files, capsys, name, content):
-    put(files / name, content)
-    stops(files, f"decode --vocab vocab.json --file {name}", capsys)
+@pytest.mark.parametrize("command, name, content", BAD, ids=label)
+def test_bad_commands_and_files_end_in_one_message(files, capsys, command, name, content):
+    put(files, {"empty.txt": "", name: content})
+    before = sorted(files.iterdir())
+    with pytest.raises(SystemExit) as stop:
+        main(command.split())
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and "Traceback" not in error
+    assert error.count("\n") == 1 or error.startswith("╭")  # the command line's are in a frame
+    assert sorted(files.iterdir()) == before  # nothing half-written
 
 
 def test_the_script_itself(files):

@@ -1,9 +1,6 @@
 """Claims: the world's own stories make no false one, planted slips are found, shares are right."""
 
-import random
 import re
-import shutil
-from pathlib import Path
 
 from data import world
 from data.reader import KINDS, Reader
@@ -12,6 +9,7 @@ from results import claims
 import msgspec
 import pytest
 from lineage import edit_json
+from test_world import stories
 
 STORY = """One morning in spring, the sun shone on the wet roofs. At the mill stood Mira the \
 doctor, who was holding a plain red doll. Tom the smith was at the inn with his big iron key.
@@ -21,11 +19,6 @@ Now Mira had the big iron key at the inn.
 At last Mira hid the big iron key in a new tin box under the stairs, for a joke.
 When evening came, Mira was at the inn with the plain red doll. Tom was at the inn and had nothing.
 Question: Who had the plain red doll? Answer: Mira."""
-
-
-def stories(seed, n, **more):
-    rng = random.Random(seed)
-    return [world.tell_story(rng, **more).text for _ in range(n)]
 
 
 def false_claims(text):
@@ -44,12 +37,12 @@ def test_the_worlds_own_stories_are_read_completely_and_have_no_slip(n, recaps, 
         take(reader, event, *rest)
 
     monkeypatch.setattr(Reader, "take", noted)
-    found = claims.check(stories(4, n, recaps=recaps), version="", seed=0, temperature=0)
+    texts = [story.text for story in stories(4, n, recaps=recaps)]
+    found = claims.check(texts, version="", seed=0, temperature=0)
     assert found.without_slip == (n, n)
     assert found.unread[0] == 0 and found.unread[1] > 4000
-    for kind in KINDS:
-        true, claimed = found.true[kind]
-        assert true == claimed > 150, kind
+    assert {*found.true} == {*KINDS}
+    assert all(true == claimed > 150 for true, claimed in found.true.values()), found.true
     if n == 2000:  # every event of the world is among them, and is recognized
         assert met == {event for event in world.SENTENCES if not event.startswith("question")}
 
@@ -64,11 +57,7 @@ SLIPS = [  # what the story has, what stands there now, and the kind of claim th
     ("smile Tom handed the big iron key to Mira", "smile Mira handed it to Tom", "holders"),
     ("At last Mira hid", "At last Tom hid", "holders"),
     ("Now Mira had", "Now Tom had", "holders"),
-    (
-        "Tom was at the inn and had nothing",
-        "Tom sat at the inn beside the plain red doll",
-        "holders",
-    ),
+    ("was at the inn and had nothing", "sat at the inn beside the plain red doll", "holders"),
     ("So Mira went to the inn", "So Mira went to the mill", "places"),
     ("Mira was at the inn with", "Mira was at the mill with", "places"),
 ]
@@ -114,10 +103,9 @@ def test_the_row_of_one_seed_has_wilsons_intervals():
     assert (row[4], row[-1], len(row)) == ("60 % [50, 69]", "1 % [0, 5]", len(head))
 
 
-def test_the_command_writes_claims_json(finished_v3, tmp_path, capsys):
-    folder = Path(shutil.copytree(finished_v3, tmp_path / "v3"))
-    edit_json(folder / "config.json", config={"data": "sample"})
-    claims.claims((str(folder),), stories=2, seed=5)
+def test_the_command_writes_claims_json(copy_of_v3, capsys):
+    edit_json(copy_of_v3 / "config.json", config={"data": "sample"})
+    claims.claims((str(copy_of_v3),), stories=2, seed=5)
     assert re.search(r"^\| v3 \(1\) +\| 0 % ", capsys.readouterr().out, re.M)
-    saved = msgspec.json.decode((folder / "claims.json").read_bytes(), type=claims.Claims)
+    saved = msgspec.json.decode((copy_of_v3 / "claims.json").read_bytes(), type=claims.Claims)
     assert (saved.version, saved.seed, saved.without_slip) == ("v3", 5, (0, 2))

@@ -1,15 +1,14 @@
 """Two runs compared, a run of your own compared with the published ones, and counted n-grams."""
 
-from types import SimpleNamespace
-
 from common.cli import run_main
+from common.data import Corpus, token_file
 from common.evaluation import counted_ngrams
+from common.tokenizers.classes import CharTokenizer
 from results import compare, plan, references
 from results.plan import Planned
 
-import numpy as np
 import pytest
-from lineage import refused
+from lineage import refused, story_file
 from published import SHA, made_up, put, write
 from scipy import stats
 
@@ -147,18 +146,16 @@ def test_a_comment_is_no_difference_and_the_code_of_an_imported_version_is_one(f
 def test_the_reference_rows_are_what_counting_gives(folder, monkeypatch):
     with refused("no run of v3 on sample is published"):
         references.references()  # with the published vocabulary
-    draw = np.random.default_rng(0)
-    tokens = {"train": draw.geometric(0.3, 900) % 9, "validation": draw.geometric(0.3, 90) % 9}
-    files = {split: SimpleNamespace(memmap=lambda ids=ids: ids) for split, ids in tokens.items()}
-    monkeypatch.setattr(references, "token_file", lambda corpus, split, tokenizer: files[split])
-    tokenizer = SimpleNamespace(kind="bpe", vocab_size=9, sha256=OTHER)
-    corpus = SimpleNamespace(name="made up", sha256=SHA, n_bytes={"train": 4000, "validation": 400})
-    for n_words in (50, None):
-        corpus.words = lambda split, n_words=n_words: n_words
+    text = story_file(folder).read_text(encoding="utf-8")
+    tokenizer, texts = CharTokenizer.train([text]), {"train": text, "validation": text[:399] + "\n"}
+    for counted in (True, False):
+        corpus = Corpus("made up", False, lambda split: [texts.get(split)], counts_words=counted)
+        tokens = [token_file(corpus, split, tokenizer).memmap() for split in texts]
         found = references.counted(corpus, tokenizer)
-        assert found.data.sha256 == SHA and found.tokenizer["sha256"] == OTHER
+        assert found.data.sha256 == corpus.sha256 and found.tokenizer["sha256"] == tokenizer.sha256
         for row, order in zip(found.rows, (2, 5), strict=True):
-            bits = counted_ngrams(tokens["train"], tokens["validation"], tokenizer, corpus, order)
+            bits = counted_ngrams(*tokens, tokenizer, corpus, order)
             assert row.val_bits_per_byte == bits
-            # a word costs on average bits * 400 bytes / 50 words
-            assert row.val_word_perplexity == (n_words and pytest.approx(2 ** (bits * 8)))
+            # a word costs on average bits * 400 bytes / words
+            wanted = 2 ** (bits * 400 / corpus.words("validation")) if counted else None
+            assert row.val_word_perplexity == pytest.approx(wanted)

@@ -29,6 +29,7 @@ class Bytes:
     kind, sha256, dtype, end_of_text = "bytes", "b" * 64, np.dtype("uint16"), 256
 
     def encode_stream(self, chunks, processes=None, end_of_text=False):
+        self.processes = processes
         for chunk in chunks:
             ids = np.frombuffer(chunk.encode(), dtype=np.uint8).astype(self.dtype)
             yield np.append(ids, self.dtype.type(256)) if end_of_text else ids
@@ -66,19 +67,18 @@ def test_the_sample_is_the_bundled_file():
         assert all(story.endswith("\n\n") and "\n\n" not in story[:-2] for story in stories)
 
 
-@pytest.mark.parametrize(
-    "name, damage, wanted",
-    [
-        ("input.txt", "Anna", "train split"),
-        ("input.json", '{"splits": {"train": {"offset": "0"}}}', "input.json is damaged"),
-        ("input.json", '{"splits": {}}', "input.json is damaged"),
-        ("input.txt", os.mkdir, "cannot read the sample"),
-    ],
-)
+CHANGED = [  # a file, what it holds, and what is said of it
+    ("input.txt", "Anna", "train split"),
+    ("input.json", '{"splits": {"train": {"offset": "0"}}}', "input.json is damaged"),
+    ("input.json", '{"splits": {}}', "input.json is damaged"),
+    ("input.txt", os.mkdir, "cannot read the sample"),
+]
+
+
+@pytest.mark.parametrize("name, damage, wanted", CHANGED)
 def test_a_changed_sample_is_refused(tmp_path, name, damage, wanted):
-    for file in {"input.txt", "input.json"} - {name}:
-        put(tmp_path / file, (ROOT / "data" / file).read_bytes())
-    put(tmp_path / name, damage)
+    whole = {file: (ROOT / "data" / file).read_bytes() for file in ("input.txt", "input.json")}
+    put(tmp_path, {**whole, name: damage})
     with refused(f"{wanted}.*python data/world.py"):
         bundled.sample(tmp_path)
 
@@ -157,15 +157,13 @@ def test_splits_columns_and_configurations_of_a_hub_dataset(tmp_path):
     assert list(corpus.pieces("validation"))[-1] == "validation 99"
     prose = [f"row {i} of prose" for i in range(100)]
     folder = dataset(tmp_path / "c", prose=prose, title=prose[::-1], id=list(range(100)))
-    assert next(load_corpus("hf:o/n:prose", data_dir=folder).pieces("train")) == prose[0]
-    assert next(load_corpus("hf:o/n::title", data_dir=folder).pieces("train")) == prose[-1]
     assert "of them prose, title hold text" in refusal("hf:o/n", data_dir=folder)
     assert "no column 'nope'; its columns are prose" in refusal("hf:o/n:nope", data_dir=folder)
     assert "'id' does not hold text" in refusal("hf:o/n:id", data_dir=folder)
-    for config in ("small", "large"):
-        dataset(folder / config, text=[config] * 40, b=["x"] * 40)
-    assert next(load_corpus("hf:o/n:small", data_dir=folder).pieces("test")) == "small"
-    assert next(load_corpus("hf:o/n:large:b", data_dir=folder).pieces("test")) == "x"
+    dataset(folder / "large", text=["large"] * 40, b=["x"] * 40)
+    firsts = {"prose": prose[0], ":title": prose[-1], "large": "large", "large:b": "x"}
+    for name, first in firsts.items():
+        assert next(load_corpus(f"hf:o/n:{name}", data_dir=folder).pieces("train")) == first
 
 
 # ---- text and tables -----------------------------------------------------------------------------
@@ -180,9 +178,9 @@ def test_text_files_are_split_90_5_5_at_line_ends(tmp_path):
         assert all(text.endswith("\n") for text in texts.values()), name
         shares = [corpus.n_bytes[split] / sum(corpus.n_bytes.values()) for split in SPLITS]
         assert shares == pytest.approx([0.90, 0.05, 0.05], abs=0.006), name
-        assert not corpus.documents and "5 % each, between lines" in corpus.note
+        assert corpus.name == name and not corpus.documents
+        assert "5 % each, between lines" in corpus.note
         assert (r"line ends \r\n are read as \n" in corpus.note) == (name == "windows.txt")
-        assert corpus.name == name
         found.add(corpus.sha256)
     assert len(found) <= 2  # the line ends of one are cut elsewhere
     with refused("train, validation, test"):
@@ -311,15 +309,15 @@ def test_a_folder_is_read_in_the_order_of_its_paths_and_says_what_is_not(tmp_pat
     assert "is a run's folder" in refusal(tmp_path / "runs" / "v2")
 
 
-@pytest.mark.parametrize(
-    "names",
-    [
-        ("ptb.train.txt", "ptb.valid.txt", "ptb.test.txt"),
-        ("wiki_TRAINING.md", "wiki_dev.md", "my-test-1.md"),
-        ("train/a.txt", "validation/a.txt", "test/a.txt"),
-        ("trainset.txt", "wikiValSet.txt", "TESTSET2.txt"),
-    ],
-)
+OWN_SPLITS = [
+    ("ptb.train.txt", "ptb.valid.txt", "ptb.test.txt"),
+    ("wiki_TRAINING.md", "wiki_dev.md", "my-test-1.md"),
+    ("train/a.txt", "validation/a.txt", "test/a.txt"),
+    ("trainset.txt", "wikiValSet.txt", "TESTSET2.txt"),
+]
+
+
+@pytest.mark.parametrize("names", OWN_SPLITS)
 def test_a_folder_keeps_its_own_splits_and_leaves_the_rest_out(tmp_path, names):
     texts = "to learn\n" * 30, "to choose\n", "to evaluate\n"
     put(tmp_path, {**dict(zip(names, texts, strict=True)), "LICENSE.txt": "do what you want\n"})
@@ -348,10 +346,10 @@ def corpus(tmp_path):
 def test_token_file_holds_the_ids_and_is_made_once(corpus, tmp_path):
     found = token_file(corpus, "train", Bytes())
     assert found.path.parent == tmp_path / "cache" and found.dtype == np.dtype("<u2")
-    tokens, text = found.memmap(), "".join(corpus.pieces("train")).encode()
-    assert isinstance(tokens, np.memmap) and tokens.shape == (found.n_tokens,) == (len(text),)
-    assert bytes(tokens.astype(np.uint8)) == text
-    assert np.array_equal(found.load(), tokens) and not isinstance(found.load(), np.memmap)
+    text = "".join(corpus.pieces("train")).encode()
+    assert (type(found.memmap()), type(found.load())) == (np.memmap, np.ndarray)
+    assert found.memmap().tolist() == found.load().tolist() == list(text)
+    assert found.n_tokens == len(text)
     stamp = found.path.stat().st_mtime_ns
     assert token_file(corpus, "train", Bytes()) == found
     assert found.path.stat().st_mtime_ns == stamp and not list(found.path.parent.glob("*.tmp"))
@@ -364,17 +362,12 @@ def test_documents_end_with_the_end_of_text(tmp_path):
 
 
 def test_a_long_split_is_encoded_by_several_processes(corpus, tmp_path, monkeypatch):
-    class Counting(Bytes):
-        def encode_stream(self, chunks, processes=None, end_of_text=False):
-            requested.append(processes)
-            return super().encode_stream(chunks, processes, end_of_text)
-
-    requested = []
+    tokenizer = Bytes()
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    for limit in (50_000_000, 10_000):
+    for limit, processes in ((50_000_000, 1), (10_000, 2)):
         monkeypatch.setattr(token_files, "SEVERAL_FROM", limit)
-        token_file(corpus, "train", Counting(), cache_dir=tmp_path / str(limit))
-    assert requested == [1, 2]
+        token_file(corpus, "train", tokenizer, cache_dir=tmp_path / str(limit))
+        assert tokenizer.processes == processes
 
 
 def test_another_vocabulary_text_split_or_border_is_another_token_file(corpus, tmp_path):
@@ -445,9 +438,9 @@ def test_the_share_of_unknown_characters_is_measured(tmp_path, capsys):
     text = "".join(f"{chr(0x4E00 + i * 37 % 5000) * 9}，\n" for i in range(3000))
     corpus = load_corpus(put(tmp_path / "z.txt", text), cache_dir=tmp_path / "cache")
     tokenizer = WordTokenizer.train(corpus.pieces("train"), 50)
-    validation = "".join(corpus.pieces("validation"))
-    unknown = [word for word in tokenizer.pieces(validation) if word not in tokenizer.vocab]
-    share = sum(map(len, unknown)) / len(validation)
+    words = tokenizer.pieces(text_of(corpus)["validation"])
+    unknown = [word for word in words if word not in tokenizer.vocab]
+    share = sum(map(len, unknown)) / sum(map(len, words))
     assert 0.5 < share < 1
     for _ in range(2):  # encoded, and found
         found = token_file(corpus, "validation", tokenizer)

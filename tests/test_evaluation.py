@@ -40,11 +40,12 @@ class Counter(torch.nn.Module):
 
     def __init__(self, V, cost):
         super().__init__()
-        self.V, self.cost, self.windows = V, cost, []
+        self.V, self.cost, self.windows, self.sizes = V, cost, [], []
         self.nothing = torch.nn.Parameter(torch.zeros(()))  # the device is that of the parameters
 
     def forward(self, idx):
         self.windows += idx.tolist()
+        self.sizes.append(idx.numel())
         context = torch.arange(1, idx.shape[1] + 1)
         p = torch.exp(-self.cost(context, idx.double())).expand(idx.shape)[..., None]
         rest = ((1 - p).clamp(min=0) / (self.V - 1)).expand(*idx.shape, self.V)
@@ -82,29 +83,25 @@ def test_sliding_windows_predict_each_token_once_from_enough_context(n, T):
         assert nats_of(Counter(n + 1, cost), n, T, stride=stride) == pytest.approx(0, abs=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("bound", "at_once"), [("LOGIT_BYTES", 4 * 41 * 12), ("WINDOW_TOKENS", 12)]
-)
+@pytest.mark.parametrize("bound, at_once", [("LOGIT_BYTES", 4 * 41 * 12), ("WINDOW_TOKENS", 12)])
 def test_windows_that_go_together_are_bounded_and_change_nothing(bound, at_once, monkeypatch):
     """By the bytes of their logits and, where the vocabulary is small, by their tokens."""
 
-    def windows_and_total():
-        model, sizes = Counter(41, lambda context, after: context / 7 + after / 11), []
-        model.register_forward_pre_hook(lambda _, args: sizes.append(args[0].numel()))
-        return model.windows, nats_of(model, 40, 6, stride=4), sizes
+    def evaluated():
+        model = Counter(41, lambda context, after: context / 7 + after / 11)
+        return nats_of(model, 40, 6, stride=4), model
 
-    together, expected, sizes = windows_and_total()
-    assert max(sizes) > 12
+    expected, together = evaluated()
     monkeypatch.setattr(evaluation, bound, at_once)
-    windows, total, sizes = windows_and_total()
-    assert windows == together and total == pytest.approx(expected, rel=1e-6)
-    assert max(sizes) == 12
+    total, bounded = evaluated()
+    assert bounded.windows == together.windows and total == pytest.approx(expected, rel=1e-6)
+    assert max(together.sizes) > 12 == max(bounded.sizes)
 
 
 HALVES = [[0.5, 0.25, 0.25], [0.25, 0.5, 0.25], [0.25, 0.25, 0.5]]  # most likely: the same again
 
 
-def test_bits_per_byte_perplexities_and_accuracy_by_hand():
+def test_bits_per_byte_perplexities_and_accuracies_by_hand():
     tokens = np.array([0, 0, 1, 1, 2], dtype=np.uint16)  # 0 0, 1 1: one bit each; 0 1, 1 2: two
     scores = evaluate(Table(HALVES), tokens, 2, corpus(n_bytes=7, n_words=4))
     bits = math.log2(3) + 1 + 2 + 1 + 2
@@ -117,9 +114,6 @@ def test_bits_per_byte_perplexities_and_accuracy_by_hand():
         "accuracy_top5": 1.0,  # there are three tokens in all
     }
     assert evaluate(Table(HALVES), tokens, 2, corpus(7))["word_perplexity"] is None
-
-
-def test_accuracy_counts_the_most_likely_and_the_five_most_likely():
     row = [0.3, 0.2, 0.15, 0.14, 0.11, 0.07, 0.03]  # tokens in the order of their probability
     tokens = np.array([0, 0, 4, 5, 6, 1, 5])  # ranks of the predicted ones: 1 5 6 7 2 6
     scores = evaluate(Table([row] * 7), tokens, 4, corpus(7))
@@ -138,17 +132,16 @@ def test_a_limit_evaluates_the_beginning_and_scales_the_bytes():
 def test_nothing_is_random_and_the_model_keeps_its_mode(training):
     model = Table(HALVES).train(training)  # in training, dropout changes its logits
     before = torch.get_rng_state()
-    scores = [evaluate(model, np.arange(30) % 3, 4, corpus(30)) for _ in range(2)]
-    assert scores[0] == scores[1]
-    assert torch.equal(torch.get_rng_state(), before)
+    first, second = (evaluate(model, np.arange(30) % 3, 4, corpus(30)) for _ in range(2))
+    assert first == second and torch.equal(torch.get_rng_state(), before)
     assert model.training == training and model.logits.grad is None
 
 
 def test_a_model_gone_wrong_has_a_huge_perplexity_or_is_refused():
     certain = Table([[1.0, 0.0], [1.0, 0.0]])  # that 0 comes next, and it never does
     scores = evaluate(certain, np.ones(4, dtype=int), 2, corpus(4, 1))
-    assert scores["loss"] == math.inf
-    assert scores["perplexity"] == scores["word_perplexity"] == math.exp(700)
+    found = [scores[name] for name in ("loss", "perplexity", "word_perplexity")]
+    assert found == [math.inf, math.exp(700), math.exp(700)]
     with pytest.raises(NotFinite, match="became nan"):
         evaluate(Table([[math.nan] * 2] * 2), np.ones(4, dtype=int), 2, corpus(4))
 

@@ -1,42 +1,16 @@
-"""The hub, as its unmodified client meets it: well, slow, busy and gone (see fake_hub.py).
+"""The hub, as its unmodified client meets it: well, slow, busy and gone (see fake_hub.py)."""
 
-The client reads its environment when it is imported, so it runs in processes of its own; their
-pauses are shortened and noted.
-"""
-
-import json
-import os
 import re
-import subprocess
-import sys
+import time
+
+from common.data import SPLITS, load_corpus
 
 import pytest
 from fake_hub import FakeHub
+from huggingface_hub import HfFileSystem
+from huggingface_hub.utils import httpx
 from inputs import table
-from lineage import ROOT
-
-CLIENT = """
-import json, sys, time
-from common.data import hub
-from common.data import load_corpus
-from common.errors import UserError
-
-hub.TIMEOUT, hub.PATIENCE = 1, 3
-hub.SPLITS = ("train", "validation", "test")
-pauses, sleep = [], time.sleep
-time.sleep = lambda seconds: (pauses.append(seconds), sleep(min(seconds, 0.01)))
-for line in sys.stdin:
-    pauses.clear()
-    try:
-        corpus = load_corpus(json.loads(line))
-        answer = {split: "".join(corpus.pieces(split)) for split in hub.SPLITS}
-    except UserError as error:
-        answer = {"error": str(error)}
-    print(json.dumps({**answer, "pauses": pauses}), flush=True)
-"""
-
-
-SPLITS = ("train", "validation", "test")
+from lineage import refused
 
 
 def rows(split):
@@ -60,107 +34,71 @@ def dataset(*configs):
     return {**files, "README.md": "\n".join(card).encode()}
 
 
-class Client:
-    """A process that loads corpora by name."""
-
-    def __init__(self, hub, home, **environment):
-        names = ("WIKITEXT_DIR", "HF_TOKEN", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
-        env = {name: value for name, value in os.environ.items() if name not in names}
-        env |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "LINEAGE_CACHE": str(home / "cache")}
-        env |= {"PYTHONIOENCODING": "utf-8", "NO_PROXY": "*", **environment}
-        self.hub, self.errors = hub, open(home / "stderr.txt", "w+", encoding="utf-8")
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.errors}
-        command = [sys.executable, "-c", CLIENT]
-        self.process = subprocess.Popen(command, env=env, cwd=ROOT, encoding="utf-8", **pipes)
-
-    def __enter__(self):
-        return self
-
-    def load(self, name, *faults):
-        self.hub.log.clear()
-        self.hub.faults[:] = map(list, faults)
-        self.process.stdin.write(json.dumps(name) + "\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        self.errors.seek(0)
-        assert line, self.errors.read()
-        self.hub.faults.clear()
-        return json.loads(line)
-
-    @property
-    def fetched(self):
-        """What was fetched: the names of the data files, in order."""
-        wanted = re.compile(r"GET /lfs/.*/(\w+)-00000")
-        return [found[1] for line in self.hub.log if (found := wanted.match(line))]
-
-    def __exit__(self, *exception):
-        self.process.stdin.close()
-        self.process.wait()
-        self.process.stdout.close()
-        self.errors.close()
-
-
-@pytest.fixture(scope="module")
-def hub():
-    hub = FakeHub().start()
-    yield hub
-    hub.stop()
-
-
-@pytest.fixture(scope="module")
-def loader(hub, tmp_path_factory):
-    """One client for the tests that need no fresh one: each has a data set of its own."""
-    with Client(hub, tmp_path_factory.mktemp("home")) as one:
-        yield one
-
-
 TEXT = {split: "".join(rows(split)) for split in SPLITS}
 
 
-def texts(answer):
-    assert "error" not in answer, answer
-    return {split: answer[split] for split in SPLITS}
+@pytest.fixture
+def hub(cache, monkeypatch):
+    """A hub, and a client whose cache is empty and whose pauses are noted instead of waited for."""
+    import datasets
+    import huggingface_hub
+
+    hub, hub.pauses = FakeHub(), []
+    monkeypatch.setattr(httpx.HTTPTransport, "handle_request", lambda _, asked: hub.answer(asked))
+    monkeypatch.setattr(time, "sleep", hub.pauses.append)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache / "datasets")
+    monkeypatch.setattr(datasets.config, "DOWNLOADED_DATASETS_PATH", cache / "downloads")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache / "hub"))
+    for name in ("WIKITEXT_DIR", "HF_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    return hub
 
 
-def error(answer):
-    assert "error" in answer and "\n" not in answer["error"], answer
-    return answer["error"]
+def load(hub, name, *faults):
+    """The texts of a corpus, as a program that has only just begun loads them."""
+    HfFileSystem.clear_instance_cache()
+    hub.faults = [list(fault) for fault in faults]
+    hub.log.clear()
+    corpus = load_corpus(name)
+    return {split: "".join(corpus.pieces(split)) for split in SPLITS}
 
 
-@pytest.mark.slow
-def test_wikitext_comes_from_the_hub_once_and_then_from_the_cache(hub, tmp_path):
+def fetched(hub):
+    """What was fetched: the names of the data files, in order."""
+    wanted = re.compile(r"GET /lfs/.*/(\w+)-00000")
+    return [found[1] for line in hub.log if (found := wanted.match(line))]
+
+
+def test_wikitext_comes_from_the_hub_once_and_then_from_the_cache(hub, monkeypatch):
     hub.repositories["Salesforce/wikitext"] = dataset("wikitext-2-v1", "wikitext-103-v1")
     hub.repositories["some/tales"] = dataset("old", "new")
-    with Client(hub, tmp_path) as one:
-        answer = one.load("wikitext-2")
-        assert one.fetched == [*SPLITS]
-        assert answer["train"].startswith(" \n = Title 0 = \n \n In the train split , 0 . \n")
-        assert [line for line in hub.log if "103" in line] == []
-        assert texts(one.load("hf:some/tales:new:text")) == TEXT
-    with Client(hub, tmp_path) as two:  # the hub is asked whether anything has changed
-        assert texts(two.load("wikitext-2")) == texts(answer)
-        assert hub.log and not re.search("GET /(datasets|lfs)/", "\n".join(hub.log))
-    with Client(hub, tmp_path, HF_HUB_OFFLINE="1") as offline:
-        assert texts(offline.load("wikitext-2")) == texts(answer)
-        assert texts(offline.load("hf:some/tales:new:text")) == TEXT
-        assert texts(offline.load("hf:some/tales:new")) == TEXT
-        assert "configuration old" in error(offline.load("hf:some/tales:old:text"))
-        assert "cannot be reached" in error(offline.load("hf:some/fables"))
-        assert hub.log == []
-    hub.stop()
-    try:
-        with Client(hub, tmp_path) as alone:
-            assert texts(alone.load("wikitext-2")) == texts(answer)
-            assert texts(alone.load("hf:some/tales:new")) == TEXT
-            assert "cannot be reached for Salesforce/wikitext" in error(alone.load("wikitext-103"))
-    finally:
-        hub.start()
+    texts = load(hub, "wikitext-2")
+    assert fetched(hub) == [*SPLITS] and not any("103" in line for line in hub.log)
+    assert texts["train"].startswith(" \n = Title 0 = \n \n In the train split , 0 . \n")
+    assert load(hub, "hf:some/tales:new:text") == TEXT
+    assert load(hub, "wikitext-2") == texts  # the hub is asked whether anything has changed
+    assert hub.log and not re.search("GET /(datasets|lfs)/", "\n".join(hub.log))
+    gone = ("", 10**6, "gone")
+    for offline in (False, True):  # as HF_HUB_OFFLINE=1 sets them
+        monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", offline)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
+        assert load(hub, "wikitext-2", gone) == texts
+        assert load(hub, "hf:some/tales:new:text", gone) == TEXT
+        assert load(hub, "hf:some/tales:new", gone) == TEXT
+        for name, said in (
+            ("wikitext-103", "cannot be reached for Salesforce/wikitext"),
+            ("hf:some/tales:old:text", "configuration old"),
+            ("hf:some/fables", "cannot be reached"),
+        ):
+            with refused(said):
+                load(hub, name, gone)
+            assert not (offline and hub.log)
 
 
-def test_configurations_and_columns(hub, loader):
+def test_configurations_and_columns(hub):
     hub.repositories |= {"a/one": dataset("only"), "a/two": dataset("small", "large")}
     for name in ("a/one", "a/one:text", "a/one:only", "a/two:large:text"):
-        assert texts(loader.load(f"hf:{name}")) == TEXT
+        assert load(hub, f"hf:{name}") == TEXT
 
 
 REFUSED = {  # name: what is said of it
@@ -176,54 +114,52 @@ REFUSED = {  # name: what is said of it
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_the_hub_does_not_have_or_give_is_one_line(hub, loader, name):
+def test_what_the_hub_does_not_have_or_give_is_one_line(hub):
     hub.repositories |= {"a/one": dataset("only"), "a/two": dataset("small", "large")}
     damaged = {"default/test-00000-of-00001.parquet": b"PAR1 and then nothing of the kind"}
     hub.repositories["a/damaged"] = {**dataset("default"), **damaged}
     hub.refused |= {"gated/one": (401, "GatedRepo"), "gated/two": (403, "GatedRepo")}
-    assert re.search(REFUSED[name], error(loader.load(f"hf:{name}")))
+    for name, said in REFUSED.items():
+        with refused(said):
+            load(hub, f"hf:{name}")
 
 
 TRANSIENT = [
     ("HEAD.*README", (429, {"Retry-After": "2"})),
     ("GET.*/tree/", (429, {"RateLimit": '"api";r=0;t=2'})),
-    ("GET.*/tree/", 503),
+    ("GET.*/tree/", (503, {})),
     ("GET.*/tree/", "hang"),
     ("GET /lfs.*train", "hang"),
 ]
 
 
 @pytest.mark.parametrize("pattern, fault", TRANSIENT)
-def test_a_hub_that_is_unwell_for_a_moment_is_asked_again(hub, loader, pattern, fault):
-    name = f"twice/n{len(hub.repositories)}"
-    hub.repositories[name] = dataset("default")
-    assert texts(loader.load(f"hf:{name}", (pattern, 1, fault))) == TEXT
+def test_a_hub_that_is_unwell_for_a_moment_is_asked_again(hub, pattern, fault):
+    hub.repositories["o/n"] = dataset("default")
+    assert load(hub, "hf:o/n", (pattern, 1, fault)) == TEXT
     assert len([line for line in hub.log if re.search(pattern, line)]) >= 2
 
 
 LASTING = [
-    ("GET.*/revision/", 500, "does not serve {} for now .500"),
-    ("GET /lfs.*validation", 500, "does not serve {} for now .500"),
-    ("HEAD.*README", "hang", "cannot be reached for {}"),
-    ("GET.*/revision/", "hang", "cannot be reached for {}"),
-    ("GET.*/tree/", "hang", "cannot be reached for {}"),
-    ("GET /lfs.*validation", "hang", "cannot be reached for {}"),
-    ("GET /lfs.*validation", (429, {"Retry-After": "1"}), "does not serve {} for now .429"),
-    ("HEAD.*README", (429, {"Retry-After": "3600"}), "next 60 minutes .429. for .*{}"),
-    ("GET.*/tree/", (429, {"RateLimit": '"api";r=0;t=300'}), "next 5 minutes .429. for .*{}"),
+    ("GET.*/revision/", (500, {}), "does not serve o/n for now .500"),
+    ("GET /lfs.*validation", (500, {}), "does not serve o/n for now .500"),
+    ("HEAD.*README", "hang", "cannot be reached for o/n"),
+    ("GET.*/revision/", "hang", "cannot be reached for o/n"),
+    ("GET.*/tree/", "hang", "cannot be reached for o/n"),
+    ("GET /lfs.*validation", "hang", "cannot be reached for o/n"),
+    ("GET /lfs.*validation", (429, {"Retry-After": "1"}), "does not serve o/n for now .429"),
+    ("HEAD.*README", (429, {"Retry-After": "3600"}), "next 60 minutes .429. for .*o/n"),
+    ("GET.*/tree/", (429, {"RateLimit": '"api";r=0;t=300'}), "next 5 minutes .429. for .*o/n"),
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("pattern, fault, wanted", LASTING)
-def test_a_hub_that_stays_unwell_is_one_line(hub, loader, pattern, fault, wanted):
+def test_a_hub_that_stays_unwell_is_one_line(hub, pattern, fault, wanted):
     """And what has come is not fetched again."""
-    name = f"always/n{len(hub.repositories)}"
-    hub.repositories[name] = dataset("default")
-    answer = loader.load(f"hf:{name}", (pattern, 10**6, fault))
-    assert re.search(wanted.format(name), error(answer))
-    assert sum(answer["pauses"]) < 100  # seconds
+    hub.repositories["o/n"] = dataset("default")
+    with refused(wanted):
+        load(hub, "hf:o/n", (pattern, 10**6, fault))
+    assert sum(hub.pauses) < 100  # seconds
     if "lfs" in pattern:
-        assert texts(loader.load(f"hf:{name}")) == TEXT
-        assert loader.fetched == ["validation", "test"]
+        assert load(hub, "hf:o/n") == TEXT
+        assert fetched(hub) == ["validation", "test"]

@@ -1,10 +1,10 @@
 """What the modules are by definition: attention by loops, ALiBi, RoPE, the cache, the schedule."""
 
 import copy
+import dataclasses
 import functools
 import itertools
 import math
-from types import SimpleNamespace
 
 from common.training.machine import fused_attention, pick_dtype, prepare
 
@@ -34,11 +34,11 @@ every_model = pytest.mark.parametrize(
 )
 
 
-def large(model):
+def large(model, std=0.5):
     """Weights so large that every part of the model matters to the logits."""
     torch.manual_seed(1)
     for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.5)
+        torch.nn.init.normal_(parameter, std=std)
     return model.eval()
 
 
@@ -160,9 +160,8 @@ def test_logits_are_those_of_the_definition(version, changes):
 def test_the_fused_kernel_equals_the_formula(T, heads, dtype):
     """For a mask of two dimensions and of four, as ALiBi's; in bfloat16 within its rounding."""
     module = load(VERSIONS[-1])
-    torch.manual_seed(2)
-    q, k, v = (torch.randn(2, heads, n, 8).to(dtype).float() for n in (T, 12, 12))
     layer = model_of(module)[0].blocks[0].attention
+    q, k, v = (torch.randn(2, heads, n, 8).to(dtype).float() for n in (T, 12, 12))
     layer.dropout.p = 0.0
     for mask in (module.causal_mask(T, 12, CPU), module.alibi_mask(T, 12, heads, CPU)):
         formula = layer.attend(q.to(dtype), k.to(dtype), v.to(dtype), mask).float()
@@ -285,16 +284,15 @@ def test_rope_scores_depend_on_the_distance_alone(i, j, shift):
 # ---- The KV cache ----
 
 
+@dataclasses.dataclass
 class Letters:
     """A tokenizer for tests: a letter per token, from a; token 7, h, ends a text."""
 
-    end_of_text = 7
+    end_of_text: int | None = 7
+    decode: type = tuple  # the ids themselves
 
     def encode(self, text):
         return [ord(letter) - ord("a") for letter in text]
-
-    def decode(self, ids):
-        return tuple(ids)
 
 
 def sample(version, model, config):
@@ -308,8 +306,7 @@ def sample(version, model, config):
         return logits
 
     model.forward = watched
-    tokenizer = SimpleNamespace(encode=Letters().encode, decode=tuple, end_of_text=None)
-    ids = load(version).generate(model, config, tokenizer, CPU)
+    ids = load(version).generate(model, config, Letters(end_of_text=None), CPU)
     model.forward = forward
     return ids, read, torch.stack(rows)
 
@@ -319,7 +316,8 @@ def sample(version, model, config):
 @pytest.mark.parametrize("version", VERSIONS[VERSIONS.index("v4") :])
 def test_a_sample_with_the_cache_equals_the_sample_without(version, position, n_layer):
     """Over three times the context: when the window is full, both go on from its last half."""
-    more = {"n_head": 4, "n_kv_head": 2, "ngram_max": 3} if version != "v4" else {}
+    more = {"n_head": 4, "n_kv_head": 2, "ngram_max": 4} if version != "v4" else {}
+    more["ngram_at"] = "head" if n_layer == 4 else "input"
     model, config = model_of(
         load(version), position=position, n_layer=n_layer, prompt="abc", **more
     )
@@ -349,6 +347,13 @@ def kept(probs, k, p):
     return [x / sum(left) for x in left]
 
 
+def sampled_from(module, logits, config):
+    """The probabilities that the version's `sample_next_token` draws from."""
+    with pytest.MonkeyPatch.context() as patch:  # "draw" all of them
+        patch.setattr(torch, "multinomial", lambda probs, *_, **__: [probs / probs.sum()])
+        return module.sample_next_token(logits, config, None)
+
+
 @given(
     st.lists(st.integers(1, 1000), min_size=1, max_size=9, unique=True),
     st.sampled_from([0.001, 0.5, 1.0, 2.0]),
@@ -362,9 +367,7 @@ def test_temperature_top_k_and_top_p_leave_exactly_their_probabilities(weights, 
     for version in ("v0", VERSIONS[-1]):
         module = load(version)
         config = small(module, temperature=temperature, top_k=k, top_p=p)
-        with pytest.MonkeyPatch.context() as patch:  # "draw" all of them
-            patch.setattr(torch, "multinomial", lambda probs, *_, **__: [probs / probs.sum()])
-            found = module.sample_next_token(logits, config, None).tolist()
+        found = sampled_from(module, logits, config).tolist()
         assert any(found == pytest.approx(one, abs=1e-4) for one in near)  # where a sum equals p
 
 

@@ -1,12 +1,13 @@
 """The notebook runs, with the outputs that are stored in it, and needs load_run alone."""
 
-import ast
 import re
 
 import nbformat
 import pytest
+from inputs import put
 from lineage import ROOT
 from nbclient import NotebookClient
+from test_architecture import imported
 
 TOUR = ROOT / "notebooks" / "tour.ipynb"
 NUMBER = r"-?\d+\.\d+"
@@ -25,16 +26,12 @@ def n_pictures(cell):
     return sum("image/png" in out.get("data", {}) for out in cell.outputs)
 
 
-def test_the_notebook_needs_load_run_alone_of_the_project():
+def test_the_notebook_needs_load_run_alone_of_the_project(tmp_path):
     own = {path.stem for path in ROOT.iterdir() if path.suffix in ("", ".py")}
-    names = []
-    for cell in code_cells(nbformat.read(TOUR, 4)):
-        for node in ast.walk(ast.parse(cell.source)):
-            if isinstance(node, ast.Import):
-                names += [alias.name for alias in node.names]
-            if isinstance(node, ast.ImportFrom):
-                names += [f"{node.module}.{alias.name}" for alias in node.names]
-    assert [name for name in names if name.partition(".")[0] in own] == ["results.load_run"]
+    source = "\n".join(cell.source for cell in code_cells(nbformat.read(TOUR, 4)))
+    names = imported(put(tmp_path / "tour.py", source))
+    found = [name for name in names if name.partition(".")[0] in own]
+    assert found == ["results", "results.load_run"]
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ scripts; a reader can play with them without a mouse, on a phone, in the dark, w
 import copy
 import re
 import shutil
-from types import SimpleNamespace
 
 from bpe_tokenizer import BPETokenizer
 from results import load_run, page
@@ -14,15 +13,15 @@ from results.web import weights
 import pytest
 import torch
 import torch.nn.functional as F
-from lineage import VERSIONS, load, model_of
+from lineage import VERSIONS, load, model_of, small
+from test_models import large, sampled_from
 
 MODELS = ROOT / "results" / "models"
-PLAYABLE = [version for version in VERSIONS if (MODELS / f"{version}.safetensors").exists()]
-PLAYABLE = [version for version in PLAYABLE if "_" not in version]
+PLAYABLE = [v for v in VERSIONS if (MODELS / f"{v}.safetensors").exists() and "_" not in v]
 pytestmark = pytest.mark.slow
 STORY = "One morning in autumn, Mira the gardener was at the castle with her fine black letter.\n"
-TEXTS = ["", "   ", STORY]
-TEXTS += [
+TEXTS = [
+    *("", "   ", STORY),
     "Isn't it? WE'LL see 1234567 —\tnaïve 漢字 🙂 'ſx e\u0301 \u0345a\r\n\r\n",
     "x\u0085y\x1cz\u2028 \ufeffq <|endoftext|>\n\n\n!?!?  aaaaaaaaaaaa",
 ]
@@ -115,9 +114,7 @@ def test_logits_in_the_page_are_torch_s_with_the_same_rounded_weights(version, o
 @pytest.mark.parametrize(("version", "settings"), OPTIONS)
 def test_logits_are_torch_s_for_every_setting_of_a_model(version, settings, opened):
     model, config = model_of(load(version), **{"n_head": 4, **settings})
-    torch.manual_seed(1)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.4)
+    large(model, std=0.4)
     tensors = {name: part.numpy() for name, part in model.state_dict().items()}
     packed = weights.pack(tensors, vars(config))
     ids = torch.randint(50, (config.context_length,)).tolist()
@@ -155,19 +152,13 @@ def test_text_is_cut_into_the_same_tokens_and_put_together_again(version, opened
 @pytest.mark.parametrize("temperature", [0, 0.5, 1, 2])
 @pytest.mark.parametrize(("top_k", "top_p"), [(0, 1), (3, 1), (0, 0.6), (5, 0.3), (500, 0.05)])
 def test_temperature_top_k_and_top_p_leave_the_same_probabilities(
-    temperature, top_k, top_p, opened, monkeypatch
+    temperature, top_k, top_p, opened
 ):
     logits = torch.randn(40, generator=torch.Generator().manual_seed(3)) * 3
-    drawn = []
-
-    def multinomial(probs, number, generator):
-        drawn.append(probs / probs.sum())
-        return torch.tensor([0])
-
-    monkeypatch.setattr(torch, "multinomial", multinomial)
-    knobs = SimpleNamespace(temperature=temperature, top_k=top_k, top_p=top_p)
-    likeliest = load("v0").sample_next_token(logits, knobs, None)
-    wanted = drawn[0] if drawn else F.one_hot(likeliest, 40).float()
+    module = load("v0")
+    config = small(module, temperature=temperature, top_k=top_k, top_p=top_p)
+    wanted = sampled_from(module, logits, config)
+    wanted = wanted if temperature else F.one_hot(wanted, 40).float()
     knobs = {"temperature": temperature, "topK": top_k, "topP": top_p}
     script = "([logits, knobs]) => Array.from(distribution(Float32Array.from(logits), knobs))"
     found = opened.evaluate(script, [logits.tolist(), knobs])

@@ -14,23 +14,12 @@ import pytest
 import torch
 from lineage import load, model_of, read
 from matplotlib.text import Text
-from published import copy_scripts, luminance, metrics, put, write
+from published import luminance, metrics, put, write
 from test_models import blocks_of, large
 
 
 def points(bits, seconds=10):
     return [Point(**row) for row in metrics(bits, seconds)]
-
-
-@pytest.fixture
-def project(elsewhere):
-    """A project that has the scripts and no results yet, in the place of this one."""
-    copy_scripts(elsewhere)
-    return elsewhere
-
-
-def written(axes):
-    return {text.get_text() for text in axes.texts}
 
 
 # ---- Curves ----
@@ -43,7 +32,7 @@ def test_curves_are_the_mean_of_the_seeds_as_far_as_all_have_come():
         (axes,) = plots.curves_figure(lines, x).axes
         assert list(axes.lines[0].get_xdata()) == wanted and len(axes.lines) == 2
     assert list(axes.lines[0].get_ydata()) == pytest.approx([2.1, 1.1])
-    assert written(axes) == {"v2 (2 seeds): 0.730", "deep: 0.800"}
+    assert {text.get_text() for text in axes.texts} == {"v2 (2 seeds): 0.730", "deep: 0.800"}
     lines = {f"a{i}": ("v2", [points([2.0, 1.0 + i / 1000])], [1.0]) for i in range(8)}
     (axes,) = plots.curves_figure(lines).axes  # eight that differ without colour
     assert len({line.get_marker() for line in axes.lines}) == 8
@@ -167,11 +156,10 @@ def test_attention_maps_by_layer_and_head():
     figure = attention.attention_figure(weights, tokens, "v4")
     maps = {axes.get_title(): axes for axes in figure.axes if axes.get_title()}
     assert list(maps) == [f"layer {i}, head {j}" for i in (1, 2) for j in range(1, 9)]
-    shown = torch.as_tensor(maps["layer 2, head 3"].images[0].get_array())
-    torch.testing.assert_close(shown, weights[1][2], check_dtype=False)
+    shown = maps["layer 2, head 3"].images[0].get_array().data
+    assert shown == pytest.approx(weights[1][2].numpy())
     assert {axes.images[0].get_clim() for axes in maps.values()} == {(0, 1)}  # the same grey
-    labels = maps["layer 2, head 8"].get_xticklabels()
-    assert [label.get_text() for label in labels] == tokens
+    assert [label.get_text() for label in maps["layer 2, head 8"].get_xticklabels()] == tokens
     figure = attention.attention_figure(weights, tokens, "v4", layer=2, head=3)
     assert [a.get_title() for a in figure.axes if a.get_title()] == ["layer 2, head 3"]
 
@@ -196,10 +184,9 @@ def test_induction_scores_of_known_heads():
 
 def test_predictions_by_hand():
     tokenizer = CharTokenizer.train(["the"])
-    t, h, e = tokenizer.encode("the")
+    t, h, e = ids = tokenizer.encode("the")
     probabilities = torch.zeros(2, tokenizer.vocab_size)
-    probabilities[0, [t, h, e]] = torch.tensor([0.25, 0.25, 0.5])
-    probabilities[1, [t, h, e]] = torch.tensor([0.004, 0.996, 0.0])
+    probabilities[:, ids] = torch.tensor([[0.25, 0.25, 0.5], [0.004, 0.996, 0.0]])
     rows = predictions.predictions_table(probabilities, torch.tensor([t, h]), tokenizer, 1)
     assert rows[0] == ["t", [("e", 0.5, False)], ("h", 0.25, 2)]
     assert rows[1] == ["h", [("h", pytest.approx(0.996), False)], None]

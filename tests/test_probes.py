@@ -5,8 +5,7 @@ import dataclasses
 import hashlib
 import json
 import re
-import shutil
-from pathlib import Path
+from types import SimpleNamespace
 
 from common.tokenizers.classes import CharTokenizer
 from data import world
@@ -87,42 +86,39 @@ def test_the_reader_of_stories_finds_the_same_answers_before_the_ending_says_the
 # ---- answers ----
 
 
+CHARACTERS = CharTokenizer.train([*TEXTS, *("".join(each.alternatives) for each in QUESTIONS)])
+FEW = [each for kind in KINDS for each in of(kind)[:4]]
+NEXT = {  # the character after each beginning of a text
+    text[max(0, i - 60) : i]: CHARACTERS.ids[text[i]] for text in TEXTS for i in range(1, len(text))
+}
+
+
 class Knows(nn.Module):
     """Knows the texts: after each beginning of one it is sure of the next character."""
 
-    def __init__(self, texts, tokenizer, sign=1.0):
+    def __init__(self, sign=1.0):
         super().__init__()
         self.weight = nn.Parameter(torch.tensor(sign))
-        self.tokenizer, self.next = tokenizer, {}
-        for text in texts:
-            for i in range(1, len(text)):
-                self.next[text[max(0, i - 60) : i]] = tokenizer.ids[text[i]]
 
     def forward(self, idx):
-        logits = torch.zeros(*idx.shape, self.tokenizer.vocab_size)
+        logits = torch.zeros(*idx.shape, CHARACTERS.vocab_size)
         for row, ids in enumerate(idx.tolist()):
-            text = self.tokenizer.decode(ids)
+            text = CHARACTERS.decode(ids)
             for i in range(1, len(text) + 1):
-                known = self.next.get(text[max(0, i - 60) : i])
-                if known is not None:
+                if (known := NEXT.get(text[max(0, i - 60) : i])) is not None:
                     logits[row, i - 1, known] = 9 * self.weight
         return logits
 
 
-CHARACTERS = CharTokenizer.train([*TEXTS, *("".join(each.alternatives) for each in QUESTIONS)])
-FEW = [each for kind in KINDS for each in of(kind)[:4]]
-
-
 @pytest.mark.parametrize("context_length", [10_000, 90])
 def test_a_model_that_knows_the_stories_is_always_right_and_its_opposite_never(context_length):
-    assert all(answer(Knows(TEXTS, CHARACTERS), CHARACTERS, context_length, FEW))
-    assert not any(answer(Knows(TEXTS, CHARACTERS, sign=-1.0), CHARACTERS, context_length, FEW))
+    assert all(answer(Knows(), CHARACTERS, context_length, FEW))
+    assert not any(answer(Knows(sign=-1.0), CHARACTERS, context_length, FEW))
 
 
 def test_answers_are_counted_by_kind_and_by_their_hard_half():
-    found = probes.summary(
-        QUESTIONS, [rules(one)[1] for one in QUESTIONS]
-    )  # right where it is hard
+    hard = [rules(one)[1] for one in QUESTIONS]
+    found = probes.summary(QUESTIONS, hard)  # right where it is hard
     for kind, row in found.items():
         assert (row.n, row.n_hard, row.accuracy, row.accuracy_hard) == (EACH, EACH // 2, 0.5, 1)
         hard = [1 / len(each.alternatives) for each in of(kind) if rules(each)[1]]
@@ -158,25 +154,21 @@ def test_alternatives_are_cut_at_the_same_place_and_take_a_shared_tail_along():
     with refused("too short"):
         encode(question, tokenizer, 1)
 
-    class Pairs:  # two characters per token
-        def encode(self, text):
-            return [text[i : i + 2] for i in range(0, len(text), 2)]
-
+    pairs = SimpleNamespace(encode=lambda text: re.findall("..?", text))  # two characters a token
     for answers, rows in (
         (["cde", "cfg"], [["ab", "cd", "e."], ["ab", "cf", "g."]]),
         (["cd", "ef"], [["ab", "cd"], ["ab", "ef"]]),
     ):
-        assert encode(Question("", "ab", answers, ["", ""], 0, "."), Pairs(), 10) == (rows, 1)
+        assert encode(Question("", "ab", answers, ["", ""], 0, "."), pairs, 10) == (rows, 1)
 
 
 # ---- the command and its table ----
 
 
-def test_the_command_writes_probes_json_and_prints_its_table(finished_v3, tmp_path, capsys):
-    run_folder = Path(shutil.copytree(finished_v3, tmp_path / "v3"))
-    edit_json(run_folder / "config.json", config={"data": "sample"})
-    probes.probe((str(run_folder),), each=8)
-    saved = msgspec.json.decode((run_folder / "probes.json").read_bytes(), type=probes.Probes)
+def test_the_command_writes_probes_json_and_prints_its_table(copy_of_v3, capsys):
+    edit_json(copy_of_v3 / "config.json", config={"data": "sample"})
+    probes.probe((str(copy_of_v3),), each=8)
+    saved = msgspec.json.decode((copy_of_v3 / "probes.json").read_bytes(), type=probes.Probes)
     assert list(saved.kinds) == list(KINDS) and saved.version == "v3" and saved.seed == 2024
     printed = re.sub(" +", " ", capsys.readouterr().out)
     for kind, row in saved.kinds.items():

@@ -3,7 +3,6 @@
 The runs here are made up: result files written by hand, and scripts that write one in no time.
 """
 
-import json
 import math
 import os
 import re
@@ -18,7 +17,7 @@ from results.scripts import code_sha256
 import msgspec
 import pytest
 import torch
-from lineage import ROOT, refused
+from lineage import ROOT, read, refused
 from published import SHA, evaluation, made_up, put, write
 from safetensors.torch import load_file, save_file
 from scipy import stats
@@ -60,7 +59,7 @@ if (here / "stop").exists():
 for name in ("model.safetensors", "tokenizer.json"):
     shutil.copy(here / name, out / name)
 result = json.loads((here / "result.json").read_text())
-result |= {"version": version, "seed": int(config["seed"]), "config": config}
+result |= {"version": version, "seed": config["seed"], "config": config}
 scores = {key: result[key] for key in result if key.startswith(("val_", "train_"))}
 rows = [{"step": step, "tokens": 1, "seconds": 1.0, **scores} for step in (0, result["steps"])]
 (out / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -77,14 +76,12 @@ with open(here / "calls.txt", "a") as file:
 if (here / "stop_measuring").exists():
     (here / "stop_measuring").unlink()
     sys.exit(1)
-for key, content in json.loads((here / "found.json").read_text())[command].items():
-    Path(folder, key + ".json").write_text(json.dumps(content))
+name = {"evaluate": "evaluation", "probe": "probes", "claims": "claims"}[command]
+content = json.loads((here / "found.json").read_text())[name]
+Path(folder, name + ".json").write_text(json.dumps(content))
 """
-FOUND = {
-    "evaluate": {"evaluation": evaluation(1.5, 1.4, 1.6)},
-    "probe": {"probes": {"questions_sha256": "a", "kinds": {}, "more": 1}},
-    "claims": {"claims": {"found": {}}},
-}
+FOUND = {"evaluation": evaluation(1.5, 1.4, 1.6), "claims": {"found": {}}}
+FOUND["probes"] = {"questions_sha256": "a", "kinds": {}, "more": 1}
 OWN = "runs/published/v0-sample-seed1"
 
 
@@ -176,14 +173,14 @@ def test_a_version_needs_its_script_and_one_line_in_the_plan(project, planned):
     assert ("v99", "v99-sample") in variants.measured_runs()
 
 
-@pytest.mark.parametrize(
-    ("counted", "said"),
-    [
-        (1.0, "Counted 5-grams (1.000) beat every run of the table."),
-        (1.7, "beat every run up to v2 (1.800); only v2, longer (1.500) beats them."),
-        (3.0, "Every run of the table beats counted 5-grams (3.000)."),
-    ],
-)
+COUNTED = [  # bits per byte of counted 5-grams, and what is said of them
+    (1.0, "Counted 5-grams (1.000) beat every run of the table."),
+    (1.7, "beat every run up to v2 (1.800); only v2, longer (1.500) beats them."),
+    (3.0, "Every run of the table beats counted 5-grams (3.000)."),
+]
+
+
+@pytest.mark.parametrize("counted, said", COUNTED)
 def test_wikitext_says_which_runs_beat_counting(project, planned, counted, said):
     longer = Planned("v2-wikitext-2-long", label="longer", base="v2-wikitext-2")
     planned(*version("v0"), *version("v1"), *version("v2"), longer)
@@ -260,15 +257,13 @@ def test_publish_makes_what_is_missing_and_only_that(project, planned, capsys):
     ]
     assert "1 of 4 runs are up to date; 3 to make" in capsys.readouterr().out
     for name in ("v0-sample-seed2", "v3-sample-dropout-seed1"):
-        path = project / "results" / f"{name}.json"
-        published = json.loads(path.read_text(encoding="utf-8"))
+        published = read(project / "results" / f"{name}.json")
         assert [row["step"] for row in published.pop("curve")] == [0, published["steps"]]
-        for each in FOUND.values():
-            for key, content in each.items():
-                assert published.pop(key, None) == (None if "dropout" in name else content)
+        measured = {key: published.pop(key) for key in FOUND if key in published}
+        assert measured == ({} if "dropout" in name else FOUND)
         assert published["environment"].pop("code_sha256") == code_sha256(store.script_of(name[:2]))
         assert len(published.pop("checksum")) == 64
-        own = json.loads((project / f"runs/published/{name}/result.json").read_text("utf-8"))
+        own = read(project / f"runs/published/{name}/result.json")
         own["environment"].pop("code_sha256")
         assert published == own
     publish.publish()
@@ -337,17 +332,17 @@ def test_how_long_it_takes_follows_the_nearest_runs_and_then_the_clock(project, 
 RESUMED, AGAIN = ["--resume"], ["--seed", "1"]
 
 
-@pytest.mark.parametrize(
-    ("file", "content", "then"),
-    [
-        ("stop_measuring", "", RESUMED),
-        ("v0.py", "# said\n" + SCRIPT, RESUMED),
-        ("v0.py", SCRIPT + "x = 1\n", AGAIN),
-        (f"{OWN}/script.py", "a\0b", AGAIN),
-        (f"{OWN}/config.json", [], AGAIN),
-        (f"{OWN}/config.json", {}, AGAIN),
-    ],
-)
+STOPPED = [  # what is written meanwhile, and how the script is called then
+    ("stop_measuring", "", RESUMED),
+    ("v0.py", "# said\n" + SCRIPT, RESUMED),
+    ("v0.py", SCRIPT + "x = 1\n", AGAIN),
+    (f"{OWN}/script.py", "a\0b", AGAIN),
+    (f"{OWN}/config.json", [], AGAIN),
+    (f"{OWN}/config.json", {}, AGAIN),
+]
+
+
+@pytest.mark.parametrize("file, content, then", STOPPED)
 def test_a_stopped_run_is_resumed_unless_it_is_another_one_by_now(
     project, planned, file, content, then
 ):
@@ -385,16 +380,12 @@ store.ROOT = Path({str(project)!r})
 plan.PLAN = (plan.Planned("v0-sample", seeds=(1,)),)
 run_main(publish.publish)
 """
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(
-        [sys.executable, "-c", program], stdout=pipe, stderr=pipe, start_new_session=True
-    )
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "start_new_session": True}
+    process = subprocess.Popen([sys.executable, "-c", program], **options)
     while b"training" not in (line := process.stdout.readline()):
         assert line, process.stderr.read()
-    if name == "SIGINT":
-        os.killpg(process.pid, signal.SIGINT)
-    else:
-        process.terminate()
+    send = os.killpg if name == "SIGINT" else os.kill
+    send(process.pid, signal.Signals[name])
     _, err = process.communicate()
     assert process.returncode == 128 + signal.Signals[name] and b"Traceback" not in err, err
     assert (project / OWN / "saved").exists()
@@ -410,7 +401,7 @@ with open("made", "a") as made, open(sys.argv[-1], "w"), open("more.json", "w") 
     write(project / "data" / "world.py", world)
     publish.publish()
     assert (project / "made").read_text(encoding="utf-8") == "once " and len(calls(project)) == 2
-    about = json.loads((project / "more.json").read_text(encoding="utf-8"))
+    about = read(project / "more.json")
     for changes in ({"command": "another"}, {"format": 1}):
         write(project / "more.json", about | changes)
         assert not publish._has_more_text()

@@ -1,5 +1,6 @@
 """`python -m results`: the local table, help, and every wrong use in one line."""
 
+import json
 import os
 import shlex
 import shutil
@@ -13,7 +14,7 @@ from results.__main__ import main
 
 import pytest
 from lineage import ROOT, edit_json, python
-from published import copy_scripts, made_up, metrics, put, write
+from published import made_up, metrics, put, write
 
 results = partial(python, "-m", "results", PYTHONPATH=str(ROOT))
 
@@ -57,34 +58,32 @@ def test_ctrl_c_while_modules_are_imported_is_no_traceback(tmp_path):
 
 
 @pytest.fixture
-def folder(elsewhere, finished_v3, monkeypatch):
+def folder(project, finished_v3, monkeypatch):
     """A project with a few results, and runs that are whole, made up, stopped and damaged."""
-    copy_scripts(elsewhere)
-    put(elsewhere, "v2-sample", [1.30, 1.31, 1.32])
-    put(elsewhere, "v2-wikitext-2", [1.30], data={"name": "wikitext-2"})
-    (elsewhere / "results" / "models").mkdir()
+    put(project, "v2-sample", [1.30, 1.31, 1.32])
+    put(project, "v2-wikitext-2", [1.30], data={"name": "wikitext-2"})
+    (project / "results" / "models").mkdir()
     for name in ("v0-sample-seed1.json", "models/v0.safetensors", "models/v0-tokenizer.json"):
-        shutil.copy(ROOT / "results" / name, elsewhere / "results" / name)
+        shutil.copy(ROOT / "results" / name, project / "results" / name)
     for name in ("run", "of-sample"):
-        shutil.copytree(finished_v3, elsewhere / name)
+        shutil.copytree(finished_v3, project / name)
     for name, data in (("wide-seed1", "sample"), ("wiki", "wikitext-2")):
         settings = {"version": "v2", "config": {"data": data, "seed": 1}}
-        write(elsewhere / name / "config.json", settings)
-        lines = [str(row).replace("'", '"').replace("None", "null") for row in metrics([2.0, 1.0])]
-        write(elsewhere / name / "metrics.jsonl", "\n".join(lines))
-    edit_json(elsewhere / "of-sample" / "config.json", config={"data": "sample"})
-    write(elsewhere / "mine" / "result.json", made_up("v2", 4, 1.7))
-    write(elsewhere / "mine" / "script.py", "def")
-    write(elsewhere / "half" / "config.json", {"version": "v3", "config": {"seed": 1}})
-    write(elsewhere / "damaged" / "config.json", {"version": 3})
-    write(elsewhere / "runs" / "v2" / "result.json", {})
-    monkeypatch.chdir(elsewhere)
-    return elsewhere
+        write(project / name / "config.json", settings)
+        lines = map(json.dumps, metrics([2.0, 1.0]))
+        write(project / name / "metrics.jsonl", "\n".join(lines))
+    edit_json(project / "of-sample" / "config.json", config={"data": "sample"})
+    write(project / "mine" / "result.json", made_up("v2", 4, 1.7))
+    write(project / "mine" / "script.py", "def")
+    write(project / "half" / "config.json", {"version": "v3", "config": {"seed": 1}})
+    write(project / "damaged" / "config.json", {"version": 3})
+    write(project / "runs" / "v2" / "result.json", {})
+    monkeypatch.chdir(project)
+    return project
 
 
 WRONG = f"""
 compare v2-sample v9-sample | no published run is called v9-sample; there are: v0-sample, v2-sample
-compare v2 '**'             | no published run is called **-sample
 compare v2 v2-wikitext-2    | are of different texts
 compare v2 v2-sample-dot    | make it: python -m results publish --only v2-sample-dot
 compare v2 runs/v3          | no finished run in runs/v3: make one
@@ -95,14 +94,11 @@ check damaged               | is not a run's settings
 check v2                    | did you mean runs
 check v3                    | make one
 evaluate                    | give the folder
-evaluate run --times 0      | has to be from 1
 evaluate x --times 1        | no run in x
 probe                       | give the folder of a run
-probe of-sample --each 1    | at least 2
 probe of-sample --seed {world.SEED} | makes the stories that
 probe run                   | give a run on --data sample
 claims run                  | give a run on --data sample
-claims of-sample --stories 0 | at least 1
 local --folder nowhere      | no finished run in
 plot curves                 | name folders or published runs
 plot curves run --out x.pdf | ends in .png or .svg
@@ -116,7 +112,6 @@ plot attention run --prompt the --head 3 | has 2 layers of 2 heads
 plot attention v0 --prompt the | v0 has no attention
 plot induction run --length 33 | half the context
 plot predictions run --prompt '{"the key " * 80}' | reads 1 to 64
-plot predictions run --top 0 | between 1 and 20
 plot embeddings run --neighbours xyzzy | 'xyzzy' is not among the
 publish --only v4-smaple    | no planned run has 'v4-smaple' in its name
 page --out page.pdf         | ends in .html

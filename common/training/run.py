@@ -6,7 +6,6 @@ The training loop stands in the scripts. What stands here must not be lost and i
 import ast
 import contextlib
 import dataclasses
-import os
 import signal
 import sys
 from pathlib import Path
