@@ -1,4 +1,7 @@
-"""What the benchmarks share: a table that is printed and kept, runs in turn, ratios per round."""
+"""What the benchmarks share: calls in turn, ratios per round, the result of a run.
+
+A benchmark prints its table. `python tests/bench_NAME.py > results/bench-NAME.txt` publishes it.
+"""
 
 import os
 import statistics
@@ -19,27 +22,12 @@ import torch
 from lineage import ROOT
 
 torch.set_num_threads(os.cpu_count())  # the tests make do with one
-VERSIONS = sorted(path.stem for path in ROOT.glob("v[0-9]*.py"))
 
 
 def command(main, description):
-    """Run a benchmark with the arguments of the command line."""
+    """Run a benchmark with the arguments of the command line; each line is out when it is made."""
+    sys.stdout.reconfigure(line_buffering=True)
     run_main(partial(run_command, main, description))
-
-
-class Table:
-    """Lines that are printed as they come and, with `write`, kept in results/bench-NAME.txt."""
-
-    def __init__(self, name, write):
-        self.path = ROOT / "results" / f"bench-{name}.txt" if write else None
-        if write:
-            self.path.write_text("", encoding="utf-8")
-
-    def say(self, text=""):
-        print(text, flush=True)
-        if self.path:
-            with open(self.path, "a", encoding="utf-8", newline="\n") as file:
-                file.write(text + "\n")
 
 
 def in_turn(runs, rounds):
