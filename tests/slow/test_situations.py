@@ -115,31 +115,28 @@ class Shelf:
             process.join(0)
             status = process.exitcode
         text = said.read_text(encoding="utf-8", errors="replace") if said.exists() else ""
-        wrong = []
         if status is None:
-            wrong.append("a hang")
             process.kill()
             process.join()
-        if "Traceback" in text or "Error:" in text and "Exception ignored" in text:
-            wrong.append("a traceback")
-        if status not in (None, situation.status):
-            wrong.append(f"status {status}, not {situation.status}")
-        if not situation.streams and not re.search(situation.says, text, re.DOTALL):
-            wrong.append(f"it does not say {situation.says!r}")
-        after = contents(work.parent)
-        new = set(after) - set(before)
+        says = re.search(situation.says, text, re.DOTALL)
+        mine = (work.parent / "mine").read_text(encoding="utf-8")
+        left = {name for name in contents(work.parent) - before if "/cache/" not in name}
         if situation.status != 2:
-            new = {name for name in new if name.endswith((".tmp", ".lock"))}
-        if new := {name for name in new if "/cache/" not in name}:
-            wrong.append(f"left: {', '.join(sorted(new))}")
-        if (work.parent / "mine").read_text(encoding="utf-8") != "mine":
-            wrong.append("a file outside its folder was written to")
-        return ", ".join(wrong), text, work
+            left = {name for name in left if name.endswith((".tmp", ".lock"))}
+        wrong = {
+            "a hang": status is None,
+            "a traceback": "Traceback" in text or "Error:" in text and "Exception ignored" in text,
+            f"status {status}, not {situation.status}": status not in (None, situation.status),
+            f"it does not say {situation.says!r}": not (situation.streams or says),
+            f"left: {', '.join(sorted(left))}": left,
+            "a file outside its folder was written to": mine != "mine",
+        }
+        return ", ".join(what for what, found in wrong.items() if found), text, work
 
 
 def contents(folder):
     """The paths below a folder."""
-    return [os.path.join(root, n) for root, ds, fs in os.walk(folder) for n in (*ds, *fs)]
+    return {os.path.join(root, n) for root, ds, fs in os.walk(folder) for n in (*ds, *fs)}
 
 
 @pytest.fixture(scope="module")
