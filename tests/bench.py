@@ -5,7 +5,6 @@ A benchmark prints its table. `python tests/bench_NAME.py > results/bench-NAME.t
 
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,7 +18,7 @@ from common.errors import UserError
 from common.files import read_json
 
 import torch
-from lineage import ROOT
+from lineage import ROOT, python
 
 torch.set_num_threads(os.cpu_count())  # the tests make do with one
 
@@ -52,15 +51,14 @@ def spread(a, b):
     return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
-def result_of(version, args, launch=(sys.executable,), **env):
+def result_of(version, args, launch=(), **env):
     """The result.json of a run of a version in a folder of its own, which goes afterwards.
 
-    launch: what starts the script; env: more variables. Raises UserError where the run fails.
+    launch: what Python is given before the script; env: more variables. Raises UserError where the
+    run fails.
     """
     with tempfile.TemporaryDirectory() as folder:
-        command = [*launch, str(ROOT / f"{version}.py"), *map(str, args), "--out-dir", folder]
-        env = {**os.environ, **env}
-        done = subprocess.run(command, capture_output=True, encoding="utf-8", env=env)
+        done = python(*launch, ROOT / f"{version}.py", *args, "--out-dir", folder, **env)
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
             raise UserError(f"{version}.py failed: {reason}")

@@ -12,7 +12,6 @@ with the memory that it frees kept for the next step, as every run has it, and w
 
 import platform
 import statistics
-import sys
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -101,8 +100,7 @@ def result(version, settings, watched=False, **env):
     for name in settings.keys() & fields.keys():
         args += ["--" + name.replace("_", "-"), settings[name]]
     args += ["--no-long-contexts"] if "long_contexts" in fields else []
-    launch = (sys.executable, "-c", WATCHED, ROOT) if watched else (sys.executable,)
-    return result_of(version, args, launch, **env)
+    return result_of(version, args, ["-c", WATCHED, ROOT] * watched, **env)
 
 
 if __name__ == "__main__":

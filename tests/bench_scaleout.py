@@ -38,7 +38,7 @@ def main(rounds: int = 3, steps: int = 60):
 def train(n, steps):
     """v3's result in n processes."""
     args = ["--steps", steps, "--eval-every", steps, "--warmup-steps", 0, "--max-new-tokens", 1]
-    return result_of("v3", args, [sys.executable, *torchrun(n)], OMP_NUM_THREADS="1")
+    return result_of("v3", args, torchrun(n), OMP_NUM_THREADS="1")
 
 
 def torchrun(n):
