@@ -7,30 +7,19 @@ import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
-from common.data import load_corpus, token_file
 from common.evaluation import evaluate
-from common.tokenizers import load_tokenizer
 from common.training.machine import prepare
 from common.training.memory import describe_model, estimate_memory
 
 import pytest
 import torch
 import torch.nn.functional as F
-from lineage import (
-    ROOT,
-    UNCACHED,
-    VERSIONS,
-    flags,
-    load,
-    model_of,
-    optimizers_of,
-    python,
-    read,
-    story_file,
-)
+from lineage import ROOT, VERSIONS, flags, load, model_of, python, read, story_file
 
 CPU = torch.device("cpu")
 NAME, VERSION = platform.libc_ver()
+# For GLIBC_TUNABLES: a heap with few holes, whose peak is what is in use.
+UNCACHED = "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0"
 
 
 def prepared(version, vocab_size=50, **changes):
@@ -40,8 +29,11 @@ def prepared(version, vocab_size=50, **changes):
 
 
 def estimate(version, vocab_size=50, **changes):
+    """What a step is said to need, the model, and the optimizers of the version's train."""
     model, config = prepared(version, vocab_size, **changes)
-    optimizers = optimizers_of(load(version), model, config)
+    optimizers = [torch.optim.AdamW(model.parameters())]
+    if hasattr(load(version), "new_optimizers"):
+        optimizers = [*load(version).new_optimizers(model, config, torch.float32)]
     return estimate_memory(model, config, CPU, optimizers), model, optimizers
 
 
@@ -174,7 +166,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.slow
 @pytest.mark.skipif(NAME != "glibc" or float(VERSION) < 2.35, reason="of glibc since 2.35")
-def test_what_is_freed_is_kept_unless_the_environment_says_otherwise(monkeypatch):
+def test_what_is_freed_is_kept_unless_the_environment_says_otherwise():
     """Blocks of 64 MB are fresh pages each time unless they are kept: thousands of pages of 4 kB,
     or some of 2 MB.
 
@@ -182,19 +174,15 @@ def test_what_is_freed_is_kept_unless_the_environment_says_otherwise(monkeypatch
     a freed block too short for the next, so that some of the ten get fresh pages by chance.
     """
 
-    def faults(first):
-        return int(python("-c", COUNT_FAULTS.format(first=first), cwd=ROOT).stdout)
+    def faults(first, **environment):
+        environment = {"GLIBC_TUNABLES": UNCACHED, **environment}
+        return int(python("-c", COUNT_FAULTS.format(first=first), cwd=ROOT, **environment).stdout)
 
-    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
-    monkeypatch.setenv("GLIBC_TUNABLES", UNCACHED)
+    keep, tunables = "keep_freed_memory()", f"{UNCACHED}:glibc.malloc.mmap_threshold=1048576"
     fresh = faults("")
-    assert fresh > 30
-    assert faults("keep_freed_memory()") < fresh / 10
-    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "1048576")  # the user's word
-    assert faults("keep_freed_memory()") > 30
-    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_")
-    monkeypatch.setenv("GLIBC_TUNABLES", UNCACHED + ":glibc.malloc.mmap_threshold=1048576")
-    assert faults("keep_freed_memory()") > 30
+    assert fresh > 30 and faults(keep) < fresh / 10
+    assert faults(keep, MALLOC_MMAP_THRESHOLD_="1048576") > 30  # the user's word
+    assert faults(keep, GLIBC_TUNABLES=tunables) > 30
 
 
 # ---- The corpus ----------------------------------------------------------------------------------
@@ -203,37 +191,24 @@ LENGTHS = (8 * 10**6, 48 * 10**6)  # characters; even the first fills each buffe
 TOKENS = 0.9 * (LENGTHS[1] - LENGTHS[0]) / 1e6  # MB that the longer one's add, at a byte each
 
 
-@pytest.fixture(scope="module")
-def texts(tmp_path_factory):
-    """A short and a long text, encoded beforehand: what is measured is training alone."""
-    folder, paths = tmp_path_factory.mktemp("texts"), []
-    line = story_file(folder).read_text(encoding="utf-8")
-    for length in LENGTHS:
-        paths.append(folder / f"{length}.txt")
-        paths[-1].write_text(line * (length // len(line)), encoding="utf-8", newline="\n")
-        corpus = load_corpus(paths[-1])
-        tokenizer = load_tokenizer("char", corpus, 0)
-        for split in ("train", "validation"):
-            assert token_file(corpus, split, tokenizer).dtype.itemsize == 1
-    return paths
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is Linux's")
 @pytest.mark.parametrize("version", ["v1", "v1_1"])
-def test_memory_grows_with_the_corpus_in_v1_and_not_from_v1_1_on(version, texts, tmp_path):
+def test_memory_grows_with_the_corpus_in_v1_and_not_from_v1_1_on(version, tmp_path):
     """v1 holds all tokens as int64, eight bytes each, and counts pairs.
 
-    Few steps: each window that is read maps a few pages of the file, and those count here though
-    the system can take them back. The heap's holes are left out, which differ by more than 10 MB
-    from run to run.
+    What is measured is training alone: a run before has encoded the text. Few steps: each window
+    that is read maps a few pages of the file, and those count here though the system can take them
+    back. The heap's holes are left out, which differ by more than 10 MB from run to run.
     """
     settings = {"tokenizer": "char", "steps": 4, "eval_every": 4, "context_length": 64}
-    peaks = []
-    for text in texts:
-        out = tmp_path / text.stem
+    peaks, line = [], story_file(tmp_path).read_text(encoding="utf-8")
+    for length in LENGTHS:
+        text, out = tmp_path / f"{length}.txt", tmp_path / str(length)
+        text.write_text(line * (length // len(line)), encoding="utf-8", newline="\n")
         args = flags(load(version), **settings, data=text, out_dir=out)
-        python(ROOT / f"{version}.py", *args, GLIBC_TUNABLES=UNCACHED)
+        for _ in range(2):
+            python(ROOT / f"{version}.py", *args, GLIBC_TUNABLES=UNCACHED)
         result = read(out / "result.json")
         assert result["data"]["train_bytes"] > 0.8 * text.stat().st_size
         peaks.append(result["peak_rss_mb"])

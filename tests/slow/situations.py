@@ -36,8 +36,8 @@ class Situation(NamedTuple):
 
 
 def small(version, **changes):
-    """The version's command line for a small model and few steps."""
-    settings = {"steps": 4, "eval_every": 2, "max_new_tokens": 4, **changes}
+    """The version's command line for a small model and few steps, and the prompt of the corpus."""
+    settings = {"steps": 4, "eval_every": 2, "max_new_tokens": 4, "prompt": None, **changes}
     return shlex.join([version, *flags(load(version), **settings)])
 
 
