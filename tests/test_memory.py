@@ -7,7 +7,9 @@ import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
+from common.data import load_corpus, token_file
 from common.evaluation import evaluate
+from common.tokenizers import load_tokenizer
 from common.training.machine import prepare
 from common.training.memory import describe_model, estimate_memory
 
@@ -191,24 +193,37 @@ LENGTHS = (8 * 10**6, 48 * 10**6)  # characters; even the first fills each buffe
 TOKENS = 0.9 * (LENGTHS[1] - LENGTHS[0]) / 1e6  # MB that the longer one's add, at a byte each
 
 
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    """A short and a long text, encoded beforehand: what is measured is training alone."""
+    folder, paths = tmp_path_factory.mktemp("texts"), []
+    line = story_file(folder).read_text(encoding="utf-8")
+    for length in LENGTHS:
+        paths.append(folder / f"{length}.txt")
+        paths[-1].write_text(line * (length // len(line)), encoding="utf-8", newline="\n")
+        corpus = load_corpus(paths[-1])
+        tokenizer = load_tokenizer("char", corpus, 0)
+        for split in ("train", "validation"):
+            assert token_file(corpus, split, tokenizer).dtype.itemsize == 1
+    return paths
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is Linux's")
 @pytest.mark.parametrize("version", ["v1", "v1_1"])
-def test_memory_grows_with_the_corpus_in_v1_and_not_from_v1_1_on(version, tmp_path):
+def test_memory_grows_with_the_corpus_in_v1_and_not_from_v1_1_on(version, texts, tmp_path):
     """v1 holds all tokens as int64, eight bytes each, and counts pairs.
 
-    What is measured is training alone: a run before has encoded the text. Few steps: each window
-    that is read maps a few pages of the file, and those count here though the system can take them
-    back. The heap's holes are left out, which differ by more than 10 MB from run to run.
+    Few steps: each window that is read maps a few pages of the file, and those count here though
+    the system can take them back. The heap's holes are left out, which differ by more than 10 MB
+    from run to run.
     """
     settings = {"tokenizer": "char", "steps": 4, "eval_every": 4, "context_length": 64}
-    peaks, line = [], story_file(tmp_path).read_text(encoding="utf-8")
-    for length in LENGTHS:
-        text, out = tmp_path / f"{length}.txt", tmp_path / str(length)
-        text.write_text(line * (length // len(line)), encoding="utf-8", newline="\n")
+    peaks = []
+    for text in texts:
+        out = tmp_path / text.stem
         args = flags(load(version), **settings, data=text, out_dir=out)
-        for _ in range(2):
-            python(ROOT / f"{version}.py", *args, GLIBC_TUNABLES=UNCACHED)
+        python(ROOT / f"{version}.py", *args, GLIBC_TUNABLES=UNCACHED)
         result = read(out / "result.json")
         assert result["data"]["train_bytes"] > 0.8 * text.stat().st_size
         peaks.append(result["peak_rss_mb"])

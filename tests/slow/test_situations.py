@@ -11,9 +11,11 @@ import runpy
 import shlex
 import shutil
 import sys
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import connection
+from pathlib import Path
 
 from common.cli import run_main
 from common.training import summary
@@ -55,16 +57,15 @@ def perform(program, args, folder, environment, said, streams):
         os.close(1)
         os.close(2)
         sys.stdout = sys.stderr = None
-    sys.argv = [program, *args]
+    names = {"results": "results", "bpe": "bpe_tokenizer.py"}
+    sys.argv = [names.get(program, f"{program}.py"), *args]
     # Half of the time would go into pictures of losses.
     summary.draw_loss = lambda metrics, path, *rest: path.write(b"")
     if program == "results":
         runpy.run_module("results", run_name="__main__", alter_sys=True)
     elif program == "bpe":
-        sys.argv[0] = "bpe_tokenizer.py"
         runpy.run_path(str(ROOT / "bpe_tokenizer.py"), run_name="__main__")
     else:
-        sys.argv[0] = f"{program}.py"
         run_main(load_script(script_of(program)).main)
 
 
@@ -72,7 +73,7 @@ class Shelf:
     """A cache, and two finished runs of which each situation gets its own copies."""
 
     def __init__(self, folder):
-        self.folder, self.count, self.lock = folder, 0, threading.Lock()
+        self.folder, self.lock = folder, threading.Lock()
 
     def fill(self):
         for name, seed in (("run", 1), ("other", 2)):
@@ -81,11 +82,11 @@ class Shelf:
             assert not wrong, said
             shutil.move(work / name, self.folder / name)
 
-    def place(self, situation, number):
+    def place(self, situation):
         """A folder for a situation; next to it are the finished runs, and a file `mine`."""
-        home = self.folder / str(number)
+        home = Path(tempfile.mkdtemp(dir=self.folder))
         work = home / "work"
-        work.mkdir(parents=True)
+        work.mkdir()
         (home / "mine").write_text("mine", encoding="utf-8")
         for name in {"plain.txt", *(INPUTS.keys() & shlex.split(situation.command))}:
             put(work / name, INPUTS[name])
@@ -99,11 +100,8 @@ class Shelf:
     def attempt(self, situation):
         """What is wrong with how a situation ended, "" where nothing is; its output; its folder."""
         with self.lock:
-            self.count += 1
-            number = self.count
-            work = self.place(situation, number)
-            before = contents(work.parent)
-            said = self.folder / f"{number}.said"
+            work = self.place(situation)
+            before, said = contents(work.parent), work.parent.with_suffix(".said")
             program, *args = shlex.split(situation.command)
             environment = {"LINEAGE_CACHE": str(self.folder / "cache"), **situation.environment}
             values = program, args, work, environment, said, situation.streams
