@@ -1,8 +1,10 @@
-"""What the benchmarks share: a table that is printed and kept, runs in turn, ratios per round."""
+"""What the benchmarks share: calls in turn, ratios per round, the result of a run.
+
+A benchmark prints its table. `python tests/bench_NAME.py > results/bench-NAME.txt` publishes it.
+"""
 
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -16,30 +18,15 @@ from common.errors import UserError
 from common.files import read_json
 
 import torch
-from lineage import ROOT
+from lineage import ROOT, python
 
 torch.set_num_threads(os.cpu_count())  # the tests make do with one
-VERSIONS = sorted(path.stem for path in ROOT.glob("v[0-9]*.py"))
 
 
 def command(main, description):
-    """Run a benchmark with the arguments of the command line."""
+    """Run a benchmark with the arguments of the command line; each line is out when it is made."""
+    sys.stdout.reconfigure(line_buffering=True)
     run_main(partial(run_command, main, description))
-
-
-class Table:
-    """Lines that are printed as they come and, with `write`, kept in results/bench-NAME.txt."""
-
-    def __init__(self, name, write):
-        self.path = ROOT / "results" / f"bench-{name}.txt" if write else None
-        if write:
-            self.path.write_text("", encoding="utf-8")
-
-    def say(self, text=""):
-        print(text, flush=True)
-        if self.path:
-            with open(self.path, "a", encoding="utf-8", newline="\n") as file:
-                file.write(text + "\n")
 
 
 def in_turn(runs, rounds):
@@ -64,15 +51,14 @@ def spread(a, b):
     return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
-def result_of(version, args, launch=(sys.executable,), **env):
+def result_of(version, args, launch=(), **env):
     """The result.json of a run of a version in a folder of its own, which goes afterwards.
 
-    launch: what starts the script; env: more variables. Raises UserError where the run fails.
+    launch: what Python is given before the script; env: more variables. Raises UserError where the
+    run fails.
     """
     with tempfile.TemporaryDirectory() as folder:
-        command = [*launch, str(ROOT / f"{version}.py"), *map(str, args), "--out-dir", folder]
-        env = {**os.environ, **env}
-        done = subprocess.run(command, capture_output=True, encoding="utf-8", env=env)
+        done = python(*launch, ROOT / f"{version}.py", *args, "--out-dir", folder, **env)
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
             raise UserError(f"{version}.py failed: {reason}")

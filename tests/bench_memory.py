@@ -1,7 +1,7 @@
 """Each version's peak memory compared with its own estimate, with a longer corpus, and what kept
 memory is worth.
 
-    python tests/bench_memory.py [--rounds 3] [--write]
+    python tests/bench_memory.py [--rounds 3]
 
 The first table needs Linux, which says what a process holds. Each version trains a few steps; what
 that adds at most to what the process held before, with the parameters, less what it adds for a
@@ -12,19 +12,19 @@ with the memory that it frees kept for the next step, as every run has it, and w
 
 import platform
 import statistics
-import sys
 import tempfile
 from functools import partial
 from pathlib import Path
 
-from bench import VERSIONS, Table, command, in_turn, result_of, spread
-from lineage import ROOT, load, machine
+from bench import command, in_turn, result_of, spread
+
+from lineage import ROOT, VERSIONS, load, machine
 
 LARGE = {"vocab_size": 8192, "context_length": 256, "batch_size": 16, "n_embd": 256, "n_layer": 4}
 LARGE |= {"grad_accum": 2}  # micro-batches one after the other: memory for one of them
 NOTHING = {"vocab_size": 300, "context_length": 8, "batch_size": 1, "n_embd": 8, "n_layer": 1}
 NOTHING |= {"grad_accum": 1}
-STEP = {"vocab_size": 8192, "context_length": 256, "batch_size": 16, "grad_accum": 1}
+STEP = {"vocab_size": 8192, "context_length": 256, "batch_size": 16}
 
 # Runs a script so that its "peak" is what training adds at most to what the process held before.
 WATCHED = """
@@ -51,26 +51,24 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def main(rounds: int = 3, write: bool = False):
-    table = Table("memory", write)
-    table.say(f"{machine()}, {' '.join(platform.libc_ver())}, MB (10^6 bytes)")
-    table.say(f"the sample: {', '.join(f'{name} {value:,}' for name, value in LARGE.items())}\n")
-    table.say(f"{'':8} estimate    peak   ratio")
+def main(rounds: int = 3):
+    print(f"{machine()}, {' '.join(platform.libc_ver())}, MB (10^6 bytes)")
+    print(f"the sample: {', '.join(f'{name} {value:,}' for name, value in LARGE.items())}\n")
+    print(f"{'':8} estimate    peak   ratio")
     for version in VERSIONS:
-        table.say(estimate_and_peak(version, rounds))
-    table.say("\nversion   peak with the sample's text once   20 times   ratio")
+        print(estimate_and_peak(version, rounds))
+    print("\nversion   peak with the sample's text once   20 times   ratio")
     text = (ROOT / "data" / "input.txt").read_bytes()
     for version in ("v1", "v1_1"):
         once, often = (longer_corpus(version, text * times) for times in (1, 20))
-        table.say(f"{version:8} {once:34.0f} {often:10.0f} {often / once:7.2f}")
-    ways = {"kept": None, "not kept": str(2**25)}  # the latter is glibc's own largest limit
-    made = in_turn({way: partial(result, "v3", STEP, limit=ways[way]) for way in ways}, rounds)
-    speed = {way: [one["tokens_per_second"] for one in made[way]] for way in ways}
-    peak = {way: [one["peak_rss_mb"] for one in made[way]] for way in ways}
-    table.say(f"\nv3, {', '.join(f'{name} {value:,}' for name, value in STEP.items())}")
-    for way in ways:
-        ratios = (spread(of[way], of["not kept"]) for of in (speed, peak))
-        table.say(f"freed memory {way:10} speed x {next(ratios)}, memory x {next(ratios)}")
+        print(f"{version:8} {once:34.0f} {often:10.0f} {often / once:7.2f}")
+    print(f"\nv3, {', '.join(f'{name} {value:,}' for name, value in STEP.items())}")
+    limits = {}, {"MALLOC_MMAP_THRESHOLD_": str(2**25)}  # the latter is glibc's own largest limit
+    runs = {len(limit): partial(result, "v3", STEP, **limit) for limit in limits}
+    kept, freed = in_turn(runs, rounds).values()
+    for name in ("tokens_per_second", "peak_rss_mb"):
+        ratio = spread(*([run[name] for run in runs] for runs in (kept, freed)))
+        print(f"{name} where freed memory is kept, compared with where it is not: x {ratio}")
 
 
 def estimate_and_peak(version, rounds):
@@ -96,18 +94,14 @@ def longer_corpus(version, text):
         return result(version, {"data": path})["peak_rss_mb"]
 
 
-def result(version, settings, watched=False, limit=None):
-    """What a run of four steps leaves in result.json; `watched`: its peak is what training adds.
-
-    limit: bytes of a block from which on the C library gives memory back when it is freed.
-    """
+def result(version, settings, watched=False, **env):
+    """What a run of four steps leaves in result.json; `watched`: its peak is what training adds."""
     settings = {**settings, "steps": 4, "eval_every": 4, "max_new_tokens": 1}
     fields, args = load(version).Config.__dataclass_fields__, []
     for name in settings.keys() & fields.keys():
         args += ["--" + name.replace("_", "-"), settings[name]]
     args += ["--no-long-contexts"] if "long_contexts" in fields else []
-    launch = (sys.executable, "-c", WATCHED, ROOT) if watched else (sys.executable,)
-    return result_of(version, args, launch, **({"MALLOC_MMAP_THRESHOLD_": limit} if limit else {}))
+    return result_of(version, args, ["-c", WATCHED, ROOT] * watched, **env)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How fast v2 to v4 continue a prompt, compared with a minimal GPT and with transformers' GPT-2.
 
-    python tests/bench_sampling.py [--rounds 5] [--tokens 250] [--write]
+    python tests/bench_sampling.py [--rounds 5] [--tokens 250]
 
 One text at a time, at temperature 0.8 without top-k, from fresh weights: 128 channels, 4 heads, a
 vocabulary of 4,096. v3, v4, the minimal GPT and GPT-2 have 4 layers, v2 has its one. The minimal
@@ -12,8 +12,9 @@ import statistics
 from functools import partial
 from types import SimpleNamespace
 
+from bench import command, in_turn, seconds, spread
+
 import torch
-from bench import Table, command, in_turn, seconds, spread
 from bench_training import gpt2, ours
 from lineage import machine
 from minimal_gpt import MinimalGPT
@@ -22,10 +23,9 @@ L, C, H, T, V = 4, 128, 4, 256, 4096  # layers, width, heads, context, vocabular
 PROMPT = list(range(10))
 
 
-def main(rounds: int = 5, tokens: int = 250, write: bool = False):
-    table, idx = Table("sampling", write), torch.tensor([PROMPT])
-    table.say(f"{machine()}, {tokens} tokens, context {T}\n")
-    minimal = MinimalGPT((L, C, H, T, V)).eval()
+def main(rounds: int = 5, tokens: int = 250):
+    print(f"{machine()}, {tokens} tokens, context {T}\n")
+    idx, minimal = torch.tensor([PROMPT]), MinimalGPT((L, C, H, T, V)).eval()
     theirs = gpt2((L, C, H, len(PROMPT) + tokens, V)).eval()  # its longest text
     settings = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": True}
     settings |= {"temperature": 0.8, "top_k": 0, "attention_mask": torch.ones_like(idx)}
@@ -44,15 +44,14 @@ def main(rounds: int = 5, tokens: int = 250, write: bool = False):
             raise AssertionError(f"{name} made another number of tokens")
     took = in_turn({name: partial(seconds, run) for name, run in runs.items()}, rounds)
     for name, own in took.items():
-        ratio = spread(took["minimal GPT"], own)
-        table.say(f"{name:24} {tokens / statistics.median(own):7,.0f} tokens/s   x {ratio}")
+        speed = f"{tokens / statistics.median(own):7,.0f} tokens/s"
+        print(f"{name:24} {speed}   x {spread(took['minimal GPT'], own)}")
 
 
 def sampler(version, tokens, **changes):
     """A function that has a version continue the prompt; it returns the text's length in tokens."""
-    module, model, config = ours(
-        version, (L, C, H, T, V), temperature=0.8, max_new_tokens=tokens, dtype="float32", **changes
-    )
+    settings = {"temperature": 0.8, "max_new_tokens": tokens, "dtype": "float32", **changes}
+    module, model, config = ours(version, (L, C, H, T, V), **settings)
     tokenizer = SimpleNamespace(encode=lambda text: PROMPT.copy(), decode=len, end_of_text=None)
     return lambda: module.generate(model, config, tokenizer, torch.device("cpu"))
 

@@ -1,6 +1,6 @@
 """What two processes on one machine bring v3, and what it costs them to average their gradients.
 
-    python tests/bench_scaleout.py [--rounds 3] [--steps 60] [--write]
+    python tests/bench_scaleout.py [--rounds 3] [--steps 60]
 
 In each round v3 trains on the sample in one process and in two that share its batch, each process
 with one thread, so that two have twice the processors of one. Then the two exchange a buffer as
@@ -10,37 +10,35 @@ long as v3's gradients, and nothing else: the cost of an all-reduce.
 import os
 import statistics
 import sys
-import time
 from functools import partial
+
+from bench import command, in_turn, result_of, seconds, spread
 
 import torch
 import torch.distributed as dist
-from bench import Table, command, in_turn, result_of, spread
 from lineage import machine, python
 
 
-def main(rounds: int = 3, steps: int = 60, write: bool = False):
-    table = Table("scaleout", write)
+def main(rounds: int = 3, steps: int = 60):
     runs = in_turn({n: partial(train, n, steps) for n in (1, 2)}, rounds)
     torch.set_num_threads(1)
-    table.say(f"v3, {steps} steps; each process: {machine()}")
-    speeds = {n: [result["tokens_per_second"] for result in results] for n, results in runs.items()}
-    for n, results in runs.items():
-        speed, loss = statistics.median(speeds[n]), results[0]["val_loss"]
-        table.say(f"{n} process{'es' * (n > 1)}: {speed:,.0f} tokens/s, validation loss {loss:.6f}")
-    table.say(f"two compared with one: x {spread(speeds[2], speeds[1])}")
+    print(f"v3, {steps} steps; each process: {machine()}")
+    speeds = {n: [result["tokens_per_second"] for result in runs[n]] for n in runs}
+    for n, own in speeds.items():
+        loss = f"validation loss {runs[n][0]['val_loss']:.6f}"
+        print(f"{n} process{'es' * (n > 1)}: {statistics.median(own):,.0f} tokens/s, {loss}")
+    print(f"two compared with one: x {spread(speeds[2], speeds[1])}")
     one = runs[1][0]
     done = python(*torchrun(2), __file__, one["params"], OMP_NUM_THREADS="1")
     done.check_returncode()
-    step = 1000 * one["seconds"] / one["steps"]
-    table.say(f"an all-reduce of {one['params']:,} gradients: {done.stdout.strip()} ms")
-    table.say(f"a step of one process: {step:.1f} ms")
+    print(f"an all-reduce of {one['params']:,} gradients: {done.stdout.strip()} ms")
+    print(f"a step of one process: {1000 * one['seconds'] / one['steps']:.1f} ms")
 
 
 def train(n, steps):
     """v3's result in n processes."""
     args = ["--steps", steps, "--eval-every", steps, "--warmup-steps", 0, "--max-new-tokens", 1]
-    return result_of("v3", args, [sys.executable, *torchrun(n)], OMP_NUM_THREADS="1")
+    return result_of("v3", args, torchrun(n), OMP_NUM_THREADS="1")
 
 
 def torchrun(n):
@@ -51,14 +49,12 @@ def torchrun(n):
 def all_reduce(size):
     """Print the median milliseconds in which the processes add up a buffer of `size` numbers."""
     dist.init_process_group("gloo")
-    buffer, seconds = torch.ones(size), []
+    buffer, took = torch.ones(size), []
     for _ in range(30):
         dist.barrier()
-        before = time.perf_counter()
-        dist.all_reduce(buffer)
-        seconds.append(time.perf_counter() - before)
+        took.append(seconds(partial(dist.all_reduce, buffer)))
     if dist.get_rank() == 0:
-        print(f"{1000 * statistics.median(seconds):.1f}")
+        print(f"{1000 * statistics.median(took):.1f}")
     dist.destroy_process_group()
 
 

@@ -1,6 +1,6 @@
 """How long each version takes to its --help and to its first step, compared with `import torch`.
 
-    python tests/bench_startup.py [--rounds 5] [--write]
+    python tests/bench_startup.py [--rounds 5]
 
 Vocabulary and token files are there already, as from the second run on. Before the first step a
 version evaluates its fresh model, samples from it and saves a checkpoint; "to the loop" is the time
@@ -14,8 +14,9 @@ import time
 from functools import partial
 from pathlib import Path
 
-from bench import VERSIONS, Table, command, in_turn, spread
-from lineage import ROOT, machine, python
+from bench import command, in_turn, spread
+
+from lineage import ROOT, VERSIONS, machine, python
 
 # Runs a script until its first step is logged and prints how long that took from Run.start on.
 TO_THE_FIRST_STEP = """
@@ -35,9 +36,9 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def main(rounds: int = 5, write: bool = False):
-    table, names = Table("startup", write), ["import torch", *(f"{v} --help" for v in VERSIONS)]
-    table.say(f"{machine()}, the sample\n")
+def main(rounds: int = 5):
+    print(f"{machine()}, the sample\n")
+    names = ["import torch", *(f"{version} --help" for version in VERSIONS)]
     with tempfile.TemporaryDirectory() as folder:
         runs = {name: partial(run, name, folder) for name in [*names, *VERSIONS]}
         in_turn(runs, 1)  # fills the caches
@@ -46,10 +47,9 @@ def main(rounds: int = 5, write: bool = False):
     for version in VERSIONS:
         rows[f"{version}, to the loop"] = [whole - loop for whole, loop in times[version]]
         rows[f"{version}, 1st step"] = [whole for whole, _ in times[version]]
-    table.say(f"{'':17}   seconds   in those of import torch")
+    print(f"{'':17}   seconds   in those of import torch")
     for name, own in rows.items():
-        ratio = spread(own, rows["import torch"])
-        table.say(f"{name:17} {statistics.median(own):9.2f}   x {ratio}")
+        print(f"{name:17} {statistics.median(own):9.2f}   x {spread(own, rows['import torch'])}")
 
 
 def run(name, folder):

@@ -1,7 +1,7 @@
 """How long v4 and v6 train until they predict WikiText-2 as well as a minimal GPT, as counted
 5-grams, and what v6 reaches in the minimal GPT's time.
 
-    python tests/bench_time_to_loss.py [--seconds 240] [--write]
+    python tests/bench_time_to_loss.py [--seconds 240]
 
 The minimal GPT has 4 layers x 128 channels, a context of 128 and batches of 8, and trains for so
 many seconds: AdamW at 2e-3, warm-up and cosine decay, bfloat16, compiled. The versions differ from
@@ -10,10 +10,7 @@ evaluation on the whole validation split, each with windows of its own context. 
 training alone: compiling, evaluating and starting do not count.
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from bench import command, result_of
 
 from common.data import load_corpus, token_file
 from common.evaluation import evaluate
@@ -21,7 +18,6 @@ from common.files import read_json
 from common.tokenizers import END_OF_TEXT, load_tokenizer
 
 import torch
-from bench import Table, command, result_of
 from bench_training import SIZES, windows
 from lineage import ROOT, machine
 from minimal_gpt import MinimalGPT, train
@@ -36,28 +32,28 @@ GOALS = [  # what is to be reached, the version, its settings, and the seconds i
 ]
 
 
-def main(seconds: float = 240, write: bool = False):
-    table, (*_, T, V) = Table("time-to-loss", write), SIZES["small"]
+def main(seconds: float = 240):
+    *_, T, V = SIZES["small"]
     corpus = load_corpus("wikitext-2")
     tokenizer = load_tokenizer("bpe", corpus, V, "gpt4", (END_OF_TEXT,))
     tokens, validation = (
         token_file(corpus, split, tokenizer).memmap() for split in ("train", "validation")
     )
-    table.say(f"{machine()}, WikiText-2, bits per byte of the validation split\n")
+    print(f"{machine()}, WikiText-2, bits per byte of the validation split\n")
     torch.manual_seed(1)
     model = MinimalGPT(SIZES["small"])
     steps = train(model, windows(tokens, 8, T), seconds)
     counted = read_json(ROOT / "results" / "reference-wikitext-2.json", "reference rows")["rows"]
     goals = {row["name"]: row["val_bits_per_byte"] for row in counted}
     goals[MINIMAL], goals[BEST] = evaluate(model, validation, T, corpus)["bits_per_byte"], 1.45
-    table.say(f"{MINIMAL}: {goals[MINIMAL]:.3f} after {seconds:.0f} s, {steps:,} steps")
+    print(f"{MINIMAL}: {goals[MINIMAL]:.3f} after {seconds:.0f} s, {steps:,} steps")
     for name, version, settings, limit in GOALS:
         args = f"--data wikitext-2 --no-long-contexts --eval-every 100000 {settings}".split()
         result = result_of(version, args)
         bits, took = result["val_bits_per_byte"], result["seconds"]
         reached = "reached" if bits <= goals[name] else "not reached"
-        table.say(f"\n{name}, {goals[name]:.3f}: {reached} by {version} {settings}")
-        table.say(f"  {bits:.3f} after {took:.0f} s of training (goal: {limit} s)")
+        print(f"\n{name}, {goals[name]:.3f}: {reached} by {version} {settings}")
+        print(f"  {bits:.3f} after {took:.0f} s of training (goal: {limit} s)")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How fast the tokenizer is on five kinds of text, compared with rustbpe and tiktoken.
 
-    python tests/bench_tokenizer.py [--rounds 5] [--megabytes 50] [--write]
+    python tests/bench_tokenizer.py [--rounds 5] [--megabytes 50]
 
 The kinds: WikiText-2's training split (from WIKITEXT_DIR, or the hub), the standard library's
 Python source, and three texts from a seeded generator: a CSV of numbers, lines in Russian, Arabic,
@@ -16,7 +16,6 @@ import random
 import statistics
 import sys
 import sysconfig
-import threading
 from functools import partial
 from pathlib import Path
 
@@ -43,40 +42,35 @@ SCRIPTS = {
 def wikitext(size):
     from common.data import load_corpus
 
-    documents = list(load_corpus("wikitext-2", os.environ.get("WIKITEXT_DIR")).pieces("train"))
-    return documents * max(1, round(size / n_bytes(documents)))
+    corpus = load_corpus("wikitext-2", os.environ.get("WIKITEXT_DIR"))
+    return repeated(size, list(corpus.pieces("train")))
 
 
 def python_source(size):
-    documents, total = [], 0
-    for path in sorted(Path(sysconfig.get_path("stdlib")).rglob("*.py")):
-        if total < size and "site-packages" not in path.parts:
-            documents.append(path.read_text(encoding="utf-8", errors="replace"))
-            total += len(documents[-1].encode("utf-8"))
-    return documents * max(1, round(size / total))
+    paths = sorted(Path(sysconfig.get_path("stdlib")).rglob("*.py"))
+    paths = [path for path in paths if "site-packages" not in path.parts]
+    texts = (path.read_text(encoding="utf-8", errors="replace") for path in paths)
+    return repeated(size, up_to(size, texts))
 
 
 def csv(size):
     rng = random.Random(0)
-
-    def rows():
-        for i in itertools.count():
-            yield (
-                f"{i},{rng.gauss(0, 1):.4f},{rng.randrange(10**6)},{rng.uniform(-180, 180):.6f},"
-                f"{rng.randrange(100)},{rng.expovariate(1e-3):.2f}\n"
-            )
-
-    return [up_to(size, rows())]
+    rows = (
+        f"{i},{rng.gauss(0, 1):.4f},{rng.randrange(10**6)},{rng.uniform(-180, 180):.6f},"
+        f"{rng.randrange(100)},{rng.expovariate(1e-3):.2f}\n"
+        for i in itertools.count()
+    )
+    return ["".join(up_to(size, rows))]
 
 
 def mixed(size):
-    rng = random.Random(1)
-    scripts = [sentences(script) for script in SCRIPTS]
-    return [up_to(size, (next(rng.choice(scripts)).strip() + "\n" for _ in itertools.count()))]
+    rng, scripts = random.Random(1), [sentences(script) for script in SCRIPTS]
+    lines = (next(rng.choice(scripts)).strip() + "\n" for _ in itertools.count())
+    return ["".join(up_to(size, lines))]
 
 
 def chinese(size):
-    return [up_to(size, sentences("Chinese"))]
+    return ["".join(up_to(size, sentences("Chinese")))]
 
 
 def sentences(script):
@@ -94,29 +88,36 @@ def sentences(script):
         yield comma.join(space.join(part) for part in parts) + stop
 
 
-def up_to(size, strings):
-    parts, total = [], 0
-    while total < size:
-        parts.append(next(strings))
-        total += len(parts[-1].encode("utf-8"))
-    return "".join(parts)
+def up_to(size, texts):
+    """The first of the texts: as many as hold so many bytes."""
+    found, total = [], 0
+    for text in texts:
+        found.append(text)
+        total += n_bytes([text])
+        if total >= size:
+            break
+    return found
 
 
-def n_bytes(documents):
-    return sum(len(document.encode("utf-8")) for document in documents)
+def repeated(size, texts):
+    return texts * max(1, round(size / n_bytes(texts)))
+
+
+def n_bytes(texts):
+    return sum(len(text.encode("utf-8")) for text in texts)
 
 
 KINDS = dict(zip(GOALS, (wikitext, python_source, csv, mixed, chinese), strict=True))
 
 
-def compared(table, name, runs, rounds, note=""):
-    """A line of the table: the median seconds of two functions, and the first over the second."""
+def compared(name, ours, theirs, rounds, note=""):
+    """Print the median seconds of two functions, and the ratio of the first to the second."""
     from bench import in_turn, seconds, spread
 
-    took = in_turn({run: partial(seconds, run) for run in runs}, rounds)
-    first, second = (took[run] for run in runs)
-    a, b = statistics.median(first), statistics.median(second)
-    table.say(f"  {name:22} {a:8.2f} {b:8.2f}   x {spread(first, second)} {note}")
+    runs = {"ours": partial(seconds, ours), "theirs": partial(seconds, theirs)}
+    a, b = in_turn(runs, rounds).values()
+    medians = f"{statistics.median(a):8.2f} {statistics.median(b):8.2f}"
+    print(f"  {name:22} {medians}   x {spread(a, b)} {note}")
 
 
 def train(documents):
@@ -134,70 +135,64 @@ def encode(documents, merges, processes=1):
     return [ids for ids in BPETokenizer(merges).encode_stream(documents, processes)]
 
 
-USES = {  # bytes of text
-    "training, Chinese without spaces": 10_000_000,
-    "encoding one text of Chinese without spaces": 30_000_000,
-    "encoding one word of random letters": 10_000_000,
-    "encoding a stream of words that never come again": 30_000_000,
+def one_word(size):
+    return ["".join(random.Random(0).choices("abcdefghijklmnop", k=size))]
+
+
+def new_words(size):
+    rng = random.Random(0)
+    words = (f"{rng.getrandbits(40):x}" for _ in itertools.count())
+    return (" ".join(itertools.islice(words, 100)) for _ in range(size // 1100))
+
+
+USES = {  # bytes of text, and the function that makes it
+    "training, Chinese without spaces": (10_000_000, chinese),
+    "encoding one text of Chinese without spaces": (30_000_000, chinese),
+    "encoding one word of random letters": (10_000_000, one_word),
+    "encoding a stream of words that never come again": (30_000_000, new_words),
 }
 
 
 def peak_memory(use):
-    """Print how many bytes the process grows by while it does one of USES."""
-    import psutil
+    """Print how many MB the process grows by while it does one of USES (on Linux)."""
+    from common.training.environment import peak_rss_mb
 
-    size, rng = USES[use], random.Random(0)
-    if "Chinese" in use:
-        texts = chinese(size)
-    elif "letters" in use:
-        texts = ["".join(rng.choices("abcdefghijklmnop", k=size))]
-    else:
-        words = (f"{rng.getrandbits(40):x}" for _ in itertools.count())
-        texts = (" ".join(itertools.islice(words, 100)) for _ in range(size // 1100))
+    size, make = USES[use]
+    texts = make(size)
     tokenizer = BPETokenizer.train(chinese(300_000)[0] + " abcabdab" * 9, 1500)
-    process, done, peaks = psutil.Process(), threading.Event(), []
-    idle = process.memory_info().rss
-
-    def watch():
-        while not done.wait(0.005):
-            peaks.append(process.memory_info().rss)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak is reset
+    idle = peak_rss_mb()
     train(texts) if use.startswith("training") else sum(map(len, tokenizer.encode_stream(texts)))
-    done.set()
-    thread.join()
-    print(max(peaks) - idle)
+    print(peak_rss_mb() - idle)
 
 
-def main(rounds: int = 5, megabytes: int = 50, write: bool = False):
-    from bench import Table
+def main(rounds: int = 5, megabytes: int = 50):
     from lineage import machine, python
 
-    table, merges = Table("tokenizer", write), {}
-    texts = {kind: make(SMALL) for kind, make in KINDS.items()}
-    table.say(f"{machine()}, medians of {rounds} rounds (smallest to largest ratio)")
-    table.say(f"\ntraining {N_IDS:,} ids: seconds, ours and rustbpe's (goal: at most 1.0)")
+    print(f"{machine()}, medians of {rounds} rounds (smallest to largest ratio)")
+    texts, merges = {kind: make(SMALL) for kind, make in KINDS.items()}, {}
+    print(f"\ntraining {N_IDS:,} ids: seconds, ours and rustbpe's (goal: at most 1.0)")
     for kind, documents in texts.items():
-        runs = [partial(function, documents) for function in (train, their_train)]
-        compared(table, f"{kind}, {n_bytes(documents) / 1e6:.1f} MB", runs, rounds)
+        name = f"{kind}, {n_bytes(documents) / 1e6:.1f} MB"
+        compared(name, partial(train, documents), partial(their_train, documents), rounds)
         merges[kind] = train(documents).merges
-    table.say("\nencoding, one process: seconds, ours and tiktoken's encode_ordinary")
+    print("\nencoding, one process: seconds, ours and tiktoken's encode_ordinary")
     for kind, documents in texts.items():
         text, theirs = "".join(documents), BPETokenizer(merges[kind]).to_tiktoken()
         if BPETokenizer(merges[kind]).encode(text) != theirs.encode_ordinary(text):
             raise AssertionError(f"the libraries disagree on {kind}")
-        runs = [partial(encode, text, merges[kind]), partial(theirs.encode_ordinary, text)]
-        compared(table, kind, runs, rounds, f"goal {GOALS[kind]}")
-    table.say("\nencoding: seconds of one process, of two, and one over two (goal: at least 1.5)")
+        ours = partial(encode, text, merges[kind])
+        goal = f"goal {GOALS[kind]}"
+        compared(kind, ours, partial(theirs.encode_ordinary, text), rounds, goal)
+    print("\nencoding: seconds of one process, of two, and one over two (goal: at least 1.5)")
     for kind, make in KINDS.items() if megabytes else ():
         documents = make(megabytes * 10**6)
-        runs = [partial(encode, documents, merges[kind], n) for n in (1, 2)]
-        compared(table, f"{kind}, {n_bytes(documents) / 1e6:.0f} MB", runs, min(3, rounds))
-    table.say("\npeak memory without the text itself: MB, and bytes per byte of text")
-    for use, size in USES.items():
+        one, two = (partial(encode, documents, merges[kind], n) for n in (1, 2))
+        compared(f"{kind}, {n_bytes(documents) / 1e6:.0f} MB", one, two, min(3, rounds))
+    print("\npeak memory without the text itself: MB, and bytes per byte of text")
+    for use, (size, _) in USES.items():
         peak = float(python(__file__, "--use", use).stdout)
-        table.say(f"  {use:50}{size / 1e6:4.0f} MB {peak / 1e6:8.0f} {peak / size:8.1f}")
+        print(f"  {use:50}{size / 1e6:4.0f} MB {peak:8.0f} {1e6 * peak / size:8.1f}")
 
 
 # Nothing heavy is imported above: the processes that share the encoding import this file as well.

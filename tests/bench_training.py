@@ -1,6 +1,6 @@
 """How fast v3 and v4 train, compared with a minimal GPT and with transformers' GPT-2 of their size.
 
-    python tests/bench_training.py [--rounds 5] [--compile] [--size small|large] [--write]
+    python tests/bench_training.py [--rounds 5] [--compile] [--size small|large]
     python tests/bench_training.py --device cuda [--size gpt2] [--compile] [--dtype bfloat16]
 
 Same tokens, batch, context, number format and optimizer (fused AdamW, clipped gradients), in one
@@ -15,12 +15,10 @@ the kernel that its attention runs in and the most memory that it took, with our
 import gc
 import re
 import statistics
-import sys
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from bench import command, in_turn, seconds, spread
 
 from common.errors import UserError
 from common.training.machine import estimate_memory, keep_freed_memory, prepare, to_device
@@ -29,7 +27,6 @@ import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from bench import Table, command, in_turn, seconds, spread
 from lineage import load, machine
 from minimal_gpt import MinimalGPT, optimizer_of
 
@@ -47,42 +44,40 @@ def main(
     size: Literal["all", "small", "large", "gpt2"] = "all",
     dtype: Literal["both", "float32", "bfloat16"] = "both",
     device: Literal["cpu", "cuda"] = "cpu",
-    write: bool = False,
 ):
     on_gpu = device == "cuda"
     if on_gpu and not torch.cuda.is_available():
         raise UserError("torch sees no CUDA GPU here")
     keep_freed_memory()
-    table = Table("gpu-" * on_gpu + "training" + "-compiled" * compile, write)
-    table.say(f"{machine(device)}\n{'compiled' if compile else 'eager'}\n")
+    print(f"{machine(device)}\n{'compiled' if compile else 'eager'}\n")
     sizes = list(SIZES)[::-1] if on_gpu else list(SIZES)[:2]
     for each in sizes if size == "all" else [size]:
         for number_format in ("float32", "bfloat16") if dtype == "both" else [dtype]:
             torch._dynamo.reset()  # or the next size's shapes would be compiled as dynamic ones
             gc.collect()
-            compare(table, each, number_format, compile, device, rounds)
+            compare(each, number_format, compile, device, rounds)
 
 
-def compare(table, size, dtype, compiled, device, rounds):
+def compare(size, dtype, compiled, device, rounds):
     (L, C, _, T, V), B = SIZES[size], BATCH[device][size]
-    table.say(f"{size}: {L} layers x {C} wide, context {T}, vocabulary {V:,}, batch {B}, {dtype}")
+    print(f"{size}: {L} layers x {C} wide, context {T}, vocabulary {V:,}, batch {B}, {dtype}")
     tokens = np.random.default_rng(1).integers(V, size=2**20, dtype=np.uint16)
     get_batch = windows(tokens, B, T)
-    steps = {name: Step(make, size, dtype, compiled, device) for name, make in MODELS.items()}
+    steps = {name: Step(name, size, dtype, compiled, device) for name in (*OURS, *THEIRS)}
     runs = {name: partial(step.seconds, get_batch) for name, step in steps.items()}
     notes = {name: step.note(get_batch) for name, step in steps.items()}
     took = in_turn({"products": partial(matmul_rate, dtype, device), **runs}, rounds)
     # A product of (n, a) and (a, b) is 2nab operations; backward does it twice more. Attention
     # needs its two products for the half of the pairs that lie in the past.
     operations, rates = B * T * (6 * (12 * L * C * C + V * C) + 6 * L * T * C), took.pop("products")
-    table.say(f"  {'':20} tokens/s   x the minimal GPT's     x GPT-2's")
+    print(f"  {'':20} tokens/s   x the minimal GPT's     x GPT-2's")
     for name, own in took.items():
         minimal, theirs = (spread(took[other], own) for other in list(took)[-2:])
         share, middle = spread([operations / s for s in own], rates), statistics.median(own)
         rate = f"   {operations / middle / 1e12:.0f} TFLOP/s, " * (device == "cuda")
         line = f"{B * T / middle:9,.0f}   {minimal}   {theirs}   share {share}{rate}{notes[name]}"
-        table.say(f"  {name:19} {line}")
-    table.say(f"  matrix products alone: {statistics.median(rates) / 1e9:,.0f} GFLOP/s\n")
+        print(f"  {name:19} {line}")
+    print(f"  matrix products alone: {statistics.median(rates) / 1e9:,.0f} GFLOP/s\n")
 
 
 def ours(version, size, device="cpu", **changes):
@@ -94,12 +89,6 @@ def ours(version, size, device="cpu", **changes):
     fields = module.Config.__dataclass_fields__
     config = module.Config(**{name: values[name] for name in values if name in fields})
     return module, prepare(module.LanguageModel(config, V), config, torch.device(device)), config
-
-
-def our_logits(version, size, B, dtype, compiled, device, **changes):
-    settings = {"batch_size": B, "dtype": dtype, "compile": compiled, **changes}
-    _, model, config = ours(version, size, device, **settings)
-    return model, model, config
 
 
 def gpt2(size):
@@ -115,34 +104,34 @@ def gpt2(size):
     return GPT2LMHeadModel(GPT2Config(**sizes, **dropout, **tokens, use_cache=False)).train()
 
 
-def their_logits(make, size, B, dtype, compiled, device):
-    model = make(size).to(device)
-    forward = torch.compile(model) if compiled else model
-
-    def logits(x):
-        with torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16"):
-            made = forward(x)
-        return getattr(made, "logits", made)  # transformers wraps them
-
-    return model, logits, None
+def logits_of(output):
+    return getattr(output, "logits", output)  # transformers wraps them
 
 
-MODELS = {
-    "v3": partial(our_logits, "v3"),
-    "v4, ALiBi": partial(our_logits, "v4", position="alibi"),
-    "v4, RoPE": partial(our_logits, "v4", position="rope"),
-    "minimal GPT": partial(their_logits, MinimalGPT),
-    "GPT-2, transformers": partial(their_logits, gpt2),
+OURS = {
+    "v3": ("v3", {}),
+    "v4, ALiBi": ("v4", {"position": "alibi"}),
+    "v4, RoPE": ("v4", {"position": "rope"}),
 }
+THEIRS = {"minimal GPT": MinimalGPT, "GPT-2, transformers": gpt2}
 
 
 class Step:
     """A model and its training steps."""
 
-    def __init__(self, make, size, dtype, compiled, device):
-        self.device = torch.device(device)
-        arguments = (SIZES[size], BATCH[device][size], dtype, compiled, device)
-        self.model, self.logits, self.config = make(*arguments)
+    def __init__(self, name, size, dtype, compiled, device):
+        self.device, self.config = torch.device(device), None
+        if name in OURS:
+            version, changes = OURS[name]
+            changes = {"batch_size": BATCH[device][size], "dtype": dtype, **changes}
+            made = ours(version, SIZES[size], device, compile=compiled, **changes)
+            _, self.model, self.config = made
+            self.logits = self.model
+        else:
+            self.model = THEIRS[name](SIZES[size]).to(device)
+            forward = torch.compile(self.model) if compiled else self.model
+            mixed = torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16")
+            self.logits = mixed(lambda x: logits_of(forward(x)))
         self.optimizer = optimizer_of(self.model, 1e-3)
 
     def __call__(self, get_batch):

@@ -1,4 +1,4 @@
-"""What all tests share: a known environment, a cache of their own, WikiText, a list of slow tests.
+"""What all tests share: a known environment, a cache of their own, WikiText.
 
 Run `python -m pytest` for the quick tests, `python -m pytest -m ""` for all. With
 HYPOTHESIS_PROFILE=large the properties are tried on many more examples.
@@ -9,14 +9,12 @@ import shutil
 import signal
 import sys
 import urllib.request
-from collections import defaultdict
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
-SLOW = 3  # seconds that a test may take which is not marked as slow
 # What these hold decides nothing, neither here nor in the processes that tests start.
 FOREIGN = """PYTHONPATH PYTHONWARNINGS PYTHONIOENCODING LANGUAGE OMP_WAIT_POLICY GOMP_SPINCOUNT
 GLIBC_TUNABLES MALLOC_MMAP_THRESHOLD_ WORLD_SIZE RANK LOCAL_RANK LOCAL_WORLD_SIZE MASTER_ADDR
@@ -48,20 +46,6 @@ def pytest_xdist_auto_num_workers(config):
     return max(2, len(affinity(0)))
 
 
-def pytest_terminal_summary(terminalreporter):
-    """List the tests that took long and are not marked as slow."""
-    seconds = defaultdict(float)
-    for reports in terminalreporter.stats.values():
-        for report in reports:
-            if hasattr(report, "duration") and "slow" not in report.keywords:
-                seconds[report.nodeid] += report.duration
-    long = sorted(((s, name) for name, s in seconds.items() if s > SLOW), reverse=True)
-    if long:
-        terminalreporter.section(f"longer than {SLOW} s and not marked slow")
-    for duration, name in long:
-        terminalreporter.line(f"{duration:6.1f} s  {name}")
-
-
 @pytest.fixture(scope="session", autouse=True)
 def cache_of_the_tests(tmp_path_factory):
     """One cache for all tests of a run, so that no test finds or leaves files in data/cache."""
@@ -86,6 +70,17 @@ def cache(tmp_path, monkeypatch):
     """An empty folder for one test, in which its cache lies too."""
     monkeypatch.setenv("LINEAGE_CACHE", str(tmp_path / "cache"))
     return tmp_path
+
+
+@pytest.fixture
+def train(cache, capsys):
+    """(version or module, **settings) -> (folder, standard output, standard error) of a run."""
+    from lineage import finished_run
+
+    def trained(version, name="a run", **changes):
+        return finished_run(version, cache / name, **changes), *capsys.readouterr()
+
+    return trained
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import builtins
 import errno
 import functools
 import hashlib
-import json
 import multiprocessing
 import os
 import re
@@ -17,14 +16,19 @@ import sys
 from pathlib import Path
 
 import torch
-from lineage import flags, load, small, story_file
+from lineage import flags, load, read, small, story_file
 
 METHODS = multiprocessing.get_all_start_methods()
 processes = multiprocessing.get_context("forkserver" if "forkserver" in METHODS else "spawn")
 IMPORTED = "pytest torch._dynamo tyro safetensors.torch matplotlib.figure lineage common.training"
 processes.set_forkserver_preload(IMPORTED.split())
 SIZES = {"steps": 40, "eval_every": 4}  # ten evaluations, each of which saves a checkpoint
-KILLED = -getattr(signal, "SIGKILL", -signal.SIGTERM)  # exit code of a killed run; Windows: 15
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows has the latter alone
+KILLED = -KILL if KILL != signal.SIGTERM else KILL  # exit code of a killed run
+
+
+# What belongs to one run alone: its folder, the machine and its load, and hashes that cover those.
+OWN = "out_dir seconds tokens_per_second peak_rss_mb environment checksum sha256".split()
 
 
 def at_step(module, monkeypatch, step, act):
@@ -46,9 +50,8 @@ class Killer:
     A write is cut in half: what an attempt that dies in it leaves is half a file.
     """
 
-    def __init__(self, folder, notes, at_operation=None, at_step=None, full=None, sent=None):
+    def __init__(self, folder, notes, at_operation=None, at_step=None, full=None):
         self.folder, self.at_operation, self.at_step = str(folder), at_operation, at_step
-        self.signal = getattr(signal, sent or "SIGKILL", signal.SIGTERM)
         # Which file finds the disk full, when it is opened which time, after how many bytes.
         self.full, self.times, self.room = full or ("", 0, 0)
         self.notes = open(notes, "w", encoding="utf-8", buffering=1)
@@ -61,12 +64,12 @@ class Killer:
         self.notes.write(f"{name}\n")
         self.count += 1
         if self.at_operation in (self.count, name):
-            os.kill(os.getpid(), self.signal)
+            os.kill(os.getpid(), KILL)
 
     def step(self, number):
         self.notes.write(f"step {number}\n")
         if number == self.at_step:
-            os.kill(os.getpid(), self.signal)
+            os.kill(os.getpid(), KILL)
 
     def opened(self, path, mode="r", *args, **kwargs):
         file = self.open(path, mode, *args, **kwargs)
@@ -183,39 +186,27 @@ class Lab:
         return (self.folder / "said").read_text(encoding="utf-8")
 
     def contents(self, out):
-        """All that has to be the same, in a form that can be compared; times are left out."""
-        folder = self.folder / out
-        found = {
-            "result": result_of(folder),
-            "metrics": metrics_of(folder),
-            "samples": (folder / "samples.txt").read_bytes(),
-            "shared": hashlib.sha256(weights(folder / "model.safetensors")).hexdigest(),
-            "files": sorted(path.name for path in folder.iterdir()),
-        }
-        for name in ("checkpoint.pt", "best.pt"):
-            saved = torch.load(folder / name, weights_only=True)
-            saved["config"]["out_dir"] = saved["sha256"] = None
-            for row in saved.get("run", {}).get("metrics", []):
-                row["seconds"] = 0
-            if "run" in saved:
-                saved["run"]["seconds"] = 0
-            found[name] = plain(saved)
-        return found
+        return contents(self.folder / out)
 
 
-def result_of(folder):
-    """result.json without what depends on the machine and its load, and the folder's name."""
-    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    result["config"]["out_dir"] = None
-    for name in ("seconds", "tokens_per_second", "peak_rss_mb", "environment", "checksum"):
-        del result[name]
-    return result
+def contents(folder):
+    """All of a run that has to be the same, in a form that can be compared."""
+    saved = {
+        name: torch.load(folder / name, weights_only=True) for name in ("checkpoint.pt", "best.pt")
+    }
+    return {
+        "result": plain(read(folder / "result.json"), OWN),
+        "metrics": metrics_of(folder),
+        "samples": (folder / "samples.txt").read_bytes(),
+        "saved": plain(saved, OWN),
+        "shared": hashlib.sha256(weights(folder / "model.safetensors")).hexdigest(),
+        "files": sorted(path.name for path in folder.iterdir()),
+    }
 
 
 def metrics_of(folder):
     """The lines of metrics.jsonl, without their times."""
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [{**json.loads(line), "seconds": 0} for line in lines]
+    return plain(read(folder / "metrics.jsonl"), OWN)
 
 
 def weights(path):
@@ -224,10 +215,10 @@ def weights(path):
     return data[8 + int.from_bytes(data[:8], "little") :]
 
 
-def plain(value):
-    """Tensors as their exact bytes, so that == compares bit for bit."""
+def plain(value, without=()):
+    """Tensors as their exact bytes, so that == compares bit for bit; without some keys."""
     if torch.is_tensor(value):
         return value.dtype, value.shape, value.numpy().tobytes()
     if isinstance(value, dict):
-        return {name: plain(part) for name, part in value.items()}
-    return [plain(part) for part in value] if isinstance(value, (list, tuple)) else value
+        return {name: plain(part, without) for name, part in value.items() if name not in without}
+    return [plain(part, without) for part in value] if isinstance(value, (list, tuple)) else value

@@ -16,9 +16,6 @@ UserError = importlib.import_module("common.errors").UserError
 VERSIONS = importlib.import_module("results.store").versions()
 STEPS = list(zip(VERSIONS, VERSIONS[1:], strict=False))  # (before, after)
 
-# For GLIBC_TUNABLES: a heap with few holes, whose peak is what is in use.
-UNCACHED = "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0"
-
 SIZES = {"vocab_size": 300, "context_length": 16, "batch_size": 4, "grad_accum": 2}
 SIZES |= {"n_head": 2, "n_kv_head": 1, "n_embd": 16, "n_layer": 2, "ngram_rows": 64}
 LENGTHS = {"warmup_steps": 2, "steps": 12, "eval_every": 4, "max_new_tokens": 8}
@@ -86,15 +83,6 @@ def model_of(module, vocab_size=50, **changes):
     return module.LanguageModel(config, vocab_size), config
 
 
-def optimizers_of(module, model, config):
-    """The optimizers of a version's train."""
-    import torch
-
-    if hasattr(module, "new_optimizers"):
-        return [*module.new_optimizers(model, config, torch.float32)]
-    return [torch.optim.AdamW(model.parameters())]
-
-
 def flags(module, **values):
     """Small settings and `values` as command-line arguments."""
     config, args = small(module, **values), []
@@ -114,8 +102,11 @@ def run(module, monkeypatch, args):
 
 
 def finished_run(version, folder, **changes):
-    """A run of the small model on a small text, finished, in `folder`: the folder."""
-    module = load(version)
+    """A run of the small model on a small text, finished, in `folder`: the folder.
+
+    version: its name or its module.
+    """
+    module = load(version) if isinstance(version, str) else version
     with pytest.MonkeyPatch.context() as monkeypatch:
         folder.parent.mkdir(parents=True, exist_ok=True)
         text = story_file(folder.parent)

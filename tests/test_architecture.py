@@ -1,10 +1,8 @@
 """Imports go one way, modules and classes are small, and `python v0.py` loads little."""
 
 import ast
-import shutil
 from itertools import takewhile
 
-import pytest
 from lineage import ROOT, VERSIONS, python
 
 LAYERS = "common.errors common.files common.config common.cli common.data common.bpe".split()
@@ -37,39 +35,11 @@ def belongs(name, packages):
     return any(f"{name}.".startswith(f"{package}.") for package in packages)
 
 
-def lint(folder):
-    """The exit status of import-linter in a folder, and what it prints."""
-    program = "import importlinter.cli as cli; cli.lint_imports_command(['--no-cache'])"
-    done = python("-c", program, cwd=folder)
-    return done.returncode, done.stdout + done.stderr
-
-
 def test_packages_import_in_one_direction():
-    status, report = lint(ROOT)
-    assert status == 0, report
-
-
-WRONG_WAY = {
-    "common/errors.py": "import common.files",
-    "common/data/cache.py": "def late():\n    from results import tables",
-    "common/evaluation/ngram.py": "from common.training.log import Log",
-    "common/cli.py": "from data import world",
-    "data/world.py": "from common.errors import UserError",
-}
-
-
-@pytest.mark.slow
-def test_imports_against_the_direction_are_found(tmp_path):
-    for name in ("common", "results", "data", "pyproject.toml"):
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, tmp_path / name)
-    for path, line in WRONG_WAY.items():
-        with open(tmp_path / path, "a", encoding="utf-8") as file:
-            file.write(f"\n{line}\n")
-    status, report = lint(tmp_path)
-    assert status == 1 and report.count("BROKEN") == 3  # every contract
-    for path in WRONG_WAY:
-        assert f"{path.removesuffix('.py').replace('/', '.')} -> " in report, report
+    """As import-linter finds by the contracts in pyproject.toml."""
+    program = "import importlinter.cli as cli; cli.lint_imports_command(['--no-cache'])"
+    done = python("-c", program, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_tokenizers_module_lies_between_its_layers():
@@ -99,19 +69,42 @@ def test_modules_and_classes_are_small():
     assert large == []
 
 
-def test_the_first_script_loads_little_of_the_project():
-    program = """
-import runpy, sys
-sys.argv = ["v0.py", "--help"]
+# ---- What a command loads ------------------------------------------------------------------------
+
+# Slow to import, and wanted only once a picture is drawn, a dataset read, an interval computed.
+HEAVY = "matplotlib scipy datasets pandas pyarrow transformers jinja2 safetensors".split()
+HEAVY += "torch tyro argparse tiktoken tokenizers".split()
+HELP = """
+sys.argv = ["x", "--help"]
 try:
-    runpy.run_path("v0.py", run_name="__main__")
+    runpy.run_path("{}.py", run_name="__main__")
 except SystemExit:
-    files = [getattr(module, "__file__", "") for module in sys.modules.values()]
-    print("LOADED", *files, sep="\\n")
+    pass
 """
+VOCABULARY = """
+from bpe_tokenizer import BPETokenizer
+tokenizer = BPETokenizer.train("some text some text", 262)
+tokenizer.decode(tokenizer.encode("some"))
+"""
+SAMPLE = "from common.data import load_corpus; load_corpus('sample').sha256"
+
+
+def loaded(program):
+    """The names of the modules that are imported when a program has run."""
+    program = f"import runpy, sys\n{program}\nprint('|', *sys.modules)"
     done = python("-c", program, cwd=ROOT)
-    loaded = {str(ROOT / "v0.py"), *done.stdout.partition("LOADED\n")[2].splitlines()}
-    own = [path for path in [*ROOT.glob("*.py"), *PACKAGES] if str(path) in loaded]
-    assert ROOT / "common" / "training" / "run.py" in own, done.stderr
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.rpartition("|")[2].split())
+
+
+def test_nothing_slow_is_imported_at_the_start():
+    last = f"import {', '.join(VERSIONS)}" + HELP.format(VERSIONS[-1])
+    assert loaded(last) & {*HEAVY} <= {"torch", "tyro", "argparse"}
+    assert loaded(VOCABULARY) & {*HEAVY} == loaded(SAMPLE) & {*HEAVY} == set()
+
+
+def test_the_first_script_loads_little_of_the_project():
+    names = loaded(HELP.format("v0"))
+    own = [path for path in [*ROOT.glob("*.py"), *PACKAGES] if name_of(path) in names]
     lines = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in own}
-    assert sum(lines.values()) < 4200, lines
+    assert "run.py" in lines and sum(lines.values()) < 4000, lines

@@ -1,4 +1,4 @@
-"""The command line of the scripts: ~ in paths, and how little is imported until it is needed."""
+"""The command line of the scripts and of other commands: ~ in paths is the home."""
 
 import os
 import sys
@@ -7,11 +7,7 @@ from common.cli import parse, run_command
 from results.__main__ import main
 
 import pytest
-from lineage import ROOT, VERSIONS, flags, load, python, run, story_file
-
-# Slow to import, and wanted only once a picture is drawn, a dataset read, an interval computed.
-HEAVY = "matplotlib scipy datasets pandas pyarrow transformers jinja2 safetensors".split()
-HEAVY += "torch tyro argparse tiktoken tokenizers".split()
+from lineage import flags, load, run, story_file
 
 
 @pytest.fixture
@@ -55,32 +51,3 @@ def test_a_run_in_the_home(home, monkeypatch, capsys):
     assert row.startswith(f"| {home / 'runs' / 'v0'} | v0  ")
     assert [i for i, c in enumerate(head) if c == "|"] == [i for i, c in enumerate(row) if c == "|"]
     assert os.listdir() == []  # nothing in a folder called ~
-
-
-def imported(program):
-    """The names of HEAVY that are imported when a program has run."""
-    program = f"import runpy, sys\n{program}\nprint('|', *set(sys.modules) & {{*{HEAVY!r}}})"
-    done = python("-c", program, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    return set(done.stdout.rpartition("|")[2].split())
-
-
-HELP = f"""
-import {", ".join(VERSIONS)}
-sys.argv = ["x", "--help"]
-try:
-    runpy.run_path("{VERSIONS[-1]}.py", run_name="__main__")
-except SystemExit:
-    pass
-"""
-VOCABULARY = """
-from bpe_tokenizer import BPETokenizer
-tokenizer = BPETokenizer.train("some text some text", 262)
-tokenizer.decode(tokenizer.encode("some"))
-"""
-SAMPLE = "from common.data import load_corpus; load_corpus('sample').sha256"
-
-
-def test_nothing_slow_is_imported_at_the_start():
-    assert imported(HELP) <= {"torch", "tyro", "argparse"}
-    assert imported(VOCABULARY) == imported(SAMPLE) == set()

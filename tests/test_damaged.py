@@ -14,6 +14,7 @@ from common.training.checkpoint import read_checkpoint
 
 import pytest
 import torch
+from damage import Evil, added
 from lab import KILLED, Lab, plain
 from lineage import load, refused, run
 
@@ -119,13 +120,6 @@ def test_damaged_weights_give_way_to_the_last_good_ones(out, monkeypatch, capfd)
             run(load("v3"), monkeypatch, [flag, "--out-dir", out])
 
 
-class Large:
-    """Pickled, it takes three gigabytes where it is read."""
-
-    def __reduce__(self):
-        return bytearray, (3_000_000_000,)
-
-
 def rewritten(path, change, **options):
     """The archive with each part as change(name, bytes) gives it."""
     with zipfile.ZipFile(path) as archive:
@@ -142,14 +136,6 @@ def compressed(path):
     rewritten(path, zeros, compression=zipfile.ZIP_DEFLATED)
 
 
-def longer_than_the_file(path):
-    with zipfile.ZipFile(path) as archive:
-        [part] = [part for part in archive.infolist() if part.filename.endswith("data/0")]
-        place = path.read_bytes().index(part.filename.encode(), archive.start_dir) - 46
-    data, huge = path.read_bytes(), (1 << 31).to_bytes(4, "little")
-    path.write_bytes(data[: place + 20] + huge + huge + data[place + 28 :])
-
-
 def of_many_numbers(path):
     r"""A tensor whose storage claims 10^12: K is a number of one byte, \x8a one of many."""
     torch.save({"a": torch.zeros(77)}, path)
@@ -157,21 +143,15 @@ def of_many_numbers(path):
     rewritten(path, lambda name, part: part.replace(b"K\x4d", many))
 
 
-def holding(value):
-    """A function that adds a value to a checkpoint."""
-    return lambda path: torch.save({**torch.load(path, weights_only=True), "value": value}, path)
-
-
 MANY = [0]
 for _ in range(90):
     MANY = [MANY] * 10  # 10^90 numbers
 CLAIMS = {
-    "is compressed": compressed,
-    "claims to hold more than its own length": longer_than_the_file,
+    "claims to hold more than its own length: it is compressed": compressed,
     "can't be read as a checkpoint": of_many_numbers,
-    "holds more than tensors and plain values": holding(Large()),
-    "larger than its memory": holding(torch.zeros(1).expand(750_000_000)),  # 3 GB of one number
-    "nested too deep or are too many": holding(MANY),
+    "holds more than tensors and plain values": added(Evil()),
+    "larger than its memory": added(torch.zeros(1).expand(750_000_000)),  # 3 GB of one number
+    "nested too deep or are too many": added(MANY),
 }
 
 

@@ -12,13 +12,12 @@ import time
 from pathlib import Path
 
 from common.cli import run_main
-from common.errors import UserError
 from common.training.checkpoint import read_checkpoint
 
 import pytest
 import torch
 from lab import Lab, at_step
-from lineage import ROOT, VERSIONS, flags, load, python, read, refused, run, story_file
+from lineage import ROOT, VERSIONS, flags, load, python, read, refused, story_file
 
 # ---- Numbers -------------------------------------------------------------------------------------
 
@@ -58,27 +57,27 @@ def explode(module, monkeypatch, what):
         ("logits", "not finite after step 0"),
     ],
 )
-def test_numbers_that_explode_are_one_line(version, cache, monkeypatch, what, message):
+def test_numbers_that_explode_are_one_line(version, train, cache, monkeypatch, what, message):
     """The line says the step; the checkpoints that are kept hold finite weights."""
-    module, out = load(version), cache / "run"
+    module = load(version)
     explode(module, monkeypatch, what)
     with refused(message) as caught:
-        run(module, monkeypatch, flags(module, data=story_file(cache), out_dir=out, steps=40))
+        train(module, steps=40)
     assert "lower --learning-rate" in str(caught.value)
-    kept = [*out.glob("*.pt")]
+    kept = [*cache.glob("a run/*.pt")]
     assert bool(kept) == (what != "logits")
     for path in kept:
         model = read_checkpoint(path)["state"]["model"]
         assert all(value.isfinite().all() for value in model.values())
 
 
-def test_run_stopped_after_a_bad_gradient_keeps_the_last_good_weights(cache, monkeypatch):
+def test_run_stopped_after_a_bad_gradient_keeps_the_last_good_weights(train, cache, monkeypatch):
     module = load("v2")
     explode(module, monkeypatch, "gradient")
     at_step(module, monkeypatch, 7, lambda: signal.raise_signal(signal.SIGINT))
-    with pytest.raises(UserError, match="weights became nan or infinite after step 7"):
-        run(module, monkeypatch, flags(module, data=story_file(cache), out_dir=cache / "run"))
-    assert read_checkpoint(cache / "run" / "checkpoint.pt")["step"] == 4
+    with refused("weights became nan or infinite after step 7"):
+        train(module)
+    assert read_checkpoint(cache / "a run" / "checkpoint.pt")["step"] == 4
 
 
 # ---- Memory and devices --------------------------------------------------------------------------
@@ -118,20 +117,19 @@ def test_other_errors_keep_their_traceback():
 
 
 @pytest.mark.skipif(os.name == "nt", reason="on Windows there is no nohup")
-def test_ignored_signals_stay_ignored(cache, monkeypatch):
+def test_ignored_signals_stay_ignored(train, monkeypatch):
     module = load("v0")
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     try:
         at_step(module, monkeypatch, 2, lambda: signal.raise_signal(signal.SIGHUP))
-        run(module, monkeypatch, flags(module, data=story_file(cache), out_dir=cache / "run"))
+        train(module)
     finally:
         signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="on Windows a process can't be stopped")
-def test_stopped_time_is_not_training_time(cache, monkeypatch):
-    module, clock = load("v0"), time.perf_counter
-    late = []
+def test_stopped_time_is_not_training_time(train, monkeypatch):
+    module, clock, late = load("v0"), time.perf_counter, []
 
     def stopped():
         late.append(1000)  # seconds
@@ -139,8 +137,8 @@ def test_stopped_time_is_not_training_time(cache, monkeypatch):
 
     monkeypatch.setattr(time, "perf_counter", lambda: clock() + sum(late))
     at_step(module, monkeypatch, 5, stopped)
-    run(module, monkeypatch, flags(module, data=story_file(cache), out_dir=cache / "run"))
-    assert late and 0 < read(cache / "run" / "result.json")["seconds"] < 1000
+    folder, *_ = train(module)
+    assert late and 0 < read(folder / "result.json")["seconds"] < 1000
 
 
 def test_run_in_a_thread_works(cache, monkeypatch):
@@ -199,34 +197,28 @@ v0.run_main(v0.main)
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_signal_before_training_leaves_nothing(name, tmp_path):
     code = f"""
-import time
+import signal
 from common.cli import run_main
 from common.files import atomic_write
 def main():
     with atomic_write({str(tmp_path / "file")!r}):
-        print("here", flush=True)
-        time.sleep(60)
+        signal.raise_signal(signal.{name})
 run_main(main)
 """
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, **pipes) as process:
-        assert process.stdout.readline() == b"here\n"
-        process.send_signal(getattr(signal, name))
-        said = process.communicate()[1]
-    assert (process.returncode, said) == (128 + getattr(signal, name), b"stopped\n")
+    done = python("-c", code, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (128 + getattr(signal, name), "stopped\n")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_picture_that_cannot_be_drawn_costs_a_warning(cache, monkeypatch, capsys):
+def test_picture_that_cannot_be_drawn_costs_a_warning(train, monkeypatch):
     def broken(*args):
         raise ValueError("no such backend")
 
-    module = load("v0")
     monkeypatch.setattr("common.training.summary.draw_loss", broken)
-    run(module, monkeypatch, flags(module, data=story_file(cache), out_dir=cache / "run"))
-    assert "loss.png could not be drawn: no such backend\n" in capsys.readouterr().err
-    assert not [*(cache / "run").glob("*.tmp"), *(cache / "run").glob("loss.png")]
-    assert read(cache / "run" / "result.json")["steps"] == 12
+    folder, _, err = train("v0")
+    assert "loss.png could not be drawn: no such backend\n" in err
+    assert not [*folder.glob("*.tmp"), *folder.glob("loss.png")]
+    assert read(folder / "result.json")["steps"] == 12
 
 
 @pytest.mark.slow
@@ -242,10 +234,9 @@ def test_a_run_needs_no_docstrings_of_python(tmp_path):
 # ---- Folders -------------------------------------------------------------------------------------
 
 
-def test_a_run_in_a_folder_of_another_disk_moves_the_older_one_inside(cache, monkeypatch, capsys):
+def test_a_run_in_a_folder_of_another_disk_moves_the_older_one_inside(train, cache, monkeypatch):
     """Or in one that is a mount point: nothing can be moved next to it."""
-    module, replace = load("v0"), os.replace
-    out, text = cache / "run", story_file(cache)
+    replace, out = os.replace, cache / "run"
 
     def across(source, target):
         if Path(source).parent != Path(target).parent and out not in Path(target).parents:
@@ -253,11 +244,10 @@ def test_a_run_in_a_folder_of_another_disk_moves_the_older_one_inside(cache, mon
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", across)
-    for seed in (1, 2, 3):
-        run(module, monkeypatch, flags(module, data=text, out_dir=out, seed=seed, steps=1))
+    said = [train("v0", "run", seed=seed, steps=1)[1] for seed in (1, 2, 3)]
     found = [read(path / "result.json")["seed"] for path in (out / "older.1", out / "older.2", out)]
     assert found == [1, 2, 3] and not out.with_name("run.1").exists()
-    assert f"the run that was in {out} is now in {out / 'older.2'}" in capsys.readouterr().out
+    assert f"the run that was in {out} is now in {out / 'older.2'}" in said[2]
 
 
 @pytest.mark.slow

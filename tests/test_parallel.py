@@ -6,15 +6,12 @@ import socket
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
-
-from common.training.processes import join_processes
 
 import psutil
 import pytest
 import torch
 from lab import metrics_of, plain
-from lineage import ROOT, VERSIONS, flags, load, python, refused, run, story_file
+from lineage import ROOT, VERSIONS, flags, load, python, run, story_file
 
 ACCUMULATING = [version for version in VERSIONS if hasattr(load(version).Config, "grad_accum")]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
@@ -236,27 +233,3 @@ def test_run_on_two_hosts_survives_the_loss_of_a_process_and_of_each_host(cache)
     assert rows[-1]["val_loss"] < rows[0]["val_loss"] - 0.1
     assert plain(weights(cache / "whole")) == plain(weights(out))
     assert not out.with_name("lost.1").exists()  # no part of it began from the start
-
-
-ALONE = {"WORLD_SIZE": "3", "MASTER_ADDR": "localhost", "RANK": "0"}
-REFUSED = [
-    ({"WORLD_SIZE": "3"}, "WORLD_SIZE=3 is set without torchrun's other variables"),
-    ({"WORLD_SIZE": "x"}, "WORLD_SIZE and LOCAL_RANK are set but are no numbers"),
-    ({"LOCAL_RANK": ""}, "WORLD_SIZE and LOCAL_RANK are set but are no numbers"),
-    (ALONE, "--batch-size 4 .* 3 processes: give a multiple of 3"),
-]
-
-
-@pytest.mark.parametrize(("environment", "message"), REFUSED)
-def test_processes_that_cannot_join_are_refused(monkeypatch, environment, message):
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    with refused(message):
-        join_processes(torch.device("cpu"), SimpleNamespace(batch_size=4, resume=False))
-
-
-def test_without_torchrun_there_is_nothing_to_join(monkeypatch):
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
-    cpu = torch.device("cpu")
-    assert join_processes(cpu, SimpleNamespace(batch_size=1, resume=False)) is cpu
-    assert not torch.distributed.is_initialized()

@@ -12,24 +12,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from lineage import ROOT, VERSIONS, flags, load, python, read, run, story_file
+from lineage import ROOT, VERSIONS, load, python, read, run, story_file
 
 LAST = VERSIONS[-1]
 evaluation = importlib.import_module("common.evaluation.evaluate")
-
-
-@pytest.fixture
-def train(cache, monkeypatch, capsys):
-    """(version or module, **settings) -> (folder, standard output, standard error) of a run."""
-    text = story_file(cache)
-
-    def trained(module, name="a run", **changes):
-        module = load(module) if isinstance(module, str) else module
-        args = flags(module, **{"data": text, "out_dir": cache / name, **changes})
-        run(module, monkeypatch, args)
-        return cache / name, *capsys.readouterr()
-
-    return trained
 
 
 # ---- Evaluations ----
@@ -62,7 +48,7 @@ def test_a_part_is_evaluated_along_the_way_and_at_the_end_the_whole_split(
 ):
     """Of a user's own text, whatever its name, no more than training has read. The share is
     printed."""
-    (cache / "story.txt").rename(cache / "sample.txt")
+    story_file(cache).rename(cache / "sample.txt")
     monkeypatch.chdir(cache)
     module, calls, evaluate = load("v3"), [], evaluation.evaluate
 

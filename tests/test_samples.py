@@ -9,8 +9,6 @@ from common.errors import UserError
 from common.tokenizers.classes import CharTokenizer
 from common.training.samples import Printed, interact
 
-import pytest
-
 
 def pieces(tokens, readable, capsys):
     """What is printed for the first token of a text, after each further one, and at its end."""
@@ -68,8 +66,3 @@ def test_ctrl_c_ends_a_sample_and_an_error_ends_nothing(monkeypatch, capsys):
     out, err = capsys.readouterr()
     assert out == "> OneO\n> > Two!\n> > \n"
     assert "no such letter\n" in err and "--prompt" in err
-
-
-@pytest.mark.parametrize("flag", ["interactive", "sample_only"])
-def test_no_sampling_trains(flag):
-    assert RunConfig(**{flag: True}).sample_only

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import damage as bad
 from damage import CHECKPOINTS, at, replaced
 from inputs import BAD_JSON, TABLES, TEXT, link
-from lineage import SIZES, VERSIONS, load
+from lineage import VERSIONS, flags, load
 
 
 class Situation(NamedTuple):
@@ -37,11 +37,9 @@ class Situation(NamedTuple):
 
 
 def small(version, **changes):
-    """The version's command line for a small model and few steps."""
-    sizes = {**SIZES, "steps": 4, "eval_every": 2, "max_new_tokens": 4, "device": "cpu", **changes}
-    fields = load(version).Config.__dataclass_fields__
-    given = {name: value for name, value in sizes.items() if name in fields}
-    return " ".join([version, *(f"--{k.replace('_', '-')} {v}" for k, v in given.items())])
+    """The version's command line for a small model and few steps, and the prompt of the corpus."""
+    settings = {"steps": 4, "eval_every": 2, "max_new_tokens": 4, "prompt": None, **changes}
+    return shlex.join([version, *flags(load(version), **settings)])
 
 
 def tries(group, commands, files=({},), status=2, says="", **more):
@@ -165,7 +163,7 @@ WRITERS = {  # command that writes: the ending of what it writes
 REASON = "--out|regular files|can't write|can't be"
 for command, ending in WRITERS.items():
     name = f"x.{ending}"
-    files = at(name, (link("../mine"), os.mkfifo, os.mkdir))
+    files = at(name, (link("../mine"), link("absent"), link("/dev/null"), os.mkfifo, os.mkdir))
     OUTSIDE += tries("outside", f"{command} {name}", files, says=REASON)
     places = "/dev/null", f"/dev/null/{name}", f"nowhere/{name}", f"/proc/{name}", "''"
     OUTSIDE += tries("outside", [f"{command} {place}" for place in places], says=REASON)
@@ -243,15 +241,19 @@ FLAGS += tries("flags", f"{LOADED[1]} --prompt -hello", says="--prompt=-hello")
 
 HERE = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
 JOBS = [
-    *({"WORLD_SIZE": "2"}, {"WORLD_SIZE": "x"}, {"WORLD_SIZE": "0"}, {"LOCAL_RANK": "x"}),
-    *({**HERE, "RANK": "x"}, {**HERE, "MASTER_PORT": "x"}, {**HERE, "WORLD_SIZE": "-2"}),
-    {name: value for name, value in HERE.items() if name != "MASTER_PORT"},
+    *(({"WORLD_SIZE": n}, f"WORLD_SIZE={n} is set without torchrun's other") for n in ("2", "0")),
+    *(({name: ""}, "are set but are no numbers") for name in ("WORLD_SIZE", "LOCAL_RANK")),
+    *(({name: "x"}, "are set but are no numbers") for name in ("WORLD_SIZE", "LOCAL_RANK")),
+    *(({**HERE, name: "x"}, "can't be joined") for name in ("RANK", "MASTER_PORT")),
+    ({**HERE, "WORLD_SIZE": "-2"}, "can't be joined"),
+    ({**HERE, "WORLD_SIZE": "3"}, "--batch-size 4 for 3 processes: give a multiple of 3"),
+    ({name: value for name, value in HERE.items() if name != "MASTER_PORT"}, "can't be joined"),
 ]
 HARMLESS = "LOCAL_WORLD_SIZE=x RANK=x COLUMNS=1 COLUMNS=x LINES=0 TORCHELASTIC_RESTART_COUNT=x"
 HARMLESS += " HOME=/nowhere TERM=dumb TMPDIR=/nowhere LC_ALL=C WIKITEXT_DIR=/nowhere TZ=x"
 ONE = f"{V1} --data plain.txt"
-for job in JOBS:
-    FLAGS += tries("flags", ONE, says="torchrun|joined", environment=job)
+for job, says in JOBS:
+    FLAGS += tries("flags", ONE, says=says, environment=job)
 for setting in HARMLESS.split():
     own = dict([setting.split("=")])
     FLAGS += tries("flags", ONE, status=0, says="bits", environment=own)

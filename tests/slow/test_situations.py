@@ -11,9 +11,11 @@ import runpy
 import shlex
 import shutil
 import sys
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import connection
+from pathlib import Path
 
 from common.cli import run_main
 from common.training import summary
@@ -60,16 +62,15 @@ def perform(program, args, folder, environment, said, streams):
         os.close(1)
         os.close(2)
         sys.stdin = sys.stdout = sys.stderr = None
-    sys.argv = [program, *args]
+    names = {"results": "results", "bpe": "bpe_tokenizer.py"}
+    sys.argv = [names.get(program, f"{program}.py"), *args]
     # Half of the time would go into pictures of losses.
     summary.draw_loss = lambda metrics, path, *rest: path.write(b"")
     if program == "results":
         runpy.run_module("results", run_name="__main__", alter_sys=True)
     elif program == "bpe":
-        sys.argv[0] = "bpe_tokenizer.py"
         runpy.run_path(str(ROOT / "bpe_tokenizer.py"), run_name="__main__")
     else:
-        sys.argv[0] = f"{program}.py"
         run_main(load_script(script_of(program)).main)
 
 
@@ -77,7 +78,7 @@ class Shelf:
     """A cache, and two finished runs of which each situation gets its own copies."""
 
     def __init__(self, folder):
-        self.folder, self.count, self.lock = folder, 0, threading.Lock()
+        self.folder, self.lock = folder, threading.Lock()
 
     def fill(self):
         for name, seed in (("run", 1), ("other", 2)):
@@ -86,11 +87,11 @@ class Shelf:
             assert not wrong, said
             shutil.move(work / name, self.folder / name)
 
-    def place(self, situation, number):
+    def place(self, situation):
         """A folder for a situation; next to it are the finished runs, and a file `mine`."""
-        home = self.folder / str(number)
+        home = Path(tempfile.mkdtemp(dir=self.folder))
         work = home / "work"
-        work.mkdir(parents=True)
+        work.mkdir()
         (home / "mine").write_text("mine", encoding="utf-8")
         for name in {"plain.txt", *(INPUTS.keys() & shlex.split(situation.command))}:
             put(work / name, INPUTS[name])
@@ -104,11 +105,8 @@ class Shelf:
     def attempt(self, situation):
         """What is wrong with how a situation ended, "" where nothing is; its output; its folder."""
         with self.lock:
-            self.count += 1
-            number = self.count
-            work = self.place(situation, number)
-            before = contents(work.parent)
-            said = self.folder / f"{number}.said"
+            work = self.place(situation)
+            before, said = contents(work.parent), work.parent.with_suffix(".said")
             program, *args = shlex.split(situation.command)
             environment = {"LINEAGE_CACHE": str(self.folder / "cache"), **situation.environment}
             values = program, args, work, environment, said, situation.streams
@@ -120,31 +118,28 @@ class Shelf:
             process.join(0)
             status = process.exitcode
         text = said.read_text(encoding="utf-8", errors="replace") if said.exists() else ""
-        wrong = []
         if status is None:
-            wrong.append("a hang")
             process.kill()
             process.join()
-        if "Traceback" in text or "Error:" in text and "Exception ignored" in text:
-            wrong.append("a traceback")
-        if status not in (None, situation.status):
-            wrong.append(f"status {status}, not {situation.status}")
-        if not situation.streams and not re.search(situation.says, text, re.DOTALL):
-            wrong.append(f"it does not say {situation.says!r}")
-        after = contents(work.parent)
-        new = set(after) - set(before)
+        says = re.search(situation.says, text, re.DOTALL)
+        mine = (work.parent / "mine").read_text(encoding="utf-8")
+        left = {name for name in contents(work.parent) - before if "/cache/" not in name}
         if situation.status != 2:
-            new = {name for name in new if name.endswith((".tmp", ".lock"))}
-        if new := {name for name in new if "/cache/" not in name}:
-            wrong.append(f"left: {', '.join(sorted(new))}")
-        if (work.parent / "mine").read_text(encoding="utf-8") != "mine":
-            wrong.append("a file outside its folder was written to")
-        return ", ".join(wrong), text, work
+            left = {name for name in left if name.endswith((".tmp", ".lock"))}
+        wrong = {
+            "a hang": status is None,
+            "a traceback": "Traceback" in text or "Error:" in text and "Exception ignored" in text,
+            f"status {status}, not {situation.status}": status not in (None, situation.status),
+            f"it does not say {situation.says!r}": not (situation.streams or says),
+            f"left: {', '.join(sorted(left))}": left,
+            "a file outside its folder was written to": mine != "mine",
+        }
+        return ", ".join(what for what, found in wrong.items() if found), text, work
 
 
 def contents(folder):
     """The paths below a folder."""
-    return [os.path.join(root, n) for root, ds, fs in os.walk(folder) for n in (*ds, *fs)]
+    return {os.path.join(root, n) for root, ds, fs in os.walk(folder) for n in (*ds, *fs)}
 
 
 @pytest.fixture(scope="module")
