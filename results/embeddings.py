@@ -12,8 +12,8 @@ from results.store import markdown
 import numpy as np
 import torch
 from matplotlib import patheffects
+from matplotlib.path import Path
 from matplotlib.text import Text
-from matplotlib.transforms import Bbox
 from scipy.cluster.vq import kmeans2
 
 OTHER = "other words"
@@ -116,63 +116,73 @@ def embeddings_figure(xy, shares, words, kinds, n_labels, title, asked=(), size=
     axes.margins(0.08)
     figure.draw_without_rendering()  # only now does the axes know its limits
     marks = [point for point, kind in zip(xy.tolist(), kinds, strict=True) if kind != OTHER]
-    marks = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in axes.transData.transform(marks or xy)]
-    texts = []  # the boxes of what is written
+    marks = axes.transData.transform(marks or xy)
+    marks = [rectangle(x - 4, y - 4, x + 4, y + 4) for x, y in marks]
+    texts = []  # the outlines of what is written, and the lines to it
     for kind in order:  # a cluster's name next to its words, or else among them
         points = xy[[i for i, each in enumerate(kinds) if each == kind]]
         (x, y), (left, low), (right, high) = points.median(0).values, points.amin(0), points.amax(0)
-        sides = [(x, high), (right, y), (x, low), (left, y)]
+        sides = [(x, high), (right, y), (x, low), (left, y), *[(x, y)] * 4]
         looks = {"color": darker(colours[kind]), "weight": "bold", "fontsize": "large"}
         if not place(axes, kind, sides, marks, texts, far=FAR, **looks):
-            place(axes, kind, [(x, y)] * 4, [], crowded := [], **looks)
+            place(axes, kind, [(x, y)] * 8, [], crowded := [], **looks)
             texts += crowded
     for i in [i for i, word in enumerate(words) if word in asked]:
         looks = {"color": darker(colours[kinds[i]]), "far": FAR}
-        place(axes, words[i], [xy[i]] * 4, marks, texts, **looks)
+        place(axes, words[i], [xy[i]] * 8, marks, texts, **looks)
     named = len(asked)
     for i in sorted(range(len(words)), key=lambda i: kinds[i] == OTHER):  # words of a kind first
         looks = {"color": darker(colours[kinds[i]]), "fontsize": "small"}
         if named < n_labels and words[i] not in asked:
-            named += place(axes, words[i], [xy[i]] * 4, marks, texts, **looks)
+            named += place(axes, words[i], [xy[i]] * 8, marks, texts, **looks)
     return figure
 
 
-# Where a label goes from its point, and how it is aligned: above, right, below, left.
+# Where a label goes from its point, and how it is aligned: above, right, below, left, in between.
 SIDES = [(0, 1, "center", "bottom"), (1, 0, "left", "center"), (0, -1, "center", "top")]
-SIDES += [(-1, 0, "right", "center")]
+SIDES += [(-1, 0, "right", "center"), (0.7, 0.7, "left", "bottom"), (0.7, -0.7, "left", "top")]
+SIDES += [(-0.7, -0.7, "right", "top"), (-0.7, 0.7, "right", "bottom")]
 FAR = range(1, 10)  # how many steps away it may be, where it has to be written
+
+
+def rectangle(x0, y0, x1, y1):
+    return Path([(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)])
 
 
 def place(axes, text, points, marks, texts, far=(1,), **looks):
     """Write a text at the first of its places where nothing is yet: near one of the points, or
     further away, by so many steps, with a line to it.
 
-    points: those for each of the four SIDES. marks, texts: the boxes on the figure that are
-    occupied, in pixels; the text's box joins the texts. Returns False, having written nothing,
-    where all places are occupied.
+    points: those for each of the SIDES. marks, texts: the outlines of what is on the figure, in
+    pixels; the text and its line join the texts. Returns False, having written nothing, where all
+    places are occupied.
     """
     halo, inside = [patheffects.withStroke(linewidth=3, foreground="white")], axes.bbox
     for n in far:
-        step = 36 * em() * n
-        line = {"arrowstyle": "-", "color": "0.5", "linewidth": 0.7} if n > 1 else None
+        step = 36 * em() * n  # in points, of which there are 72 to an inch
+        arrow = {"arrowstyle": "-", "color": "0.5", "linewidth": 0.7} if n > 1 else None
         for (dx, dy, ha, va), point in zip(SIDES, points, strict=True):
+            point = [float(z) for z in point]
             label = axes.annotate(
                 text,
-                [float(z) for z in point],
+                point,
                 (step * dx, step * dy),
                 textcoords="offset points",
                 ha=ha,
                 va=va,
                 path_effects=halo,
-                arrowprops=line,
+                arrowprops=arrow,
                 **looks,
             )
-            whole = label.get_window_extent()  # with the line; now the label knows where it is
-            box = Text.get_window_extent(label).padded(2)
-            free = not any(box.overlaps(other) for other in [*marks, *texts])
-            free = free and not any(whole.overlaps(other) for other in texts)
+            label.get_window_extent()  # now the label knows where it is
+            box = Text.get_window_extent(label).padded(2)  # without the line
+            outline = rectangle(*box.extents)
+            start, away = axes.transData.transform(point), step / 72 * axes.figure.dpi
+            line = Path([start, start + (away * dx, away * dy)])
+            free = not any(outline.intersects_path(other) for other in [*marks, *texts])
+            free = free and not any(line.intersects_path(other) for other in texts)
             if free and inside.x0 <= box.x0 and box.x1 <= inside.x1 and box.y1 <= inside.y1:
-                texts.append(box)
+                texts += [outline, line]
                 return True
             label.remove()
     return False

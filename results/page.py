@@ -18,7 +18,7 @@ from results.scripts import diff_size
 from results.store import ROOT, entropy, load_results, script_of, versions
 from results.variants import first_text
 from results.web.chart import curves
-from results.web.diffs import diff_sections
+from results.web.diffs import diff_sections, highlighted
 from results.web.weights import models
 
 import msgspec
@@ -27,6 +27,8 @@ from markupsafe import Markup, escape
 
 WEB = Path(__file__).parent / "web"
 CORPORA = {"sample": "the sample", "wikitext-2": "WikiText-2"}
+LONG = 500  # characters: of a longer story only the first sentences are shown at once
+FIRST = r"(?s).{,400}[.?!]\"?\s|.{,400}"
 # The tables at the end: the title, and the name that results/readme.py has for it.
 TABLES = {
     "Results on the sample": "lineage-sample",
@@ -34,7 +36,12 @@ TABLES = {
     "Attention taken apart": "attention",
     "Dropout": "dropout",
     "Kinds of position": "position",
+    "Kinds of position on WikiText-2": "position-wikitext-2",
     "Beyond the training context": "context",
+    "Today's recipe, part by part": "recipe",
+    "Today's recipe on WikiText-2": "recipe-wikitext-2",
+    "Memory by lookup": "memory",
+    "Memory by lookup on WikiText-2": "memory-wikitext-2",
     "Sizes of the vocabulary": "vocabulary",
     "Questions with known answers": "probes",
     "Are the stories true to themselves?": "claims",
@@ -123,7 +130,9 @@ def chapters():
         if before:
             step["size"] = diff_size(before, version)
             step["diff"] = diff_sections(text_before, text)
-        step["samples"] = [s for v in (before, version) if v and (s := sample(v))]
+        else:
+            step["script"] = [*enumerate(highlighted(text.rstrip("\n")), 1)]
+        step["samples"] = samples(before, version)
         found.append(step)
         before, text_before = version, text
     return found
@@ -147,11 +156,22 @@ def gain(before, after, name):
     return f"{abs(found[0]):.3f} {kind} than {name}, 95 % interval {less:.3f} to {more:.3f}"
 
 
-def sample(version):
-    """The first story that the first seed of a version wrote, or None."""
-    runs = load_results(f"{version}-sample")
-    first = runs[min(runs)] if runs else None
-    return first and {"version": version, "text": first_text(first), "colour": colour(version)}
+def samples(*names):
+    """The first stories that the first seeds of the versions wrote, for those that have one.
+
+    Of each its first sentences and the rest; one that two versions write stands there once.
+    """
+    found = {}
+    for version in filter(None, names):
+        if runs := load_results(f"{version}-sample"):
+            found.setdefault(first_text(runs[min(runs)]), []).append(version)
+    stories = []
+    for text, written_by in found.items():
+        says = " and ".join(written_by) + ", the same story" * (len(written_by) > 1)
+        end = re.match(FIRST, text).end() if len(text) > LONG else len(text)
+        story = {"says": says, "colour": colour(written_by[-1])}
+        stories.append(story | {"first": text[:end].rstrip(), "rest": text[end:]})
+    return stories
 
 
 # ---- The page ------------------------------------------------------------------------------------

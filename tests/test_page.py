@@ -7,6 +7,7 @@ from results import page
 from results.intervals import spread
 from results.store import ROOT, load_results, versions
 from results.variants import first_text
+from results.web import diffs
 
 import pytest
 from published import luminance, metrics, put, write
@@ -21,6 +22,8 @@ class Page:
 
     def __init__(self, text):
         self.root = ElementTree.fromstring(text)
+        for rest in self.root.findall(".//blockquote/details/summary"):
+            rest.text = " "  # it stands within a story
         self.words = " ".join(" ".join(self.root.find("body").itertext()).split())
 
     def all(self, tag, **wanted):
@@ -109,6 +112,35 @@ def test_samples_and_ideas_are_text_not_markup(project):
         assert part in read.words
     assert page.embedded({"a": "</script><!-- & "}) == '{"a":"\\u003c/script>\\u003c!-- \\u0026 "}'
     assert "href" not in page.inline('[x](javascript:alert) [y](https://a.org/"onclick=1)')[:24]
+
+
+@pytest.mark.parametrize("lines", [diffs.WHOLE - 1, 2 * diffs.WHOLE])
+def test_a_long_section_is_folded_after_its_first_lines_and_loses_none(lines):
+    old, new = ([f"{name} = {i}" for i in range(lines // 2)] for name in ("old", "new"))
+    header = "# ---- Model ----\n"
+    (section,) = diffs.diff_sections(*(header + "\n".join([*each, "end"]) for each in (old, new)))
+    shown, rest = (
+        [re.sub("<.*?>", "", line) for _, *sides in parts for side in sides for _, line in side]
+        for parts in (section["parts"], section.get("rest", []))
+    )
+    assert sorted(shown + rest) == sorted([*old, *new, "end"])
+    assert shown[: lines // 2] == old[: len(shown)]
+    folded = lines > diffs.WHOLE
+    assert len(rest) == section.get("more", 0) == folded * (lines + 1 - diffs.SCREEN)
+
+
+def test_two_versions_that_write_the_same_story_share_it_and_a_long_one_is_folded(project):
+    long = "A bird sang. " * 50 + "The end."
+    put(project, "v0-sample", [1.5], sample="A tale.")
+    put(project, "v1-sample", [1.5], sample=long)
+    put(project, "v1_1-sample", [1.5], sample=long)
+    one, other = page.samples("v0", "v1")
+    assert (one["first"], one["rest"], one["says"]) == ("A tale.", "", "v0")
+    assert 300 < len(other["first"]) <= 400 and other["first"].endswith("sang.")
+    assert f"{other['first']} {other['rest']}" == long
+    (shared,) = page.samples("v1", "v1_1")
+    assert shared["says"] == "v1 and v1_1, the same story"
+    assert page.samples(None, "v2") == []
 
 
 def test_every_text_can_be_read_on_every_ground_in_light_and_in_dark():

@@ -7,7 +7,7 @@ from common.training.checkpoint import fitting, get_state, set_state
 
 import pytest
 import torch
-from lineage import load, model_of, optimizers_of, refused
+from lineage import load, model_of, refused
 
 
 def test_newton_schulz_brings_singular_values_near_one_and_keeps_the_directions():
@@ -45,7 +45,7 @@ def test_every_parameter_has_one_optimizer(version, optimizer):
     module = load(version)
     model, config = model_of(module, optimizer=optimizer)
     owner = {}
-    for each in optimizers_of(module, model, config):
+    for each in [*module.new_optimizers(model, config, torch.float32)]:
         for p in (p for group in each.param_groups for p in group["params"]):
             assert id(p) not in owner
             owner[id(p)] = type(each).__name__
@@ -64,7 +64,7 @@ def test_every_parameter_has_one_optimizer(version, optimizer):
 def test_a_step_of_sparse_adam_changes_only_rows_that_were_read(ngram_at, ngram_gate):
     module = load("v6")
     model, config = model_of(module, ngram_at=ngram_at, ngram_gate=ngram_gate)
-    optimizers = optimizers_of(module, model, config)
+    optimizers = [*module.new_optimizers(model, config, torch.float32)]
     model(torch.zeros(2, 8, dtype=torch.long)).square().sum().backward()
     for optimizer in optimizers:
         optimizer.step()

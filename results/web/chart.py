@@ -9,7 +9,7 @@ from results.store import entropy, load_results, versions
 
 LEFT, RIGHT, TOP, BOTTOM, WIDTH, HEIGHT = 52, 620, 12, 372, 720, 420  # of the plot, of the picture
 # How the numbers at an axis begin: the first of these of which four have room.
-DIGITS = ((1, 2, 5), (1, 1.5, 2, 3, 5, 7), tuple(n / 5 for n in range(5, 50)))
+DIGITS = ((1, 2, 5), (1, 1.5, 2, 2.5, 3, 4, 5, 7), tuple(n / 5 for n in range(5, 50)))
 LINE = 17  # height of a line of text
 DASHES = ("none", "9 4", "9 3 2 3", "2 3", "14 4", "4 4", "14 3 3 3", "1 5")  # for black and white
 

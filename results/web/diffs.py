@@ -8,6 +8,7 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
 CONTEXT = 2  # unchanged lines shown around a change
+SCREEN, WHOLE = 16, 28  # lines shown at once of a long section, and those that it has at least
 FOLDED = ("Docstring", "Imports", "Settings")  # sections that a reader opens
 
 
@@ -36,7 +37,8 @@ def diff_sections(before, after):
     """The unified diff of two scripts: [{"name", "folded", "added", "removed", "parts"}, ...].
 
     parts: ("same", lines), ("change", removed lines, added lines) and ("gap", how many unchanged
-    lines are left out there); a line is (its number, HTML).
+    lines are left out there); a line is (its number, HTML). Of a long section that is not folded
+    they are those of the first screen; "rest" are then the others, of so many lines: "more".
     """
     a, b = before.rstrip("\n").split("\n"), after.rstrip("\n").split("\n")
     a_html, b_html, a_names, b_names = (
@@ -76,7 +78,27 @@ def diff_sections(before, after):
     changed = [each for each in sections if each["added"] + each["removed"]]
     for each in changed:
         drop_empty_edges(each["parts"])
+        first, rest, more = first_screen(each["parts"])
+        if SCREEN + more > WHOLE and not each["folded"]:
+            each |= {"parts": first, "rest": rest, "more": more}
     return changed
+
+
+def first_screen(parts):
+    """The parts of the first SCREEN lines, those of the others, and how many lines these are."""
+    first, rest, room = [], [], SCREEN
+    for kind, *sides in parts:
+        if kind == "gap":
+            (first if room > 0 else rest).append((kind, *sides))
+            continue
+        now, later = [], []
+        for lines in sides:
+            now.append(lines[: max(room, 0)])
+            later.append(lines[max(room, 0) :])
+            room -= len(lines)
+        first += [(kind, *now)] * any(now)
+        rest += [(kind, *later)] * any(later)
+    return first, rest, max(-room, 0)
 
 
 def drop_empty_edges(parts):
