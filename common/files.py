@@ -34,10 +34,11 @@ def read_bytes(path, what, largest=LARGEST_JSON):
     """The bytes of a file that should be `what`, in words. Raises UserError."""
     try:
         with open_regular(path) as file:
-            data = file.read(largest + 1)
+            too_large = os.fstat(file.fileno()).st_size > largest
+            data = b"" if too_large else file.read()
     except (OSError, ValueError) as error:  # ValueError: a NUL character in its name
         raise UserError(f"can't read {path}: {reason_of(error)}") from None
-    if len(data) > largest:
+    if too_large:
         raise UserError(f"{path} is not {what}: it has more than {largest} bytes")
     return data
 
