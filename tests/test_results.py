@@ -339,6 +339,7 @@ STOPPED = [  # what is written meanwhile, and how the script is called then
     (f"{OWN}/script.py", "a\0b", AGAIN),
     (f"{OWN}/config.json", [], AGAIN),
     (f"{OWN}/config.json", {}, AGAIN),
+    (f"{OWN}/config.json", {"version": "v0", "config": {"seed": 2}}, AGAIN),
 ]
 
 
