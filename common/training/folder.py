@@ -39,7 +39,8 @@ class RunFolder:
     def take(self, text):
         """Make the folder and lock it; nothing else is written yet. It can't be that of the run's
         text, which would be read as a run's from then on."""
-        if self.path.is_dir() and os.path.exists(text) and self.path.samefile(text):
+        here = os.path.isdir(self.path) and os.path.exists(text)
+        if here and os.path.samefile(self.path, text):
             raise UserError(f"--out-dir {self.path} is the text's: give the run its own")
         with write_errors(f"to the folder {self.path}"):
             above = (self.path, *self.path.parents)
