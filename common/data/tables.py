@@ -155,15 +155,17 @@ def choose_column(rows, wanted, where):
     choice = wanted or ("text" if usual else likely[0] if len(likely) == 1 else "")
     if wanted and wanted not in texts:
         raise UserError(f"{where} has no column {wanted!r}; its columns are {listed}")
-    if wanted and not texts[wanted]:
+    others = [row for row in rows if isinstance(row, dict) and row.get(wanted) is not None]
+    if wanted and not texts[wanted] and others:  # no others: it may begin with many nulls
         raise UserError(f"{where}: the column {wanted!r} does not hold text")
     if not choice:
         found = f"of them {', '.join(likely)} hold text" if likely else "none of them reads as text"
         example = next(iter(likely or filter(texts.get, texts)), "COLUMN")
         which = f"which column is the text? Its columns are {listed}, and {found}"
         raise UserError(f"{where}: {which}: name one after a colon, {where}:{example}")
-    length = statistics.median(map(len, texts[choice]))
-    return choice, f"column {choice!r} is read, typically {length:,.0f} characters a row"
+    length = statistics.median(map(len, texts[choice] or [""]))
+    about = f"typically {length:,.0f} characters a row" if length else "null in its first rows"
+    return choice, f"column {choice!r} is read, {about}"
 
 
 # Two words, or a few letters of a script that puts no spaces between its words.
