@@ -76,8 +76,8 @@ def kinds_of_words(words, vectors, data):
 
 def on_a_plane(vectors):
     """Principal components: coordinates (N, 2), and the share of the variance of both axes."""
-    centred = vectors - vectors.mean(0)
-    U, S, _ = torch.linalg.svd(centred, full_matrices=False)
+    vectors = vectors.cpu().double()  # the picture shows no rounding, whatever the threads
+    U, S, _ = torch.linalg.svd(vectors - vectors.mean(0), full_matrices=False)
     xy = U[:, :2] * S[:2]
     signs = torch.sign(xy.gather(0, xy.abs().argmax(0, keepdim=True)))  # else they are arbitrary
     return xy * signs, (S**2 / (S**2).sum())[:2]

@@ -155,7 +155,7 @@ USES = {  # bytes of text, and the function that makes it
 
 def peak_memory(use):
     """Print how many MB the process grows by while it does one of USES (on Linux)."""
-    from common.training.environment import peak_rss_mb
+    from common.training.summary import peak_rss_mb
 
     size, make = USES[use]
     texts = make(size)
