@@ -28,7 +28,10 @@ def false_claims(text):
 # ---- the reader ----
 
 
-@pytest.mark.parametrize(("n", "recaps"), [(2000, False), (600, True)])
+MANY = pytest.param(2000, False, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("n", "recaps"), [MANY, (600, True)])
 def test_the_worlds_own_stories_are_read_completely_and_have_no_slip(n, recaps, monkeypatch):
     met, take = set(), Reader.take
 

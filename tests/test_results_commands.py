@@ -45,6 +45,7 @@ def test_help_lists_the_commands_without_importing_what_is_slow(tmp_path):
             assert all(name in done.stdout for name in [*listed, "compare", "publish"])
 
 
+@pytest.mark.slow
 def test_a_backend_that_is_none_costs_no_picture():
     done = results("plot", "--help", MPLBACKEND="nonsense")
     assert done.returncode == 0, done.stderr
