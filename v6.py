@@ -48,9 +48,9 @@ class Config(RunConfig):
     ngram_gate: bool = False  # scale them by a gate that is computed from the residual stream
     ngram_dropout: float = 0.0  # share of the looked-up vectors that are left out in training
     norm: Literal["rms", "layer"] = "rms"  # RMSNorm or LayerNorm
-    mlp: Literal["gelu", "swiglu"] = "gelu"  # two layers, or SwiGLU: gated by a third
+    mlp: Literal["swiglu", "gelu"] = "swiglu"  # SwiGLU has a third layer, whose gates multiply
     bias: bool = False  # add biases to attention's output projection and to the MLP
-    qk_norm: bool = False  # normalize queries and keys
+    qk_norm: bool = True  # normalize queries and keys
     dropout: float = 0.0  # share of activations set to zero in training
     position: Literal["alibi", "rope", "sinusoidal", "learned", "none"] = "alibi"  # encoding
     rope_base: float = 10000.0  # RoPE: a larger base rotates the slow pairs of channels slower
@@ -378,7 +378,7 @@ def generate(model, config, tokenizer, device):
 
 # ---- Training ------------------------------------------------------------------------------------
 def orthogonalize(G, dtype=torch.float32):
-    """About U V^T for a matrix G = U S V^T: the same directions, all singular values 1, (n, m).
+    """About U V^T for each matrix U S V^T of G: the same directions, singular values 1; (K, n, m).
 
     Newton-Schulz iteration: a X + b (X X^T) X + c (X X^T)^2 X turns each singular value x of X into
     a x + b x^3 + c x^5. Jordan et al. 2024 chose coefficients that bring values between 0 and 1
@@ -386,13 +386,13 @@ def orthogonalize(G, dtype=torch.float32):
     harm, so it computes in the number format of the training steps.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
-    X = G.T if G.shape[0] > G.shape[1] else G  # X X^T is then the smaller product
-    X = (X / (X.norm() + 1e-7)).to(dtype)  # now no singular value is above 1
+    X = G.mT if G.shape[1] > G.shape[2] else G  # X X^T is then the smaller product
+    X = (X / (X.norm(dim=(1, 2), keepdim=True) + 1e-7)).to(dtype)  # no singular value is above 1
     for _ in range(5):
-        A = X @ X.T
-        A = torch.addmm(A, A, A, beta=b, alpha=c)  # b A + c A A
-        X = torch.addmm(X, A, X, beta=a)  # a X + (b A + c A A) X
-    return (X.T if G.shape[0] > G.shape[1] else X).type_as(G)
+        A = X @ X.mT
+        A = torch.baddbmm(A, A, A, beta=b, alpha=c)  # b A + c A A
+        X = torch.baddbmm(X, A, X, beta=a)  # a X + (b A + c A A) X
+    return (X.mT if G.shape[1] > G.shape[2] else X).type_as(G)
 
 
 class Muon(torch.optim.Optimizer):
@@ -402,21 +402,27 @@ class Muon(torch.optim.Optimizer):
     the other directions are learned as fast as those.
     """
 
-    def __init__(self, params, lr, weight_decay, dtype, momentum=0.95):
-        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+    def __init__(self, matrices, lr, weight_decay, dtype, momentum=0.95):
+        shapes = {}  # matrices of one shape are orthogonalized together, which is quicker
+        for p in matrices:
+            shapes.setdefault(p.shape, []).append(p)
+        groups = [{"params": alike} for alike in shapes.values()]
+        super().__init__(groups, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
         self.dtype = dtype
 
     @torch.no_grad()
     def step(self):
         for group in self.param_groups:
+            updates = []
             for p in group["params"]:
                 average = self.state[p].setdefault("momentum", torch.zeros_like(p))
                 average.lerp_(p.grad, 1 - group["momentum"])
-                nesterov = p.grad.lerp(average, group["momentum"])
-                direction = orthogonalize(nesterov, self.dtype)
+                updates.append(p.grad.lerp(average, group["momentum"]))  # Nesterov's momentum
+            updates = orthogonalize(torch.stack(updates), self.dtype)  # (K, n, m)
+            for p, update in zip(group["params"], updates, strict=True):
                 scale = max(1, p.shape[0] / p.shape[1]) ** 0.5  # outputs change alike in all shapes
                 p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.add_(direction, alpha=-group["lr"] * scale)
+                p.add_(update, alpha=-group["lr"] * scale)
 
 
 def learning_rate(step, config):

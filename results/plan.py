@@ -94,37 +94,44 @@ def vocabulary(size):
 
 
 SHORT = "--no-long-contexts"  # their table is of the kinds of position
-AS_V4 = "--norm layer --bias --n-kv-head 4 --optimizer adamw --learning-rate 0.002"  # v5 so is v4
-RECIPE = {  # the parts of v5 one at a time: what the table calls them, their flags
-    "rate": ("control: v4, learning rate 0.006", AS_V4.removesuffix(" --learning-rate 0.002")),
-    "rms": ("RMSNorm", AS_V4.replace("--norm layer ", "")),
-    "nobias": ("no biases", AS_V4.replace("--bias ", "")),
-    "swiglu": ("SwiGLU", f"{AS_V4} --mlp swiglu"),
-    "qknorm": ("query-key normalization", f"{AS_V4} --qk-norm"),
-    "gqa": ("grouped-query attention", AS_V4.replace("--n-kv-head 4 ", "")),
-    "muon": ("Muon, with learning rate 0.006 of AdamW", "--norm layer --bias --n-kv-head 4"),
-    "all": ("v5, and SwiGLU and query-key normalization", "--mlp swiglu --qk-norm"),
+AS_V4 = (  # v5 so is v4
+    "--norm layer --mlp gelu --bias --no-qk-norm --n-kv-head 4 --optimizer adamw "
+    "--learning-rate 0.002 "
+)
+RECIPE = {  # v4 with one part of v5: what the table calls it, which of those flags are left out
+    "rate": ("control: v4, learning rate 0.006", "--learning-rate 0.002 "),
+    "rms": ("RMSNorm", "--norm layer "),
+    "swiglu": ("SwiGLU", "--mlp gelu "),
+    "nobias": ("no biases", "--bias "),
+    "qknorm": ("query-key normalization", "--no-qk-norm "),
+    "gqa": ("grouped-query attention", "--n-kv-head 4 "),
+    "muon": (
+        "Muon, with learning rate 0.006 of AdamW",
+        "--optimizer adamw --learning-rate 0.002 ",
+    ),
 }
 
 
-def recipe(corpus, batches, base, kinds):
-    """v4 for as long as v5 takes, whose steps take about a third longer, and parts of v5."""
-    label = "v4, trained as long as v5 takes: 2,700 steps"
-    rows = [(f"v4-{corpus}-time", f"{batches} --steps 2700 {SHORT}", label)]
+def recipe(corpus, steps, kinds, batches=""):
+    """v4 for as long as v5 takes, whose steps take longer, and v4 with parts of v5."""
+    base = f"v4-{corpus}"
+    label = f"v4, trained as long as v5 takes: {steps:,} steps"
+    rows = [(f"{base}-time", f"{batches}--steps {steps} {SHORT}", label)]
     for kind in kinds:
-        label, flags = RECIPE[kind]
-        rows.append((f"v5-{corpus}-{kind}", f"{batches} {flags} {SHORT}", label))
+        label, left_out = RECIPE[kind]
+        flags = AS_V4.replace(left_out, "")
+        rows.append((f"v5-{corpus}-{kind}", f"{batches}{flags}{SHORT}", label))
     return [Planned(*row, base, "recipe") for row in rows]
 
 
-def memory(corpus, kind, label, flags, batches="", script=""):
-    name = f"v6-{corpus}-{kind}"
-    flags = " ".join(f"{batches} {flags} {SHORT}".split())
-    return Planned(name, flags, label, f"v6-{corpus}", "memory", script=script)
+def memory(kind, label, flags="", script=""):
+    flags = " ".join(f"{BLOCK} {flags} {SHORT}".split())
+    return Planned(
+        *(f"v6-wikitext-2-{kind}", flags, label, "v6-wikitext-2", "memory"), script=script
+    )
 
 
-FLOAT32 = "--dtype float32"  # so that any processor makes the rows of a table alike
-V5 = "v5: RMSNorm, no biases, shared heads, Muon"
+V5 = "v5: all of them"
 TABLE, BLOCK = "--steps 1000", "--batch-size 8"  # on WikiText-2: 4.1 million tokens each
 V0_TOKENIZER = "--vocab-size 512 --split-pattern whitespace --no-end-of-text"
 V2_BATCHES = "--batch-size 4 --grad-accum 1 --steps 2000"
@@ -141,7 +148,6 @@ PLAN = (
     *depth_and_recipe("wikitext-2", BLOCK),
     *version("v3", BLOCK),
     *version("v4", BLOCK),
-    Planned("v4-sample-float32", f"{FLOAT32} {SHORT}", "control: in float32", "v4-sample"),
     *version("v5", BLOCK),
     *version("v6", BLOCK),
     Planned(
@@ -167,17 +173,13 @@ PLAN = (
     position("learned", "learned"),
     position("none", "none"),
     position("rope", "RoPE", "wikitext-2", BLOCK),
-    *recipe("sample", FLOAT32, "v4-sample-float32", RECIPE),
-    Planned("v5-sample-float32", f"{FLOAT32} {SHORT}", V5, "v4-sample-float32", "recipe"),
-    *recipe("wikitext-2", BLOCK, "v4-wikitext-2", ("rate", "muon", "all")),
-    memory("sample", "triples", "pairs and triples", "--ngram-max 3"),
-    memory("sample", "head", "added before the output head", "--ngram-at head"),
-    memory("sample", "values", "added to the values of attention", "", script=VALUES),
-    memory("sample", "gate", "with a gate", "--ngram-gate"),
-    memory("sample", "small", "1,024 rows", "--ngram-rows 1024"),
-    memory("wikitext-2", "values", "added to the values of attention", "", BLOCK, VALUES),
-    memory("wikitext-2", "triples", "pairs and triples", "--ngram-max 3", BLOCK),
-    memory("wikitext-2", "small", "1,024 rows", "--ngram-rows 1024", BLOCK),
+    *recipe("sample", 3100, RECIPE),
+    *recipe("wikitext-2", 2500, ("rate", "swiglu", "qknorm", "muon"), f"{BLOCK} "),
+    memory("triples", "pairs and triples", "--ngram-max 3"),
+    memory("head", "added before the output head", "--ngram-at head"),
+    memory("values", "added to the values of attention", script=VALUES),
+    memory("gate", "with a gate", "--ngram-gate"),
+    memory("small", "1,024 rows", "--ngram-rows 1024"),
     *(vocabulary(size) for size in (512, 1024, 16384)),
 )
 BASE_LABELS = {  # what the base itself is called in a table of variants
@@ -205,5 +207,5 @@ def variants(table, corpus="sample"):
     """
     runs = [run for run in PLAN if (run.table, run.corpus) == (table, corpus)]
     bases = [(BASE_LABELS[table], run.base) for run in runs[:1]]
-    whole = [(V5, "v5-wikitext-2")] * ((table, corpus) == ("recipe", "wikitext-2"))
+    whole = [(V5, f"v5-{corpus}")] * (table == "recipe")
     return [*bases, *((run.label, run.name) for run in runs), *whole]

@@ -13,30 +13,34 @@ from lineage import load, model_of, refused
 def test_newton_schulz_brings_singular_values_near_one_and_keeps_the_directions():
     torch.manual_seed(0)
     dtypes = [torch.float32, torch.bfloat16]
-    for shape, dtype in itertools.product([(16, 48), (48, 16), (16, 16)], dtypes):
+    for shape, dtype in itertools.product([(3, 16, 48), (3, 48, 16), (1, 16, 16)], dtypes):
         G = torch.randn(shape)
         U, _, V = torch.linalg.svd(G, full_matrices=False)
         found = load("v5").orthogonalize(G, dtype)
         assert found.shape == shape and found.dtype == torch.float32
-        values = torch.linalg.svdvals(found)
-        assert values[:-2].min() > 0.6 and values.max() < 1.3  # a tiny value takes more steps
-        parallel = torch.nn.functional.cosine_similarity(found.flatten(), (U @ V).flatten(), dim=0)
-        assert parallel > 0.95
+        values = torch.linalg.svdvals(found)  # of each matrix, largest first
+        assert values[:, :-2].min() > 0.6 and values.max() < 1.3  # a tiny one takes more steps
+        cosines = torch.nn.functional.cosine_similarity(found.flatten(1), (U @ V).flatten(1))
+        assert cosines.min() > 0.95
 
 
 def test_muon_takes_the_orthogonalized_momentum_scaled_by_the_shape():
     module = load("v5")
     torch.manual_seed(0)
-    p = torch.nn.Parameter(torch.randn(32, 8))
-    muon = module.Muon([p], 0.1, 0.5, torch.float32)
-    before, average = p.detach().clone(), torch.zeros(32, 8)
+    matrices = [torch.nn.Parameter(torch.randn(shape)) for shape in [(32, 8), (8, 8), (32, 8)]]
+    muon = module.Muon(matrices, 0.1, 0.5, torch.float32)
+    expected = [p.detach().clone() for p in matrices]
+    averages = [torch.zeros_like(p) for p in matrices]
     for _ in range(3):
-        p.grad = torch.randn(32, 8)
-        average = 0.95 * average + 0.05 * p.grad
-        direction = module.orthogonalize(0.05 * p.grad + 0.95 * average)
-        before = before * (1 - 0.1 * 0.5) - 0.1 * 2.0 * direction  # sqrt(32 / 8) is 2
+        for i, p in enumerate(matrices):
+            p.grad = torch.randn(p.shape)
+            averages[i] = 0.95 * averages[i] + 0.05 * p.grad
+            update = module.orthogonalize((0.05 * p.grad + 0.95 * averages[i])[None])[0]
+            scale = 2.0 if p.shape == (32, 8) else 1.0  # sqrt(32 / 8) is 2
+            expected[i] = expected[i] * (1 - 0.1 * 0.5) - 0.1 * scale * update
         muon.step()
-    assert torch.allclose(p, before, atol=1e-5)
+    for p, matrix in zip(matrices, expected, strict=True):
+        assert torch.allclose(p, matrix, atol=1e-5)
 
 
 @pytest.mark.parametrize("version", ["v5", "v6"])
