@@ -1,21 +1,18 @@
 """A disk that is full loses nothing that was saved; a damaged checkpoint is noticed wherever the
-damage is, and takes no more memory than its file. (slow/situations.py has many kinds of damage.)"""
+damage is. (slow/situations.py has many kinds of damage.)"""
 
 import errno
 import os
 import random
 import shutil
-import tracemalloc
-import zipfile
 from pathlib import Path
 
-from common.errors import UserError
 from common.training.checkpoint import read_checkpoint
 
 import pytest
-import torch
 from damage import Evil, added
-from lab import KILLED, Lab, plain
+from inputs import sparse
+from lab import KILLED, Lab
 from lineage import load, refused, run
 
 
@@ -68,30 +65,15 @@ def test_full_disk_loses_nothing_that_was_saved(lab, tmp_path, file_and_time):
     assert lab.contents(tmp_path / "run") == lab.contents("whole")
 
 
-@pytest.mark.slow
 def test_checkpoint_with_a_flipped_bit_is_noticed_wherever_it_is(out):
-    """Or the bit matters to nobody: what is read is then the same, bit for bit."""
     path, draw = out / "checkpoint.pt", random.Random(3)
-    whole, data = plain(read_checkpoint(path)), path.read_bytes()
-    with zipfile.ZipFile(path) as archive:
-        names = [part.filename.encode() for part in archive.infolist()]
-        heads = [part.header_offset for part in archive.infolist()]
-        directory = range(archive.start_dir, len(data))
-    places = [draw.randrange(len(data)) for _ in range(100)] + draw.sample(directory, 100)
-    places += [draw.choice(heads) + draw.randrange(60) for _ in range(100)]
-    places = [(place, draw.randrange(8)) for place in places]
-    # A part that the directory calls a folder is whole for Python, and zeros for torch.
-    places += [(data.index(name, directory[0]) - 8, 4) for name in names]
-    noticed = 0
-    for place, bit in places:
+    data = path.read_bytes()
+    places = [0, 1, len(data) - 1, *(draw.randrange(len(data)) for _ in range(20))]
+    for place in places:
         path.write_bytes(data)
-        flip(path, place, bit)
-        try:
-            assert plain(read_checkpoint(path)) == whole, place
-        except UserError as error:
-            noticed += 1
-            assert str(path) in str(error) and "\n" not in str(error)
-    assert noticed > 200
+        flip(path, place, draw.randrange(8))
+        with refused(f"{path} is damaged"):
+            read_checkpoint(path)
 
 
 @pytest.mark.slow
@@ -120,47 +102,16 @@ def test_damaged_weights_give_way_to_the_last_good_ones(out, monkeypatch, capfd)
             run(load("v3"), monkeypatch, [flag, "--out-dir", out])
 
 
-def rewritten(path, change, **options):
-    """The archive with each part as change(name, bytes) gives it."""
-    with zipfile.ZipFile(path) as archive:
-        parts = {part.filename: archive.read(part) for part in archive.infolist()}
-    with zipfile.ZipFile(path, "w", **options) as archive:
-        for name, data in parts.items():
-            archive.writestr(name, change(name, data))
-
-
-def compressed(path):
-    def zeros(name, part):
-        return bytes(1 << 25) if name.endswith("data/0") else part
-
-    rewritten(path, zeros, compression=zipfile.ZIP_DEFLATED)
-
-
-def of_many_numbers(path):
-    r"""A tensor whose storage claims 10^12: K is a number of one byte, \x8a one of many."""
-    torch.save({"a": torch.zeros(77)}, path)
-    many = b"\x8a\x06" + (10**12).to_bytes(6, "little")
-    rewritten(path, lambda name, part: part.replace(b"K\x4d", many))
-
-
-MANY = [0]
-for _ in range(90):
-    MANY = [MANY] * 10  # 10^90 numbers
-CLAIMS = {
-    "claims to hold more than its own length: it is compressed": compressed,
-    "can't be read as a checkpoint": of_many_numbers,
-    "holds more than tensors and plain values": added(Evil()),
-    "larger than its memory": added(torch.zeros(1).expand(750_000_000)),  # 3 GB of one number
-    "nested too deep or are too many": added(MANY),
-}
-
-
-@pytest.mark.parametrize("message", CLAIMS)
-def test_sizes_are_bounded_before_memory_is_taken(out, message):
-    CLAIMS[message](out / "checkpoint.pt")
-    tracemalloc.start()
-    with refused(message):
+def test_no_code_in_a_checkpoint_runs(out, monkeypatch):
+    monkeypatch.chdir(out)
+    added(Evil())(out / "checkpoint.pt")
+    with refused("holds more than tensors and plain values"):
         read_checkpoint(out / "checkpoint.pt")
-    taken = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert taken < 1 << 25
+    assert not (out / "trap").exists()
+
+
+def test_a_file_that_is_longer_than_the_disk_is_refused_at_once(out):
+    (out / "checkpoint.pt").unlink()
+    sparse(out / "checkpoint.pt")
+    with refused("is damaged"):
+        read_checkpoint(out / "checkpoint.pt")

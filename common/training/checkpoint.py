@@ -1,17 +1,12 @@
-"""The checkpoints of a run: read so that no code in them can run, checked before they are believed;
-which one is good, what goes into it, and going on from it."""
+"""The checkpoints of a run: which one is good, what goes into it, and going on from it."""
 
 import contextlib
 import dataclasses
 import hashlib
-import math
 import os
 import pickle
-import pickletools
-import re
 import statistics
 import sys
-import zipfile
 from typing import Any
 
 from common.cli import read_config
@@ -24,18 +19,8 @@ from common.training.processes import gather, rank, world_size
 import msgspec
 import torch
 
-# What a pickle of dictionaries, lists and tensors names; all else may take memory or do harm.
-NAMES = r"collections OrderedDict|torch\._utils _rebuild_tensor_v2|torch \w+Storage"
 ADAM = {"step", "exp_avg", "exp_avg_sq"}  # what Adam, AdamW and SparseAdam hold of each parameter
-LARGEST_NESTING = 100
-REASONS = {  # what an exception means where a file is read as a checkpoint
-    UserError: "{}",
-    msgspec.ValidationError: "is no checkpoint of this project: {}",
-    # torch's own message tells how to run the code all the same.
-    pickle.UnpicklingError: "holds more than tensors and plain values: no code in it was run",
-    zipfile.BadZipFile: "is damaged: it is not a whole checkpoint (cut short, or another file)",
-    Exception: "can't be read as a checkpoint: {}",  # whatever the readers of archives raise
-}
+BLOCK = 1 << 20  # bytes that are read at once
 
 
 # ---- Files ---------------------------------------------------------------------------------------
@@ -53,81 +38,51 @@ class Content(msgspec.Struct):
 
 
 def write_checkpoint(path, content, previous=None):
-    """Write a dictionary of tensors and plain values, whole or not at all, with its hash.
+    """Write a dictionary of tensors and plain values, whole or not at all: torch's archive, and
+    after it the SHA-256 of its bytes.
 
     previous: where the file that stood at `path` before is kept.
     """
-    with atomic_write(path, previous=previous) as file:
-        torch.save({**content, "sha256": digest(content)}, file)
+    with atomic_write(path, "w+b", previous) as file:
+        torch.save(content, file)
+        file.seek(0)
+        file.write(hashlib.file_digest(file, "sha256").digest())
 
 
 def read_checkpoint(path):
     """A checkpoint's dictionary: tensors and plain values only, so that no code in it can run.
 
-    The file is a zip archive; its checksums and one of our own tell whether it is whole. It is read
-    only if its parts are no longer than the file, so it takes no more memory than disk. Raises
-    UserError.
+    Raises UserError where it is not what `write_checkpoint` wrote, byte for byte.
     """
     try:
-        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
-            length, parts = os.path.getsize(path), archive.infolist()
-            if sum(part.file_size for part in parts) > length:
-                much = "claims to hold more than its own length"
-                raise UserError(f"{much}: it is compressed or damaged")
-            for part in parts:
-                if part.filename.endswith(".pkl"):
-                    _refuse_other_names(archive.read(part))
+        with open_regular(path) as file:
+            if not _is_whole(file):
+                raise UserError("is damaged: it was cut short, changed, or not written by a run")
             file.seek(0)
             checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-        content = checkpoint if isinstance(checkpoint, dict) else {}
-        sha256 = content.pop("sha256", None)
-        msgspec.convert(content, Content)
-        if sha256 != digest(content, length):
-            raise UserError("is damaged: its checksum is wrong")
-        return content
-    except Exception as error:
-        reason = next(text for kind, text in REASONS.items() if isinstance(error, kind))
-        raise UserError(f"{path} {reason.format(reason_of(error))}") from None
+        msgspec.convert(checkpoint, Content)
+        return checkpoint
+    except UserError as error:
+        raise UserError(f"{path} {error}") from None
+    except pickle.UnpicklingError:  # torch's own message tells how to run the code all the same
+        much = "holds more than tensors and plain values: no code in it was run"
+        raise UserError(f"{path} {much}") from None
+    except msgspec.ValidationError as error:
+        raise UserError(f"{path} is no checkpoint of this project: {error}") from None
+    except Exception as error:  # of the operating system, of torch
+        why = reason_of(error)
+        raise UserError(f"{path} can't be read as a checkpoint: {why}") from None
 
 
-def _refuse_other_names(pickled):
-    """Raise UnpicklingError where a pickle names anything else than NAMES."""
-    naming = ("GLOBAL", "INST", "STACK_GLOBAL")
-    names = [name or "" for code, name, _ in pickletools.genops(pickled) if code.name in naming]
-    if not all(re.fullmatch(NAMES, name) for name in names):
-        raise pickle.UnpicklingError("it names something else")
-
-
-def digest(value, largest_count=math.inf):
-    """The hash of nested dictionaries and lists of tensors and plain values.
-
-    An archive's checksums protect its parts, but not its directory: a flipped bit there can make
-    torch read zeros for a tensor. Raises ValueError where it is nested too deep, holds more
-    values than `largest_count` (ten times the same list of ten times the same list ...), or a
-    tensor in it is larger than its memory.
-    """
-    hashed, count = hashlib.sha256(), 0
-
-    def add(part, depth):
-        nonlocal count
-        count += 1
-        if depth > LARGEST_NESTING or count > largest_count:
-            raise ValueError("its values are nested too deep or are too many")
-        if torch.is_tensor(part):
-            if part.nbytes > part.untyped_storage().nbytes():
-                raise ValueError("a tensor in it is larger than its memory")
-            hashed.update(f"{part.dtype} {tuple(part.shape)}".encode())
-            hashed.update(part.detach().cpu().flatten().view(torch.uint8).numpy())
-        elif isinstance(part, (dict, list, tuple)):
-            parts = [*part.keys(), *part.values()] if isinstance(part, dict) else part
-            hashed.update(str(len(parts)).encode())
-            for one in parts:
-                add(one, depth + 1)
-        else:
-            hashed.update(f"{part!r};".encode())
-
-    add(value, 0)
-    return hashed.hexdigest()
+def _is_whole(file):
+    """Whether the last 32 bytes of a file are the SHA-256 of those before, a zip archive."""
+    left, hashed = os.fstat(file.fileno()).st_size - 32, hashlib.sha256()
+    while left > 0 and (block := file.read(min(left, BLOCK))):
+        if file.tell() == len(block) and not block.startswith(b"PK"):
+            return False  # a sparse file may be longer than the disk
+        hashed.update(block)
+        left -= len(block)
+    return file.read(32) == hashed.digest()
 
 
 # ---- States --------------------------------------------------------------------------------------
