@@ -82,12 +82,7 @@ def first_weight(change):
     return lambda model: {**model, next(iter(model)): change(next(iter(model.values())))}
 
 
-MOMENTS = "state optimizer state 0"
 VALUES = [
-    *((f"{MOMENTS} exp_avg", torch.zeros(1)), (f"{MOMENTS} exp_avg_sq", torch.zeros(2**20))),
-    *((f"{MOMENTS} exp_avg", torch.Tensor.long), (f"{MOMENTS} exp_avg", "none")),
-    *((f"{MOMENTS} step", torch.zeros(3)), (f"{MOMENTS} extra", torch.zeros(1))),
-    *((MOMENTS, {}), (MOMENTS, {"step": torch.tensor(1.0)}), ("state optimizer state", {99: {}})),
     *(("state optimizer", []), ("state batches", torch.zeros(3)), ("state batches", 1)),
     *(("state model", first_weight(lambda weight: weight[:1])), ("state", []), ("state", {})),
     *(("state model", first_weight(lambda weight: "weight")), ("step", "4"), ("config", 3)),

@@ -19,7 +19,6 @@ from common.training.processes import gather, rank, world_size
 import msgspec
 import torch
 
-ADAM = {"step", "exp_avg", "exp_avg_sq"}  # what Adam, AdamW and SparseAdam hold of each parameter
 BLOCK = 1 << 20  # bytes that are read at once
 
 
@@ -96,23 +95,8 @@ def get_state(part):
 def set_state(part, value):
     """Put a saved state back. Of an optimizer's state its settings stay as they are."""
     if isinstance(part, torch.optim.Optimizer):
-        _check_optimizer_state(part, value["state"])
         value = {**part.state_dict(), "state": value["state"]}
     part.load_state_dict(value) if hasattr(part, "state_dict") else part.set_state(value)
-
-
-def _check_optimizer_state(optimizer, states):
-    """A fused AdamW believes the shapes of its state: another shape would end the process."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for i, state in states.items():
-        if isinstance(optimizer, (torch.optim.Adam, torch.optim.SparseAdam)) and {*state} != ADAM:
-            raise ValueError(f"its optimizer holds {', '.join(state)} of parameter {i}")
-        for name, tensor in state.items():
-            if name == "step" and isinstance(tensor, int):  # SparseAdam counts so
-                continue
-            shape = torch.Size() if name == "step" else parameters[i].shape
-            if tensor.shape != shape or not tensor.is_floating_point():
-                raise ValueError(f"its optimizer's {name} of parameter {i} has another shape")
 
 
 @contextlib.contextmanager
