@@ -8,36 +8,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+from common.errors import UserError
+from results.store import versions
+
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # for the benchmarks, which are started as scripts
-UserError = importlib.import_module("common.errors").UserError
-VERSIONS = importlib.import_module("results.store").versions()
+VERSIONS = versions()
 STEPS = list(zip(VERSIONS, VERSIONS[1:], strict=False))  # (before, after)
 
 SIZES = {"vocab_size": 300, "context_length": 16, "batch_size": 4, "grad_accum": 2}
 SIZES |= {"n_head": 2, "n_kv_head": 1, "n_embd": 16, "n_layer": 2, "ngram_rows": 64}
 LENGTHS = {"warmup_steps": 2, "steps": 12, "eval_every": 4, "max_new_tokens": 8}
 SMALL = {**SIZES, **LENGTHS, "prompt": "The", "device": "cpu", "dtype": "float32"}
-
-
-def machine(device="cpu"):
-    """What a benchmark's numbers belong to."""
-    from common.training.summary import processor
-
-    import torch
-
-    n = torch.get_num_threads()
-    on = f"{processor()}, {n} thread{'s' * (n > 1)}, torch {torch.__version__}"
-    if device != "cuda":
-        return on
-    ask = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    driver = subprocess.run(ask, capture_output=True, encoding="utf-8", check=True).stdout.split()
-    on = f"{torch.cuda.get_device_name()}, driver {driver[0]}, CUDA {torch.version.cuda}, {on}"
-    pinned = f"torch=={torch.__version__.partition('+')[0]}\n"
-    other = pinned not in (ROOT / "requirements.txt").read_text(encoding="utf-8")
-    return on + "\n(another torch than that of requirements.txt)" * other
 
 
 @contextlib.contextmanager

@@ -1,32 +1,52 @@
 """What the benchmarks share: calls in turn, ratios per round, the result of a run.
 
-A benchmark prints its table. `python tests/bench_NAME.py > results/bench-NAME.txt` publishes it.
+A benchmark prints its table. `python -m results.benchmarks.NAME > results/bench-NAME.txt` publishes
+it.
 """
 
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from functools import partial
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from common.cli import run_command, run_main
 from common.errors import UserError
 from common.files import read_json
+from common.training.summary import processor
+from results.store import ROOT
 
 import torch
-from lineage import ROOT, python
-
-torch.set_num_threads(os.cpu_count())  # the tests make do with one
 
 
 def command(main, description):
     """Run a benchmark with the arguments of the command line; each line is out when it is made."""
     sys.stdout.reconfigure(line_buffering=True)
     run_main(partial(run_command, main, description))
+
+
+def machine(device="cpu"):
+    """What a benchmark's numbers belong to."""
+    n = torch.get_num_threads()
+    on = f"{processor()}, {n} thread{'s' * (n > 1)}, torch {torch.__version__}"
+    if device != "cuda":
+        return on
+    ask = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    driver = subprocess.run(ask, capture_output=True, encoding="utf-8", check=True).stdout.split()
+    on = f"{torch.cuda.get_device_name()}, driver {driver[0]}, CUDA {torch.version.cuda}, {on}"
+    pinned = f"torch=={torch.__version__.partition('+')[0]}\n"
+    other = pinned not in (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    return on + "\n(another torch than that of requirements.txt)" * other
+
+
+def python(*args, **environment):
+    """The finished process of `python ARGS` in the project's folder, its output as text."""
+    env = {**os.environ, **environment}
+    args = [sys.executable, *map(str, args)]
+    return subprocess.run(args, capture_output=True, encoding="utf-8", cwd=ROOT, env=env)
 
 
 def in_turn(runs, rounds):

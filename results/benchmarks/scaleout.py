@@ -1,6 +1,6 @@
 """What two processes on one machine bring v3, and what it costs them to average their gradients.
 
-    python tests/bench_scaleout.py [--rounds 3] [--steps 60]
+    python -m results.benchmarks.scaleout [--rounds 3] [--steps 60]
 
 In each round v3 trains on the sample in one process and in two that share its batch, each process
 with one thread, so that two have twice the processors of one. Then the two exchange a buffer as
@@ -12,11 +12,10 @@ import statistics
 import sys
 from functools import partial
 
-from bench import command, in_turn, result_of, seconds, spread
+from results.benchmarks.measure import command, in_turn, machine, python, result_of, seconds, spread
 
 import torch
 import torch.distributed as dist
-from lineage import machine, python
 
 
 def main(rounds: int = 3, steps: int = 60):
@@ -29,7 +28,9 @@ def main(rounds: int = 3, steps: int = 60):
         print(f"{n} process{'es' * (n > 1)}: {statistics.median(own):,.0f} tokens/s, {loss}")
     print(f"two compared with one: x {spread(speeds[2], speeds[1])}")
     one = runs[1][0]
-    done = python(*torchrun(2), __file__, one["params"], OMP_NUM_THREADS="1")
+    done = python(
+        *torchrun(2), "-m", "results.benchmarks.scaleout", one["params"], OMP_NUM_THREADS="1"
+    )
     done.check_returncode()
     print(f"an all-reduce of {one['params']:,} gradients: {done.stdout.strip()} ms")
     print(f"a step of one process: {1000 * one['seconds'] / one['steps']:.1f} ms")

@@ -1,6 +1,6 @@
 """The whole lineage on WikiText-2 on a GPU: bits per byte next to the CPU's, speed and memory.
 
-    python tests/bench_gpu.py [--only NAME]
+    python -m results.benchmarks.gpu [--only NAME]
 
 The published runs' own command lines, one run after the other; each row is printed when its run
 has ended. "training" is the loop alone, without evaluations; "in all" is the whole process. The
@@ -9,15 +9,14 @@ first run of a tokenizer trains it.
 
 import time
 
-from bench import UserError, command, result_of
-
+from common.errors import UserError
+from results.benchmarks.measure import command, machine, result_of
 from results.plan import planned
-from results.store import load_results
+from results.store import load_results, versions
 
 import torch
-from lineage import VERSIONS, machine
 
-NAMES = [*(f"{version}-wikitext-2" for version in VERSIONS), "v4-wikitext-2-long"]
+NAMES = [*(f"{version}-wikitext-2" for version in versions()), "v4-wikitext-2-long"]
 
 
 def main(only: str = ""):

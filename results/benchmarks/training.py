@@ -1,7 +1,7 @@
 """How fast v3 and v4 train, compared with a minimal GPT and with transformers' GPT-2 of their size.
 
-    python tests/bench_training.py [--rounds 5] [--compile] [--size small|large]
-    python tests/bench_training.py --device cuda [--size gpt2] [--compile] [--dtype bfloat16]
+    python -m results.benchmarks.training [--rounds 5] [--compile] [--size small|large]
+    python -m results.benchmarks.training --device cuda [--size gpt2] [--compile] [--dtype bfloat16]
 
 Same tokens, batch, context, number format and optimizer (fused AdamW, clipped gradients), in one
 process that keeps the memory that a step frees for the next one: the others gain by that as well.
@@ -18,17 +18,17 @@ import statistics
 from functools import partial
 from typing import Literal
 
-from bench import command, in_turn, seconds, spread
-
 from common.errors import UserError
 from common.training.machine import estimate_memory, keep_freed_memory, prepare, to_device
+from results.benchmarks.measure import command, in_turn, machine, seconds, spread
+from results.benchmarks.minimal_gpt import MinimalGPT, optimizer_of
+from results.saved import load_script
+from results.store import ROOT
 
 import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from lineage import load, machine
-from minimal_gpt import MinimalGPT, optimizer_of
 
 SIZES = {  # layers, width, heads, context, vocabulary
     "small": (4, 128, 4, 128, 4096),
@@ -83,7 +83,7 @@ def compare(size, dtype, compiled, device, rounds):
 def ours(version, size, device="cpu", **changes):
     """A version's module, its model of that size, prepared as its script does, and the Config."""
     L, C, H, T, V = size
-    module = load(version)
+    module = load_script(ROOT / f"{version}.py")
     torch.manual_seed(1)
     values = {"context_length": T, "n_layer": L, "n_embd": C, "n_head": H} | changes
     fields = module.Config.__dataclass_fields__

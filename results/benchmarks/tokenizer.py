@@ -1,6 +1,6 @@
 """How fast the tokenizer is on five kinds of text, compared with rustbpe and tiktoken.
 
-    python tests/bench_tokenizer.py [--rounds 5] [--megabytes 50]
+    python -m results.benchmarks.tokenizer [--rounds 5] [--megabytes 50]
 
 The kinds: WikiText-2's training split (from WIKITEXT_DIR, or the hub), the standard library's
 Python source, and three texts from a seeded generator: a CSV of numbers, lines in Russian, Arabic,
@@ -18,8 +18,6 @@ import sys
 import sysconfig
 from functools import partial
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bpe_tokenizer import GPT4_PATTERN, BPETokenizer
 
@@ -112,7 +110,7 @@ KINDS = dict(zip(GOALS, (wikitext, python_source, csv, mixed, chinese), strict=T
 
 def compared(name, ours, theirs, rounds, note=""):
     """Print the median seconds of two functions, and the ratio of the first to the second."""
-    from bench import in_turn, seconds, spread
+    from results.benchmarks.measure import in_turn, seconds, spread
 
     runs = {"ours": partial(seconds, ours), "theirs": partial(seconds, theirs)}
     a, b = in_turn(runs, rounds).values()
@@ -167,7 +165,7 @@ def peak_memory(use):
 
 
 def main(rounds: int = 5, megabytes: int = 50):
-    from lineage import machine, python
+    from results.benchmarks.measure import machine, python
 
     print(f"{machine()}, medians of {rounds} rounds (smallest to largest ratio)")
     texts, merges = {kind: make(SMALL) for kind, make in KINDS.items()}, {}
@@ -191,7 +189,7 @@ def main(rounds: int = 5, megabytes: int = 50):
         compared(f"{kind}, {n_bytes(documents) / 1e6:.0f} MB", one, two, min(3, rounds))
     print("\npeak memory without the text itself: MB, and bytes per byte of text")
     for use, (size, _) in USES.items():
-        peak = float(python(__file__, "--use", use).stdout)
+        peak = float(python("-m", "results.benchmarks.tokenizer", "--use", use).stdout)
         print(f"  {use:50}{size / 1e6:4.0f} MB {peak:8.0f} {1e6 * peak / size:8.1f}")
 
 
@@ -200,6 +198,6 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--use"]:  # a process of its own for each
         peak_memory(sys.argv[2])
     else:
-        from bench import command
+        from results.benchmarks.measure import command
 
         command(main, __doc__)

@@ -1,6 +1,6 @@
 """How fast v2 to v4 continue a prompt, compared with a minimal GPT and with transformers' GPT-2.
 
-    python tests/bench_sampling.py [--rounds 5] [--tokens 250]
+    python -m results.benchmarks.sampling [--rounds 5] [--tokens 250]
 
 One text at a time, at temperature 0.8 without top-k, from fresh weights: 128 channels, 4 heads, a
 vocabulary of 4,096. v3, v4, the minimal GPT and GPT-2 have 4 layers, v2 has its one. The minimal
@@ -12,12 +12,11 @@ import statistics
 from functools import partial
 from types import SimpleNamespace
 
-from bench import command, in_turn, seconds, spread
+from results.benchmarks.measure import command, in_turn, machine, seconds, spread
+from results.benchmarks.minimal_gpt import MinimalGPT
+from results.benchmarks.training import gpt2, ours
 
 import torch
-from bench_training import gpt2, ours
-from lineage import machine
-from minimal_gpt import MinimalGPT
 
 L, C, H, T, V = 4, 128, 4, 256, 4096  # layers, width, heads, context, vocabulary
 PROMPT = list(range(10))

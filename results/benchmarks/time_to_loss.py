@@ -1,7 +1,7 @@
 """How long v4 and v6 train until they predict WikiText-2 as well as a minimal GPT, as counted
 5-grams, and what v6 reaches in the minimal GPT's time.
 
-    python tests/bench_time_to_loss.py [--seconds 240]
+    python -m results.benchmarks.time_to_loss [--seconds 240]
 
 The minimal GPT has 4 layers x 128 channels, a context of 128 and batches of 8, and trains for so
 many seconds: AdamW at 2e-3, warm-up and cosine decay, bfloat16, compiled. The versions differ from
@@ -10,17 +10,16 @@ evaluation on the whole validation split, each with windows of its own context. 
 training alone: compiling, evaluating and starting do not count.
 """
 
-from bench import command, result_of
-
 from common.data import load_corpus, token_file
 from common.evaluation import evaluate
 from common.files import read_json
 from common.tokenizers import END_OF_TEXT, load_tokenizer
+from results.benchmarks.measure import command, machine, result_of
+from results.benchmarks.minimal_gpt import MinimalGPT, train
+from results.benchmarks.training import SIZES, windows
+from results.store import ROOT
 
 import torch
-from bench_training import SIZES, windows
-from lineage import ROOT, machine
-from minimal_gpt import MinimalGPT, train
 
 MINIMAL, COUNTED, BEST = "minimal GPT", "5-grams, counted", "1.45 bits per byte"
 GOALS = [  # what is to be reached, the version, its settings, and the seconds in which it should

@@ -1,7 +1,7 @@
 """Each version's peak memory compared with its own estimate, with a longer corpus, and what kept
 memory is worth.
 
-    python tests/bench_memory.py [--rounds 3]
+    python -m results.benchmarks.memory [--rounds 3]
 
 The first table needs Linux, which says what a process holds. Each version trains a few steps; what
 that adds at most to what the process held before, with the parameters, less what it adds for a
@@ -16,9 +16,9 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from bench import command, in_turn, result_of, spread
-
-from lineage import ROOT, VERSIONS, load, machine
+from results.benchmarks.measure import command, in_turn, machine, result_of, spread
+from results.saved import load_script
+from results.store import ROOT, versions
 
 LARGE = {"vocab_size": 8192, "context_length": 256, "batch_size": 16, "n_embd": 256, "n_layer": 4}
 LARGE |= {"grad_accum": 2}  # micro-batches one after the other: memory for one of them
@@ -55,7 +55,7 @@ def main(rounds: int = 3):
     print(f"{machine()}, {' '.join(platform.libc_ver())}, MB (10^6 bytes)")
     print(f"the sample: {', '.join(f'{name} {value:,}' for name, value in LARGE.items())}\n")
     print(f"{'':8} estimate    peak   ratio")
-    for version in VERSIONS:
+    for version in versions():
         print(estimate_and_peak(version, rounds))
     print("\nversion   peak with the sample's text once   20 times   ratio")
     text = (ROOT / "data" / "input.txt").read_bytes()
@@ -97,7 +97,7 @@ def longer_corpus(version, text):
 def result(version, settings, watched=False, **env):
     """What a run of four steps leaves in result.json; `watched`: its peak is what training adds."""
     settings = {**settings, "steps": 4, "eval_every": 4, "max_new_tokens": 1}
-    fields, args = load(version).Config.__dataclass_fields__, []
+    fields, args = load_script(ROOT / f"{version}.py").Config.__dataclass_fields__, []
     for name in settings.keys() & fields.keys():
         args += ["--" + name.replace("_", "-"), settings[name]]
     args += ["--no-long-contexts"] if "long_contexts" in fields else []

@@ -1,6 +1,6 @@
 """How long each version takes to its --help and to its first step, compared with `import torch`.
 
-    python tests/bench_startup.py [--rounds 5]
+    python -m results.benchmarks.startup [--rounds 5]
 
 Vocabulary and token files are there already, as from the second run on. Before the first step a
 version evaluates its fresh model, samples from it and saves a checkpoint; "to the loop" is the time
@@ -14,9 +14,8 @@ import time
 from functools import partial
 from pathlib import Path
 
-from bench import command, in_turn, spread
-
-from lineage import ROOT, VERSIONS, machine, python
+from results.benchmarks.measure import command, in_turn, machine, python, spread
+from results.store import ROOT, versions
 
 # Runs a script until its first step is logged and prints how long that took from Run.start on.
 TO_THE_FIRST_STEP = """
@@ -38,13 +37,13 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 def main(rounds: int = 5):
     print(f"{machine()}, the sample\n")
-    names = ["import torch", *(f"{version} --help" for version in VERSIONS)]
+    names = ["import torch", *(f"{version} --help" for version in versions())]
     with tempfile.TemporaryDirectory() as folder:
-        runs = {name: partial(run, name, folder) for name in [*names, *VERSIONS]}
+        runs = {name: partial(run, name, folder) for name in [*names, *versions()]}
         in_turn(runs, 1)  # fills the caches
         times = in_turn(runs, rounds)
     rows = {name: [whole for whole, _ in times[name]] for name in names}
-    for version in VERSIONS:
+    for version in versions():
         rows[f"{version}, to the loop"] = [whole - loop for whole, loop in times[version]]
         rows[f"{version}, 1st step"] = [whole for whole, _ in times[version]]
     print(f"{'':17}   seconds   in those of import torch")
