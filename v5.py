@@ -45,7 +45,7 @@ class Config(RunConfig):
     n_kv_head: int = 2  # key and value heads, G: where fewer than H, query heads share them
     n_layer: int = 2  # transformer blocks in the stack
     norm: Literal["rms", "layer"] = "rms"  # RMSNorm or LayerNorm
-    mlp: Literal["swiglu", "gelu"] = "swiglu"  # SwiGLU has a third layer, whose gates multiply
+    mlp: Literal["swiglu", "gelu"] = "swiglu"  # the MLP: with gates (SwiGLU) or without
     bias: bool = False  # add biases to attention's output projection and to the MLP
     qk_norm: bool = True  # normalize queries and keys
     dropout: float = 0.0  # share of activations set to zero in training

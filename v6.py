@@ -48,7 +48,7 @@ class Config(RunConfig):
     ngram_gate: bool = False  # scale them by a gate that is computed from the residual stream
     ngram_dropout: float = 0.0  # share of the looked-up vectors that are left out in training
     norm: Literal["rms", "layer"] = "rms"  # RMSNorm or LayerNorm
-    mlp: Literal["swiglu", "gelu"] = "swiglu"  # SwiGLU has a third layer, whose gates multiply
+    mlp: Literal["swiglu", "gelu"] = "swiglu"  # the MLP: with gates (SwiGLU) or without
     bias: bool = False  # add biases to attention's output projection and to the MLP
     qk_norm: bool = True  # normalize queries and keys
     dropout: float = 0.0  # share of activations set to zero in training
