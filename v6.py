@@ -378,7 +378,7 @@ def generate(model, config, tokenizer, device):
 
 # ---- Training ------------------------------------------------------------------------------------
 def orthogonalize(G, dtype=torch.float32):
-    """About U V^T for each matrix U S V^T of G: the same directions, singular values 1; (K, n, m).
+    """For each of K matrices U S V^T about U V^T: their singular values become 1. (K, n, m)
 
     Newton-Schulz iteration: a X + b (X X^T) X + c (X X^T)^2 X turns each singular value x of X into
     a x + b x^3 + c x^5. Jordan et al. 2024 chose coefficients that bring values between 0 and 1
