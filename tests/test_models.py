@@ -201,7 +201,7 @@ def test_parameters_are_counted_by_hand(version, position):
         block = attention + (4 * C * C + 4 * C) + (4 * C * C + C) + 2 * 2 * C  # and two norms
         last = 2 * C
         if hasattr(c, "norm"):  # no biases; two query heads share one key and value head
-            block, last = 3 * C * C + 8 * C * C + 2 * C, C
+            block, last = 3 * C * C + 8 * C * C + 2 * C + 2 * C // c.n_head, C
         tables = T * C if getattr(c, "position", "learned") == "learned" else 0
         tables += C * getattr(c, "ngram_rows", 0)
         expected = V * C + tables + getattr(c, "n_layer", 1) * block + last + C * V

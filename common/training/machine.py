@@ -217,10 +217,12 @@ def _kept(model, config, device, B):
         loss = F.cross_entropy(logits.flatten(0, -2), idx.flatten())
         for watch in watches:
             watch.remove()
-        if inputs:  # the backward pass recomputes the activations of one block at a time
+        # When the backward pass begins there are the logits and, in float32, the gradients of their
+        # log-probabilities and of the logits themselves.
+        largest = sum(storage.nbytes() for storage in kept.values()) + 3 * logits.nbytes
+        if inputs:  # later it recomputes the activations of one block at a time
             block_forward = blocks[0].forward.args[1]
             block_forward(*inputs[0])
+            largest = max(largest, sum(storage.nbytes() for storage in kept.values()))
     del loss
-    # When the backward pass begins there are the logits and, in float32, the gradients of their
-    # log-probabilities and of the logits themselves.
-    return sum(storage.nbytes() for storage in kept.values()) + 3 * logits.nbytes
+    return largest
