@@ -95,8 +95,8 @@ def curves_figure(lines, x="steps", bound=None):
     """Bits per byte of the validation split during the training, with a label at each end.
 
     lines: {label: (version, [points of each seed], [result of each seed])}. Of seeds whose runs
-    differ in length, the part that all have. The seconds are their mean. The label has the mean of
-    the results. bound: the entropy of the corpus in bits per byte, where it is known.
+    differ in length, the part that all have. The seconds are the first seed's, as in the tables. The
+    label has the mean of the results. bound: the entropy of the corpus in bits per byte, where it is known.
     """
     figure = new_figure(8.5, 4.8)
     axes = figure.subplots()
@@ -105,7 +105,7 @@ def curves_figure(lines, x="steps", bound=None):
     drawn = []
     for number, (label, (version, runs, _)) in enumerate(lines.items()):
         n = min(map(len, runs))
-        xs = [sum(getattr(run[i], key) for run in runs) / len(runs) / unit for i in range(n)]
+        xs = [getattr(point, key) / unit for point in runs[0][:n]]
         ys = [[point.val_bits_per_byte for point in run[:n]] for run in runs]
         own = colour(version) if versions.count(version) == 1 else None
         drawn.append(draw_line(axes, xs, ys, label, number, own))

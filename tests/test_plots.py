@@ -28,7 +28,7 @@ def points(bits, seconds=10):
 def test_curves_are_the_mean_of_the_seeds_as_far_as_all_have_come():
     seeds = [points([2.0, 1.0, 0.5]), points([2.2, 1.2], seconds=30)]
     lines = {"v2": ("v2", seeds, [0.72, 0.74]), "deep": ("v3", [points([2.0, 0.8])], [0.8])}
-    for x, wanted in (("seconds", [0, 20]), ("tokens", [0, 2]), ("steps", [0, 100])):
+    for x, wanted in (("seconds", [0, 10]), ("tokens", [0, 2]), ("steps", [0, 100])):
         (axes,) = plots.curves_figure(lines, x).axes
         assert list(axes.lines[0].get_xdata()) == wanted and len(axes.lines) == 2
     assert list(axes.lines[0].get_ydata()) == pytest.approx([2.1, 1.1])
