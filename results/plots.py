@@ -95,8 +95,9 @@ def curves_figure(lines, x="steps", bound=None):
     """Bits per byte of the validation split during the training, with a label at each end.
 
     lines: {label: (version, [points of each seed], [result of each seed])}. Of seeds whose runs
-    differ in length, the part that all have. The seconds are the first seed's, as in the tables. The
-    label has the mean of the results. bound: the entropy of the corpus in bits per byte, where it is known.
+    differ in length, the part that all have. The seconds are the first seed's, as in the tables,
+    and the label has the mean of the results. bound: the entropy of the corpus in bits per byte,
+    where it is known.
     """
     figure = new_figure(8.5, 4.8)
     axes = figure.subplots()
