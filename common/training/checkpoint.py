@@ -56,7 +56,7 @@ def read_checkpoint(path):
     try:
         with open_regular(path) as file:
             if not _is_whole(file):
-                raise UserError("is damaged: it was cut short, changed, or not written by a run")
+                raise UserError("is damaged (cut short or changed), or of an older version")
             file.seek(0)
             checkpoint = torch.load(file, map_location="cpu", weights_only=True)
         msgspec.convert(checkpoint, Content)
