@@ -117,7 +117,7 @@ class Encoder:
             return (self.encode_block(block, ends) for block in blocks)
         from common.bpe.processes import encode_blocks
 
-        blocks = self.pre_tokenizer.blocks(documents, share=2)  # smaller: all end together
+        blocks = self.pre_tokenizer.blocks(documents, share=4)  # smaller: all end together
         return encode_blocks(self, blocks, processes, ends)
 
 

@@ -1,7 +1,7 @@
 """Encoding by several processes."""
 
 from collections import deque
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing import get_context
@@ -21,17 +21,26 @@ def _encode_in_worker(block):
 
 
 def encode_blocks(encoder, blocks, processes, ends):
-    """An iterator of arrays: what encoder.encode_block(block, ends) gives for each block."""
+    """An iterator of arrays: what encoder.encode_block(block, ends) gives for each block.
+
+    This process is one of them: it encodes where the others have enough to do, while they start
+    for instance.
+    """
     # An executor's own map would take the whole iterable at once: keep a few blocks in flight.
     # "spawn" is the one way to start a process that is safe with threads, on any system.
+    others = processes - 1
     with ProcessPoolExecutor(
-        processes, get_context("spawn"), initializer=_start_worker, initargs=(encoder, ends)
+        others, get_context("spawn"), initializer=_start_worker, initargs=(encoder, ends)
     ) as pool:
         in_flight = deque()
         try:
             for block in blocks:
-                in_flight.append(pool.submit(_encode_in_worker, block))
-                if len(in_flight) > 2 * processes:
+                if sum(not future.done() for future in in_flight) < 2 * others:
+                    in_flight.append(pool.submit(_encode_in_worker, block))
+                else:
+                    in_flight.append(Future())
+                    in_flight[-1].set_result(encoder.encode_block(block, ends))
+                while in_flight and (in_flight[0].done() or len(in_flight) > 4 * processes):
                     yield in_flight.popleft().result()
             while in_flight:
                 yield in_flight.popleft().result()
