@@ -10,7 +10,7 @@ from common.training.checkpoint import write_checkpoint
 
 import torch
 from filelock import FileLock
-from inputs import CHINESE, archive, put, sparse
+from inputs import CHINESE, put, sparse
 from lineage import edit_json
 
 
@@ -116,10 +116,10 @@ def cut_in_half(path):
 CHECKPOINTS = [
     *(changed(place, value) for place, value in VALUES),
     *(added(Evil()), cut_in_half),
-    *map(replaced, (b"", b"weights", archive("zip"), pickle.dumps(Evil()))),
+    *map(replaced, (b"", b"weights", pickle.dumps(Evil()))),
     *map(replaced, (sparse, os.mkfifo, os.mkdir)),
 ]
-N_HARM = 9  # of them are bad whoever reads them; the rest are of what resuming reads alone
+N_HARM = 8  # of them are bad whoever reads them; the rest are of what resuming reads alone
 
 # ---- Other files ---------------------------------------------------------------------------------
 
@@ -128,11 +128,8 @@ SCRIPTS += [os.mkfifo, os.mkdir]
 WRONG = [
     *({"version": 4}, {"version": "../v3"}, {"version": "v77"}, {"config": []}),
     *({"config": {"seed": seed}} for seed in (-1, 2**64, "1")),
-    *({"config": {"n_embd": width}} for width in (0, 1e300, [16])),
-    {"config": {"vocab_size": 2**40}},
-    *({"config": {"learning_rate": rate}} for rate in (float("nan"), "fast")),
-    *({"config": {"temperature": 1e-320}}, {"config": {"steps": "x"}}, {"config": {"n_head": 0}}),
-    *({"config": {"data": ["a"]}}, {"config": {"prompt": None}}, {"config": {"prompt": "a\0b"}}),
+    *({"config": {"n_embd": width}} for width in (0, 1e300, 2**40, [16])),
+    *({"config": {"learning_rate": float("nan")}}, {"config": {"prompt": "a\0b"}}),
     *({"config": {"dtype": "float8"}}, {"config": {"device": {"deep": {}}}}),
 ]
 OTHER_SIZES = [{"config": {"n_embd": 2**15}}, {"config": {"vocab_size": 2**31}}]

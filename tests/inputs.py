@@ -11,9 +11,6 @@ import json
 import lzma
 import os
 import random
-import sqlite3
-import tarfile
-import zipfile
 
 import pyarrow as pa
 import pyarrow.parquet as parquet
@@ -73,26 +70,6 @@ def columns(kind):
     return table(**{**values, "text": pa.array(values["text"]).cast(kind)})
 
 
-def archive(kind):
-    """An archive's bytes that holds the text."""
-    file = io.BytesIO()
-    if kind == "zip":
-        with zipfile.ZipFile(file, "w") as packed:
-            packed.writestr("book.txt", TEXT)
-    else:
-        with tarfile.open(fileobj=file, mode="w:gz") as packed:
-            entry = tarfile.TarInfo("book.txt")
-            entry.size = len(TEXT)
-            packed.addfile(entry, io.BytesIO(TEXT.encode()))
-    return file.getvalue()
-
-
-def database(path):
-    with sqlite3.connect(path) as connection:
-        connection.execute("create table texts (text)")
-    connection.close()
-
-
 def zstd(data):
     return pa.compress(data, "zstd", asbytes=True)
 
@@ -147,10 +124,9 @@ BAD_TEXTS = [  # a file's name, what it holds, what is said of it
     ("t.txt", TEXT.encode("utf-32"), "is UTF-32: save it as UTF-8"),
     ("t.txt", TEXT.encode("utf-16-be"), "is UTF-16, it seems"),
     ("t.txt", b"%PDF-1.7\n" + TEXT.encode(), "is a PDF"),
-    ("t.txt", b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 20, "t.txt is not"),
-    ("book.zip", archive("zip"), "a zip archive"),
-    ("book.tar.gz", archive("tar"), "NUL byte"),
-    ("texts.db", database, "a database"),
+    ("book.zip", b"PK\x03\x04" + TEXT.encode(), "a zip archive"),
+    ("book.tar.gz", gzip.compress(b"book.txt\0" + TEXT.encode()), "NUL byte"),
+    ("texts.db", b"SQLite format 3\0" + TEXT.encode(), "a database"),
     ("empty.gz", gzip.compress(b""), "is empty"),
     *[(f"cut.{kind}", pack(NOISE)[:-2000], "cannot read") for kind, pack in PACK.items()],
     ("pipe.txt", os.mkfifo, "cannot read .*pipe.txt: it is not a regular file"),
@@ -160,24 +136,18 @@ BAD_TEXTS = [  # a file's name, what it holds, what is said of it
     ("d.jsonl", JSONL + "[" * 100_000 + "\n", "row 201 is not JSON"),
     ("d.jsonl", JSONL + '{"text": 5}\n', "row 201 holds int, not text, in column 'text'"),
     ("d.jsonl", JSONL + "[1, 2]\n" + JSONL, "row 201 holds list, not text"),
-    ("d.jsonl", '{"text": \n' * 60, "row 1 is not JSON"),
     ("d.jsonl", "5\n" * 60, "holds int, not text"),
     ("d.jsonl", "{}\n" * 60, "no text|too short"),
     ("d.jsonl", lines([{"a": LINE, "b": LINE}] * 60), "columns are a, b.* hold text.*d.jsonl:a"),
     ("d.json", json.dumps(ROWS)[:-9], "is not JSON, though"),
-    ("d.json", json.dumps(ROWS) + "more", "is not JSON, though"),
     ("d.json", json.dumps({"rows": ROWS}, indent=1), "not a list of rows"),
     # Separated fields.
     ("d.csv", CSV + "201,1,a,b,c\n" + CSV, "line 402 is no row .*5 fields, the header 3"),
-    ("d.csv", CSV + '201,"a" b,c\n' + CSV, "line 402 is no row"),
     ("d.csv", CSV + '201,1,"never closed\n', "is no row of a table .*quotation marks"),
-    ("d.csv", CSV + "\0", "NUL byte"),
-    ("d.csv", CSV.encode() + b"\xff\n", "is not UTF-8"),
     ("d", {"train.csv": CSV, "test.csv": "n\n1\n2\n"}, "no text is in the test .* skipped: 2"),
     ("d.csv", "text,text\n" + CSV, "has to name the columns"),
     ("d.csv", "5,1,a b\n" + CSV, "has to name the columns"),
     # Parquet.
-    ("d.parquet", "PAR1 no table" * 10, "cannot read"),
     ("d.parquet", columns(pa.string())[:-30], "cannot read"),
     ("d.parquet", table(text=NO_UTF8), "is not UTF-8"),
     ("d.parquet", table(n=[*range(60)]), "none of them reads as text"),
@@ -204,11 +174,7 @@ BAD_NAMES = {  # what is no file, and what is said of it
 BAD_JSON = {
     "empty": b"",
     "list": b"[]",
-    "number": b"7",
-    "null": b"null",
-    "word": b"nonsense",
     "cut": b'{"version": "v3", "con',
-    "deep": b"[" * 100_000,
     "deep objects": b'{"config":' * 3000,
     "no UTF-8": b'{"version": "\xff"}',
     "lone surrogate": b'{"version": "\\ud800"}',
@@ -216,7 +182,6 @@ BAD_JSON = {
     "infinity": b'{"version": "v3", "config": {"seed": 1e999}}',
     "long number": b'{"version": "v3", "config": {"seed": 1' + b"0" * 5000 + b"}}",
     "wrong checksum": b'{"version": "v3", "checksum": 1}',
-    "zeros": bytes(4096),
     "large": sparse,
     "folder": os.mkdir,
     "pipe": os.mkfifo,
