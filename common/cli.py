@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import errno
-import functools
 import inspect
 import itertools
 import os
@@ -53,7 +52,7 @@ def parse(config_class, description, args=None):
 
 def _parse(config_class, description, args, default):
     """One reading of the command line, with the values of `default` where it says nothing."""
-    _prepare(args)
+    prepare_arguments(args)
     source = "".join(inspect.getsource(each) for each in config_class.__mro__[:-1])  # not `object`
     comments = dict(re.findall(r"^    (\w+): .*?  # (.*)$", source, re.MULTILINE))
     groups = {"lesson": [], "common": []}  # the script's own fields, and those that all have
@@ -67,20 +66,20 @@ def _parse(config_class, description, args, default):
     without_prefix = (tyro.conf.OmitArgPrefixes,)
     parsed = tyro.cli(everything, description=description, args=args, config=without_prefix)
     values = {**vars(parsed.lesson), **vars(parsed.common)}
-    config = config_class(**{name: _at_home(name, value) for name, value in values.items()})
+    config = config_class(**{name: at_home(name, value) for name, value in values.items()})
     config.out_dir = config.out_dir or default_folder(version_of(config_class), config)
     return config
 
 
-def _at_home(name, value):
+def at_home(name, value):
     """A setting's value with the home in place of the ~ at a text's beginning, but a prompt's: a
     shell leaves --out-dir=~/runs as it is."""
     if isinstance(value, tuple):
-        return tuple(_at_home(name, one) for one in value)
+        return tuple(at_home(name, one) for one in value)
     return os.path.expanduser(value) if isinstance(value, str) and name != "prompt" else value
 
 
-def _prepare(args):
+def prepare_arguments(args):
     """Refuse, or set right, what tyro does not know what to do with."""
     for flag, value in itertools.pairwise(args):
         if flag == "--prompt" and value.startswith("-"):
@@ -151,39 +150,6 @@ def _checked(config_class, values, path):
     except ValueError as error:
         raise UserError(f"{path} has been damaged: {error}") from None
     return config
-
-
-# ---- Other commands ------------------------------------------------------------------------------
-
-
-def run_command(what, description, args=None, prog=None):
-    """Run a function, or one of a dictionary of them by its name, with arguments from the command
-    line: its required arguments are positional, the others flags, its docstring their help. A
-    flag has the range that it has everywhere.
-    """
-    args = sys.argv[1:] if args is None else args
-    _prepare(args)
-    settings = {"description": description, "config": (tyro.conf.PositionalRequiredArgs,)}
-    settings["prog"] = prog or f"python {Path(sys.argv[0]).name}"
-    if isinstance(what, dict):
-        commands = {name: _later(function) for name, function in what.items()}
-        args = args or ["--help"]
-        chosen = tyro.extras.subcommand_cli_from_dict(commands, args=args, **settings)
-    else:
-        chosen = tyro.cli(_later(what), args=args, **settings)
-    check_settings(chosen.keywords)
-    chosen()
-
-
-def _later(function):
-    """A function of the same arguments that only returns the call: first the whole command line is
-    looked at, then the function is called, which may print."""
-
-    @functools.wraps(function)
-    def call(**given):
-        return functools.partial(function, **{k: _at_home(k, v) for k, v in given.items()})
-
-    return call
 
 
 # ---- How a program ends --------------------------------------------------------------------------

@@ -5,9 +5,9 @@ from itertools import takewhile
 
 from results.scripts import code_lines
 
+import pytest
 from lineage import ROOT, VERSIONS, python
 
-LAYERS = "common.errors common.files common.config common.cli common.data common.bpe".split()
 ABOVE = "common.tokenizers common.evaluation common.training results".split()  # bpe_tokenizer
 PACKAGES = sorted(path for name in ("common", "results") for path in ROOT.glob(f"{name}/**/*.py"))
 
@@ -91,10 +91,10 @@ tokenizer.decode(tokenizer.encode("some"))
 SAMPLE = "from common.data import load_corpus; load_corpus('sample').sha256"
 
 
-def loaded(program):
+def loaded(program, **environment):
     """The names of the modules that are imported when a program has run."""
     program = f"import runpy, sys\n{program}\nprint('|', *sys.modules)"
-    done = python("-c", program, cwd=ROOT)
+    done = python("-c", program, cwd=ROOT, **environment)
     assert done.returncode == 0, done.stderr
     return set(done.stdout.rpartition("|")[2].split())
 
@@ -105,8 +105,12 @@ def test_nothing_slow_is_imported_at_the_start():
     assert loaded(VOCABULARY) & {*HEAVY} == loaded(SAMPLE) & {*HEAVY} == set()
 
 
-def test_the_first_script_loads_little_of_the_project():
-    names = loaded(HELP.format("v0"))
-    own = [path for path in [*ROOT.glob("*.py"), *PACKAGES] if name_of(path) in names]
+@pytest.mark.slow
+def test_the_first_script_loads_little_of_the_project(tmp_path):
+    """All of a run counts, in which the vocabulary is learned too."""
+    program = """sys.argv = ["v0.py", "--steps", "2", "--out-dir", {!r}]
+runpy.run_path("v0.py", run_name="__main__")""".format(str(tmp_path / "run"))
+    names = loaded(program, LINEAGE_CACHE=str(tmp_path / "cache"))
+    own = [path for path in [*ROOT.glob("*.py"), *PACKAGES] if name_of(path) in {*names, "v0"}]
     lines = {path.name: len(code_lines(path)) for path in own}
     assert "run.py" in lines and sum(lines.values()) < 2500, lines

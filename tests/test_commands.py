@@ -3,7 +3,8 @@
 import os
 import sys
 
-from common.cli import parse, run_command
+from common.cli import parse
+from common.commands import run_command
 from results.__main__ import main
 
 import pytest

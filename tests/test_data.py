@@ -59,7 +59,7 @@ def test_the_sample_is_the_bundled_file():
     assert "".join(text_of(corpus).values()).encode() == raw
     assert corpus.sha256 == hashlib.sha256(raw).hexdigest()
     assert corpus.documents and corpus.words("validation") is None
-    assert corpus.default_prompt == "One morning" and corpus.note == ""
+    assert corpus.facts.prompt == "One morning" and corpus.note == ""
     for split in SPLITS:
         assert 0.1 < corpus.floor[split] < 1
         stories = list(corpus.pieces(split))
@@ -92,7 +92,7 @@ def test_copying_task_and_its_entropy():
         assert {len(first) for first, _ in halves} == set(range(4, 33))
         bits = sum(math.log2(29) + len(first) * math.log2(26) for first, _ in halves)
         assert corpus.floor[split] == pytest.approx(bits / len(text), rel=1e-9)
-    assert re.fullmatch("[a-z]+[|]", corpus.default_prompt)
+    assert re.fullmatch("[a-z]+[|]", corpus.facts.prompt)
     assert corpus.sha256 == "7f158729091c023c349ea83564c377e303d969eb3cb443de630da0bf40c371b2"
 
 
@@ -224,7 +224,7 @@ def test_any_text_file_comes_back_or_is_refused(tmp_path, monkeypatch, text, blo
         for name, pattern in PATTERNS.items() if longest > len(text) else ():
             parts = [part for piece in pieces for part in regex.findall(pattern, piece)]
             assert parts == regex.findall(pattern, texts[split]), name
-    prompt = corpus.default_prompt
+    prompt = corpus.facts.prompt
     assert 1 <= len(prompt) <= 12 and prompt in text and set(prompt) <= set(texts["train"])
 
 
@@ -452,7 +452,7 @@ def test_the_share_of_unknown_characters_is_measured(tmp_path, capsys):
         assert f"z.txt: {share:.1%} of the validation split's char" in capsys.readouterr().err
     characters = CharTokenizer.train(corpus.pieces("train"))
     assert token_file(corpus, "train", characters).unknown_share == 0
-    assert corpus.default_prompt in text and capsys.readouterr().err == ""
+    assert corpus.facts.prompt in text and capsys.readouterr().err == ""
 
 
 def test_a_split_of_one_token_is_refused(tmp_path):

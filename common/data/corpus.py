@@ -34,7 +34,7 @@ class _SplitFacts(msgspec.Struct):
 class _Facts(msgspec.Struct):
     splits: Annotated[dict[str, _SplitFacts], msgspec.Meta(min_length=3)]
     sha256: str
-    prompt: str
+    prompt: str  # what samples begin with: a few words, at most 12 characters, all in training
 
 
 @dataclass
@@ -124,11 +124,6 @@ class Corpus:
         facts = self.facts.splits[split]
         borders = facts.borders if self.documents else ""
         return sha256(f"{facts.sha256} {self.documents} {borders}".encode()).hexdigest()
-
-    @property
-    def default_prompt(self) -> str:
-        """What a sample begins with: a few words, at most 12 characters, which are in training."""
-        return self.facts.prompt
 
     def _first_words(self):
         """The first words of the validation split that begin a line with a letter, where there are

@@ -6,7 +6,8 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 
 from bpe_tokenizer import END_OF_TEXT, PATTERNS, BPETokenizer
-from common.cli import run_command, run_main
+from common.cli import run_main
+from common.commands import run_command
 from common.data.cache import REPOSITORY
 from common.data.reading import kind_of, opened
 from common.errors import UserError, reason_of

@@ -66,9 +66,7 @@ def read_checkpoint(path):
     except pickle.UnpicklingError:  # torch's own message tells how to run the code all the same
         much = "holds more than tensors and plain values: no code in it was run"
         raise UserError(f"{path} {much}") from None
-    except msgspec.ValidationError as error:
-        raise UserError(f"{path} is no checkpoint of this project: {error}") from None
-    except Exception as error:  # of the operating system, of torch
+    except Exception as error:  # of the operating system, of torch, of msgspec
         why = reason_of(error)
         raise UserError(f"{path} can't be read as a checkpoint: {why}") from None
 

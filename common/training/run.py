@@ -91,7 +91,7 @@ class Run:
             self.saved = checkpoint.load(self, CHECKPOINTS) if config.resume else best
             self.tokenizer = saved_tokenizer(self.folder, self.saved, corpus)
         else:
-            config.prompt = config.prompt or corpus.default_prompt
+            config.prompt = config.prompt or corpus.facts.prompt
             self.tokenizer, self.notes = new_tokenizer(config, corpus)
         if corpus is not None and not self.tokenizer.lossless:
             file = token_file(corpus, "validation", self.tokenizer, progress=False)

@@ -3,6 +3,7 @@
 And what it was made on: processor, memory, commit.
 """
 
+import contextlib
 import hashlib
 import json
 import platform
@@ -204,12 +205,8 @@ def _told_by_linux(path, name):
 
 
 def commit():
-    """The checkout's commit, with a + where files have changed since, or None outside git."""
-    command = "git", "-C", str(Path(__file__).parent), "status", "--porcelain=v2", "--branch"
-    try:
-        done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    head, *rest = done.stdout.splitlines()
-    changed = any(not line.startswith("#") for line in rest)
-    return head.removeprefix("# branch.oid ") + "+" * changed
+    """The checkout's commit, with a + where its files have changed since, or None outside git."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe"]
+    command += "--always --exclude=* --abbrev=40 --dirty=+".split()
+    with contextlib.suppress(OSError):
+        return subprocess.run(command, capture_output=True, encoding="utf-8").stdout.strip() or None

@@ -13,7 +13,8 @@ import time
 from functools import partial
 from pathlib import Path
 
-from common.cli import run_command, run_main
+from common.cli import run_main
+from common.commands import run_command
 from common.errors import UserError
 from common.files import read_json
 from common.training.summary import processor
