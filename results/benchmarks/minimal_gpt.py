@@ -72,13 +72,13 @@ def optimizer_of(model, rate):
     return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), fused=True)
 
 
-def train(model, get_batch, seconds, peak=2e-3):
-    """Train for so many seconds, compiling not counted; returns the number of steps.
+def train(model, get_batch, steps, peak=2e-3):
+    """Train for so many steps; returns the seconds that they took, compiling not counted.
 
     get_batch() gives x and y, (B, T) each. After 100 steps of warm-up the learning rate falls along
-    a cosine over the seconds, to a tenth.
+    a cosine to a tenth.
     """
-    optimizer, steps = optimizer_of(model, peak), 0
+    optimizer = optimizer_of(model, peak)
 
     @torch.compile
     def loss_of(x, y):
@@ -87,13 +87,12 @@ def train(model, get_batch, seconds, peak=2e-3):
 
     loss_of(*get_batch()).backward()  # compiles
     began = time.perf_counter()
-    while (share := (time.perf_counter() - began) / seconds) < 1:
-        decay = 0.55 + 0.45 * math.cos(math.pi * share)
+    for step in range(steps):
+        decay = 0.55 + 0.45 * math.cos(math.pi * step / steps)
         for group in optimizer.param_groups:
-            group["lr"] = peak * min(1, (steps + 1) / 100) * decay
+            group["lr"] = peak * min(1, (step + 1) / 100) * decay
         optimizer.zero_grad()
         loss_of(*get_batch()).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        steps += 1
-    return steps
+    return time.perf_counter() - began
