@@ -11,7 +11,6 @@ from common.training.checkpoint import read_checkpoint
 
 import pytest
 from damage import Evil, added
-from inputs import sparse
 from lab import KILLED, Lab
 from lineage import load, refused, run
 
@@ -108,10 +107,3 @@ def test_no_code_in_a_checkpoint_runs(out, monkeypatch):
     with refused("holds more than tensors and plain values"):
         read_checkpoint(out / "checkpoint.pt")
     assert not (out / "trap").exists()
-
-
-def test_a_file_that_is_longer_than_the_disk_is_refused_at_once(out):
-    (out / "checkpoint.pt").unlink()
-    sparse(out / "checkpoint.pt")
-    with refused("is damaged"):
-        read_checkpoint(out / "checkpoint.pt")
