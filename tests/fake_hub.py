@@ -8,7 +8,6 @@ is missing: a client falls back to this where a file has no xet headers.
 
 import hashlib
 import re
-from urllib.parse import parse_qs
 
 from common.data.hub import TIMEOUT
 
@@ -16,9 +15,7 @@ import pytest
 from huggingface_hub.utils import httpx
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-PATH = re.compile(
-    r"/(?:api/)?datasets/([^/]+/[^/]+)(?:/(revision|tree|paths-info|resolve)/([^/]+)/?(.*))?"
-)
+PATH = re.compile(r"/(?:api/)?datasets/([^/]+/[^/]+)(?:/(revision|tree|resolve)/([^/]+)/?(.*))?")
 
 
 class FakeHub:
@@ -70,8 +67,7 @@ class FakeHub:
         files = self.repositories.get(repository)
         if files is None:  # the hub does not tell strangers whether it is missing or private
             return refusal(401, "RepoNotFound")
-        if revision not in (None, "main", COMMIT):
-            return refusal(404, "RevisionNotFound")
+        assert revision in (None, "main", COMMIT)
         if what == "resolve":
             return resolved(repository, files, rest)
         if what in (None, "revision"):
@@ -80,9 +76,6 @@ class FakeHub:
         entries = [entry_of(*item) for item in sorted(files.items())]
         folders = {path.rpartition("/")[0] for path in files} - {""}
         entries += [{"type": "directory", "path": f, "oid": COMMIT, "size": 0} for f in folders]
-        if what == "paths-info":
-            wanted = parse_qs(request.read().decode()).get("paths", [])
-            return 200, [entry for entry in entries if entry["path"] in wanted], {}
         if "recursive=true" not in str(request.url).lower():
             entries = [e for e in entries if e["path"].rpartition("/")[0] == rest]
         return 200, [entry for entry in entries if entry["path"].startswith(rest)], {}
