@@ -268,19 +268,6 @@ def test_the_learning_rate_rises_then_falls_to_a_tenth(version):
     assert {module.learning_rate(step, config) for step in range(10, 111)} == {1.0}
 
 
-# ---- Position ----
-
-
-@given(st.integers(0, 500), st.integers(0, 500), st.integers(0, 500))
-def test_rope_scores_depend_on_the_distance_alone(i, j, shift):
-    rotate = load("v4").rotate
-    generator = torch.Generator().manual_seed(0)
-    q, k = torch.randn(2, 1, 1, 1, 8, dtype=torch.float64, generator=generator)
-    score = (rotate(q, 100.0, i) * rotate(k, 100.0, j)).sum()
-    shifted = (rotate(q, 100.0, i + shift) * rotate(k, 100.0, j + shift)).sum()
-    assert torch.allclose(score, shifted, atol=1e-3)  # the angles are float32
-
-
 # ---- The KV cache ----
 
 
@@ -371,23 +358,13 @@ def test_temperature_top_k_and_top_p_leave_exactly_their_probabilities(weights, 
         assert any(found == pytest.approx(one, abs=1e-4) for one in near)  # where a sum equals p
 
 
-class Fixed(torch.nn.Module):
-    """A model whose next token depends on the current one alone: logits are rows of a table."""
-
-    def __init__(self, table):
-        super().__init__()
-        self.table = torch.nn.Parameter(table)
-
-    def forward(self, idx, last_only=False, cache=None):
-        return self.table[idx]
-
-
 @every_version
 def test_the_stop_token_ends_the_sample(version):
     module = load(version)
-    config = small(module, temperature=0.0, max_new_tokens=30, prompt="c")
-    follow = 100.0 * torch.eye(10).roll(1, dims=1)  # c d e f g h, and h is the stop token
-    assert module.generate(Fixed(follow), config, Letters(), CPU) == (2, 3, 4, 5, 6)
+    model, config = model_of(module, 10, temperature=0.0, max_new_tokens=30, prompt="c")
+    follow = torch.eye(10).roll(1, dims=1)  # c d e f g h, and h is the stop token
+    model.forward = lambda idx, **options: follow[idx]
+    assert module.generate(model, config, Letters(), CPU) == (2, 3, 4, 5, 6)
 
 
 @every_version
