@@ -188,7 +188,6 @@ def test_a_carried_vocabulary_comes_back(tokenizer, tokenizer_json):
 OTHER_KINDS = [  # what is changed where, and what the line says
     ("", {"normalizer": {"type": "NFC"}}, "normalizer"),
     ("model", {"type": "WordPiece"}, "WordPiece"),
-    ("", {"model": None}, "model"),
     ("", {"pre_tokenizer": {"type": "Metaspace"}}, "Metaspace"),
     ("", {"pre_tokenizer": None}, "pre-tokenizer"),
     ("", {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True}}, "add_prefix_space"),
@@ -201,7 +200,6 @@ OTHER_KINDS = [  # what is changed where, and what the line says
     ("model merges", [["t", "h"], ["t", "h"]], "two merges"),
     ("model merges", ["a"], "no pair"),
     ("model merges", [["a"]], "merges"),
-    ("model merges", [5], "merges"),
     ("model vocab", {"unmade": 9999}, "neither a byte"),
     ("", {"added_tokens": [{"id": "x"}, {"id": 1}]}, "added_tokens"),
 ]
@@ -278,23 +276,17 @@ def test_command_show_compares_two_vocabularies_word_by_word(files, capsys):
 
 BAD_COMMANDS = """paint
 train --data text.txt --vocab-size 5
-train --data text.txt --vocab-size 9999999999
-train --data text.txt --out no/such/folder/new.json
 train --data empty.txt --out new.json
 train --data missing.txt --out new.json
 encode
 encode text --file text.txt
 encode text --vocab missing.json
-encode text --vocab text.txt
 encode --file missing.txt
 decode
-decode 400
 decode -1
 decode one
 decode --file missing.npy
-show
 show --file latin1.txt
-show text --vocab .
 show text --vocab vocab.json --compare missing.json"""
 
 
@@ -316,9 +308,8 @@ ARRAYS = [
     *(npy([1], np.savez), npy(np.array([1, None]), allow_pickle=True), npy(np.array([-1]))),
     *(npy(np.array(["a"])), npy(np.zeros(9, [("a", "i4")])), npy(np.arange(9))[:-5]),
     *(array(KIND), array(KIND + "'shape': (999999999999,), }"), array(KIND + "'shape': ('a',), }")),
-    *(array(KIND + "'shape': (-1,), }"), npy(np.array([10**6])), array("{}", version=b"\3\0")),
+    *(array(KIND + "'shape': (-1,), }"), npy(np.array([10**6])), array("(" * 5000)),
     array("{'descr': '<u2\\x00', 'fortran_order': 1, 'shape': (1,)}"),
-    *(array("(" * 5000), array("-" * 9000 + "1"), array("[" * 300 + "]" * 300)),
     *(array("{}", version=b"\7\0"), os.mkfifo, os.mkdir, sparse, link("ids"), link("/dev/zero")),
 ]
 IDS = [b"", b"1 2 x", b"\xff", b"1.5", b"9" * 6000, b"-1", b"999999", os.mkfifo, os.mkdir]

@@ -63,11 +63,6 @@ def wikitext(wikitext_dir):
     return "".join(load_corpus("wikitext-2", wikitext_dir).pieces("train"))
 
 
-@pytest.fixture(scope="module")
-def wiki_tokenizer(wikitext):
-    return BPETokenizer.train(wikitext, 4096)
-
-
 def make_small(monkeypatch):
     """Everything that bounds memory is so small that it takes part in every test text."""
     for name, value in {"BLOCK": 500, "PART": 20}.items():
@@ -291,15 +286,16 @@ def test_encoding_is_the_definition_and_decoding_undoes_it(tokenizer, merges, do
 
 
 @pytest.mark.slow
-def test_long_chunks(wiki_tokenizer):
-    ranks = {pair: rank for rank, pair in enumerate(wiki_tokenizer.merges)}
+def test_long_chunks(wikitext):
+    tokenizer = BPETokenizer.train(wikitext, 4096)
+    ranks = {pair: rank for rank, pair in enumerate(tokenizer.merges)}
     rng = np.random.default_rng(1)
     random = rng.integers(97, 123, 1_000_000, dtype=np.uint8).tobytes().decode()
     for text in (random[:3000], "a" * 3001, "ab" * 2000, "thethere" * 300, "é" * 999):
-        assert wiki_tokenizer.encode(text) == encode_plainly(text, ranks)
+        assert tokenizer.encode(text) == encode_plainly(text, ranks)
     # A quadratic loop would take hours over these.
     for text in (random, "a" * 1_000_000, " " * 1_000_000, "\n " * 500_000, "= " * 500_000):
-        assert wiki_tokenizer.decode(wiki_tokenizer.encode(text)) == text
+        assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 def test_special_tokens_are_ordinary_text_unless_allowed():

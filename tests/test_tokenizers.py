@@ -193,7 +193,5 @@ def test_saved_vocabulary_by_its_path(corpus, tmp_path):
     BPETokenizer.train(TEXT, 270).to_huggingface().save(path)
     again = load_tokenizer(path, corpus, 0)
     assert again.decode(again.encode(TEXT)) == TEXT
-    CharTokenizer.train([TEXT]).save(path)
-    assert load_tokenizer(path, corpus, 0).kind == "char"
     with refused("neither a kind .bpe, char, word, gpt2. nor a file"):
         load_tokenizer("bpee", corpus, 300)
