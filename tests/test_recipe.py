@@ -2,7 +2,6 @@
 
 import itertools
 
-from common.training import processes
 from common.training.checkpoint import get_state, set_state
 
 import pytest
@@ -84,28 +83,3 @@ def test_ngram_dropout_leaves_out_whole_vectors_in_training_alone():
     kept = model.ngrams(idx, x)
     assert {*kept.unique().tolist()} == {0.0, 2.0} and torch.equal(kept[..., 0], kept[..., -1])
     assert torch.equal(model.eval().ngrams(idx, x), torch.ones_like(x))
-
-
-def test_processes_average_sparse_gradients_to_those_of_the_whole_batch(monkeypatch):
-    """Two processes with half of the rows each; the tables' rows that they read differ."""
-    model, _ = model_of(load("v6"), ngram_max=3)
-    idx = torch.randint(50, (4, 8))
-
-    def gradients(rows):
-        model.zero_grad()
-        model(rows).square().mean().backward()
-        return {name: p.grad.clone() for name, p in model.named_parameters()}
-
-    whole, other, own = (gradients(rows) for rows in (idx, idx[0::2], idx[1::2]))
-    dense = torch.cat([g.flatten() for g in other.values() if not g.is_sparse])
-    sparse = [g.coalesce() for g in other.values() if g.is_sparse]
-    mine = [g.coalesce() for g in own.values() if g.is_sparse]
-    assert len(sparse) == 2 and not torch.equal(sparse[0].indices(), mine[0].indices())
-    messages = iter([(g.indices(), g.values()) for g in sparse])
-    monkeypatch.setattr(processes, "world_size", lambda: 2)
-    monkeypatch.setattr(processes, "gather", lambda value: [next(messages), value])
-    monkeypatch.setattr(processes.dist, "all_reduce", lambda flat: flat.add_(dense))
-    processes.average_gradients(model)
-    for name, p in model.named_parameters():
-        assert p.grad.is_sparse == whole[name].is_sparse
-        assert torch.allclose(p.grad.to_dense(), whole[name].to_dense(), atol=1e-6), name
