@@ -40,10 +40,8 @@ def test_longer_windows_are_evaluated_where_the_model_can_read_them(tmp_path):
 
 WRONG = [  # what of config.json is changed, and what is said of it
     ({"config": {"n_head": "2"}}, "n_head is '2'"),
-    ({"config": {"n_head": 0}}, "--n-head 0: it has to be at least 1"),
     ({"version": "../v3"}, "no script '../v3'"),
     ({"version": "v2"}, "(lacks|is of another run)"),
-    ({"config": {"n_layer": 3}}, "n_layer is 2, not 3"),
 ]
 
 
@@ -51,12 +49,6 @@ WRONG = [  # what of config.json is changed, and what is said of it
 def test_settings_that_are_not_the_weights_are_refused(copy_of_v3, changes, said):
     edit_json(copy_of_v3 / "config.json", **changes)
     with refused(said):
-        load_run(copy_of_v3)
-
-
-def test_a_run_that_is_not_finished_is_refused(copy_of_v3):
-    (copy_of_v3 / "result.json").unlink()
-    with refused("python v3.py --resume --out-dir"):
         load_run(copy_of_v3)
 
 

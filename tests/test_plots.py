@@ -1,7 +1,6 @@
 """Pictures: the right series in them, read from the figure's own artists; and the files."""
 
 import itertools
-import json
 import re
 from functools import partial
 from pathlib import Path
@@ -12,9 +11,9 @@ from results.store import ROOT, Point, entropy
 
 import pytest
 import torch
-from lineage import load, model_of, read
+from lineage import load, model_of
 from matplotlib.text import Text
-from published import luminance, metrics, put, write
+from published import luminance, metrics, put, put_run, write
 from test_models import blocks_of, large
 
 
@@ -49,16 +48,9 @@ def test_colours_are_seen_on_white_and_on_black_and_their_labels_can_be_read(col
     assert 1.05 / (luminance(drawing.darker(colour)) + 0.05) >= 4.5  # and of text
 
 
-def put_run(folder, version="v2", bits=(2.0, 1.0)):
-    config = read(ROOT / "results" / f"{version}-sample-seed1.json")["config"]
-    write(folder / "config.json", {"version": version, "config": config})
-    lines = "".join(json.dumps(row) + "\n" for row in metrics(bits))
-    write(folder / "metrics.jsonl", lines + '{"step": 3')  # half a line
-    return str(folder)
-
-
 def test_folders_that_differ_in_the_seed_alone_are_one_line(project, monkeypatch):
-    one, two = put_run(project / "wide-seed1"), put_run(project / "wide-seed2", bits=(2.0, 1.5))
+    one = put_run(project / "wide-seed1", seed=1)
+    two = put_run(project / "wide-seed2", bits=(2.0, 1.5), seed=2)
     deep = put_run(project / "deep", "v3")
     put(project, "v2-sample", [1.5, 1.6], curve=metrics([2, 1.7]))
     drawn = []

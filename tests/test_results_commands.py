@@ -1,6 +1,5 @@
 """`python -m results`: the local table, help, and every wrong use in one line."""
 
-import json
 import os
 import shlex
 import shutil
@@ -14,7 +13,7 @@ from results.__main__ import main
 
 import pytest
 from lineage import ROOT, edit_json, python
-from published import made_up, metrics, put, write
+from published import made_up, put, put_run, write
 
 results = partial(python, "-m", "results", PYTHONPATH=str(ROOT))
 
@@ -58,31 +57,6 @@ def test_ctrl_c_while_modules_are_imported_is_no_traceback(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped\n")
 
 
-@pytest.fixture
-def folder(project, finished_v3, monkeypatch):
-    """A project with a few results, and runs that are whole, made up, stopped and damaged."""
-    put(project, "v2-sample", [1.30, 1.31, 1.32])
-    put(project, "v2-wikitext-2", [1.30], data={"name": "wikitext-2"})
-    (project / "results" / "models").mkdir()
-    for name in ("v0-sample-seed1.json", "models/v0.safetensors", "models/v0-tokenizer.json"):
-        shutil.copy(ROOT / "results" / name, project / "results" / name)
-    for name in ("run", "of-sample"):
-        shutil.copytree(finished_v3, project / name)
-    for name, data in (("wide-seed1", "sample"), ("wiki", "wikitext-2")):
-        settings = {"version": "v2", "config": {"data": data, "seed": 1}}
-        write(project / name / "config.json", settings)
-        lines = map(json.dumps, metrics([2.0, 1.0]))
-        write(project / name / "metrics.jsonl", "\n".join(lines))
-    edit_json(project / "of-sample" / "config.json", config={"data": "sample"})
-    write(project / "mine" / "result.json", made_up("v2", 4, 1.7))
-    write(project / "mine" / "script.py", "def")
-    write(project / "half" / "config.json", {"version": "v3", "config": {"seed": 1}})
-    write(project / "damaged" / "config.json", {"version": 3})
-    write(project / "runs" / "v2" / "result.json", {})
-    monkeypatch.chdir(project)
-    return project
-
-
 WRONG = f"""
 compare v2-sample v9-sample | no published run is called v9-sample; there are: v0-sample, v2-sample
 compare v2 v2-wikitext-2    | are of different texts
@@ -96,6 +70,7 @@ check v2                    | did you mean runs
 check v3                    | make one
 evaluate                    | give the folder
 evaluate x --times 1        | no run in x
+evaluate half               | not finished; go on with it: python v3.py --resume --out-dir half
 probe                       | give the folder of a run
 probe of-sample --seed {world.SEED} | makes the stories that
 probe run                   | give a run on --data sample
@@ -120,8 +95,27 @@ page --out page.pdf         | ends in .html
 
 
 @pytest.mark.slow
-def test_every_wrong_use_is_one_line_and_leaves_nothing_behind(folder, monkeypatch, capsys):
-    before = sorted(folder.rglob("*"))
+def test_every_wrong_use_is_one_line_and_leaves_nothing_behind(
+    project, finished_v3, monkeypatch, capsys
+):
+    """In a project with a few results, and runs that are whole, made up, stopped and damaged."""
+    put(project, "v2-sample", [1.30, 1.31, 1.32])
+    put(project, "v2-wikitext-2", [1.30], data={"name": "wikitext-2"})
+    (project / "results" / "models").mkdir()
+    for name in ("v0-sample-seed1.json", "models/v0.safetensors", "models/v0-tokenizer.json"):
+        shutil.copy(ROOT / "results" / name, project / "results" / name)
+    for name in ("run", "of-sample"):
+        shutil.copytree(finished_v3, project / name)
+    put_run(project / "wide-seed1")
+    put_run(project / "wiki", data="wikitext-2")
+    edit_json(project / "of-sample" / "config.json", config={"data": "sample"})
+    write(project / "mine" / "result.json", made_up("v2", 4, 1.7))
+    write(project / "mine" / "script.py", "def")
+    write(project / "half" / "config.json", {"version": "v3", "config": {"seed": 1}})
+    write(project / "damaged" / "config.json", {"version": 3})
+    write(project / "runs" / "v2" / "result.json", {})
+    monkeypatch.chdir(project)
+    before = sorted(project.rglob("*"))
     for line in WRONG.strip().splitlines():
         command, said = map(str.strip, line.split("|"))
         monkeypatch.setattr(sys, "argv", ["results", *shlex.split(command)])
@@ -129,7 +123,7 @@ def test_every_wrong_use_is_one_line_and_leaves_nothing_behind(folder, monkeypat
             run_main(main)
         out, err = capsys.readouterr()
         assert (stop.value.code, out, err.count("\n")) == (2, "", 1) and said in err, (line, err)
-    assert sorted(folder.rglob("*")) == before
+    assert sorted(project.rglob("*")) == before
 
 
 @pytest.mark.parametrize("args", [["publsh"], ["check"], ["runs/v2"], ["compare", "v2"]])
