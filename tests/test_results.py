@@ -411,11 +411,11 @@ with open("made", "a") as made, open(sys.argv[-1], "w"), open("more.json", "w") 
 # ---- Files ----
 
 
-WRONG = [{"val_bits_per_byte": "1.0"}, {"val_loss": None}, {"steps": -1}, {"params": 2**70}]
+WRONG = [{"val_bits_per_byte": "1.0"}, {"val_loss": None}, {"steps": 1.5}, {"params": 2**70}]
 WRONG += [{"config": {"a": [1]}}, {"curve": [{"step": 1}]}, {"extrapolation": [{"times": 1}]}]
 WRONG += [{"evaluation": {"version": "v0", "splits": {"test": {}}}}, {"curve": []}]
-WRONG += [{"environment": None}, {"tokens_seen": True}, {"heldout": 3}, {"seed": 2}]
-WRONG += [{"version": "v1"}]
+WRONG += [{"environment": []}, {"tokens_seen": -1}, {"tokenizer": {"lossless": 1}}]
+WRONG += [{"heldout": 3}, {"seed": 2}, {"version": "v1"}]
 
 
 @pytest.mark.parametrize("changes", WRONG, ids=str)

@@ -65,17 +65,13 @@ commands = [f"{CHAR} --data {name}.txt" for name in ("same", "ends", "spaces", "
 TEXTS += tries("texts", commands, status=0, says="bits per byte")
 TEXTS += [
     Situation("texts", PLAIN, 0, "cut from the end of train"),
-    Situation("texts", f"{V0} --data latin.txt", 2, "byte 0xe9", {"latin.txt": b"caf\xe9"}),
     Situation("texts", f"{V0} --data .", 0, "a run's folder"),
     Situation("texts", f"{V0} --data t --out-dir ./t", 2, "give the run its own", {"t/a": TEXT}),
-    Situation("texts", f"{V0} --data t", 0, r"x \(a link\)", {"t/a.txt": TEXT, "t/x": link("/")}),
 ]
 
-TRAIN = "bpe train --vocab-size 300 --data"
-for name in ("rows.ndjson", "rows.txt", "view.parquet", "rows.jsonl.gz"):
-    files = {name: TABLES[name]}
-    TEXTS += [Situation("texts", f"{TRAIN} {name}", 0, "column 'text' is read", files)]
-TEXTS += [Situation("texts", f"{TRAIN} t.pdf", 2, "is a PDF", {"t.pdf": "%PDF-1.7\n" + TEXT})]
+rows = {"rows.jsonl.gz": TABLES["rows.jsonl.gz"]}
+TRAIN = "bpe train --vocab-size 300 --data rows.jsonl.gz"
+TEXTS += [Situation("texts", TRAIN, 0, "column 'text' is read", rows)]
 
 # ---- Identity ------------------------------------------------------------------------------------
 
@@ -100,14 +96,10 @@ for name, commands in READS.items():
         files, line = bad.of_other(name), "of another run"
     IDENTITY += tries("identity", commands, [files], says=line)
 FOREIGN = [
-    {"config.json": "{}"},
     {"config.json": '{"model_type": "gpt2"}', "model.safetensors": "weights"},
-    {"config.json": '{"version": 4, "config": {}}'},
-    {"config.json": "[" * 3000},
     {"model.safetensors": "weights"},
     {"result.json": '{"accuracy": 1}'},
     {"checkpoint.pt": "weights", "train.py": ""},
-    {"tokenizer.json": "{}"},
 ]
 IDENTITY += tries("identity", f"{PLAIN} --out-dir m", at("m", FOREIGN), says="not a run's folder")
 # Its folder is the one on the command line, whatever its files say.
@@ -120,11 +112,9 @@ IDENTITY += [
     Situation("identity", f"{RESUME} --data copy.txt", 2, "another text", {"copy.txt": TEXT[1:]}),
     Situation("identity", RESUME, 2, "another text", {"plain.txt": TEXT[:-9]}),
     Situation("identity", f"{RESUME} --seed 5", 2, "seed is 1, not 5"),
-    Situation("identity", f"{RESUME} --learning-rate 1", 2, "learning_rate is"),
     Situation("identity", "v2 --resume --out-dir run", 2, "holds a run of v3"),
     Situation("identity", "v3 --resume --steps 2 --out-dir run", 2, "is at step 4 already"),
     Situation("identity", "v3 --resume --out-dir run", 0, "nothing is left to do"),
-    Situation("identity", "v3 --resume --out-dir nowhere", 2, "no run in nowhere"),
 ]
 
 # ---- Ends ----------------------------------------------------------------------------------------
