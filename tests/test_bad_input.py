@@ -116,7 +116,6 @@ TOGETHER = [
     ("v2", ["--n-embd", "16", "--n-head", "3"], "divide into 3 heads"),
     ("v4", ["--n-embd", "6", "--n-head", "2", "--position", "rope"], "heads of an even width"),
     ("v0", ["--context-length", "5000"], "too few for a context of 5000"),
-    ("v0", ["--batch-size", "2"], "batch-size"),
     ("v0", ["--prompt", "-hello"], "write .* as --prompt=-hello"),
     ("v1", ["--vocab-size", "256"], "too small for byte pairs"),
     ("v1", ["--vocab-size", "2", "--tokenizer", "word"], "too small|no room"),

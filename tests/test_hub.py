@@ -103,7 +103,6 @@ def test_configurations_and_columns(hub):
 
 REFUSED = {  # name: what is said of it
     "a/two": "a/two has several configurations.*'small', 'large'",
-    "a/two:medium": "a/two has several configurations.*'small', 'large'",
     "a/two:medium:text": "a/two has no configuration 'medium'.*'small', 'large'",
     "a/one:only:prose": "column 'prose'.* text",
     "a/one:prose": "column.* 'prose'.* text",

@@ -28,9 +28,8 @@ def operations(*names, then=()):
     return [operation.format(name) for name in names for operation in writing]
 
 
-LOGS = ("metrics.jsonl", "samples.txt")
 SAVE = [
-    *operations("config.json", *LOGS),  # cut to what the checkpoint knows
+    *operations("config.json", "metrics.jsonl", "samples.txt"),  # cut to what the checkpoint knows
     *operations("checkpoint.pt", then=["replace checkpoint.previous.pt"]),
     *operations("best.pt"),
 ]

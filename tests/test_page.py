@@ -14,7 +14,6 @@ from published import luminance, metrics, put, write
 
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = "<script>alert('1')</script> & <b>"
-CURVE = metrics([2.0, 1.5, 1.25])
 
 
 class Page:
@@ -94,7 +93,7 @@ def test_with_nothing_published_the_page_says_what_publishes(project):
 
 def test_a_new_version_is_on_the_page_told_by_its_docstring(project):
     write(project / "v99.py", '"""v99: an idea.\n\nMore of\nit.\n"""\nx = 1\n')
-    put(project, "v99-sample", [1.5, 1.6], curve=CURVE, sample="A new tale.\n\nAnother.")
+    put(project, "v99-sample", [1.5, 1.6], curve=metrics([2, 1]), sample="A new tale.\n\nAnother.")
     read = check_whole(page.render())
     assert "an idea" in read.words and "More of it." in read.words
     assert read.words.count("A new tale.") == 1 and "Another." not in read.words
