@@ -46,17 +46,17 @@ def explode(module, monkeypatch, what):
     monkeypatch.setattr(module, "sample_next_token", sampled)
 
 
+EXPLODING = [  # what goes wrong, and what is said of it
+    ("nan", "the loss became nan after step 7 with learning rate"),
+    ("inf", "the loss became inf after step 7 with learning rate"),
+    ("validation", "the validation loss became inf after step 8"),
+    ("gradient", "became nan"),
+    ("logits", "not finite after step 0"),
+]
+
+
 @pytest.mark.parametrize("version", [VERSIONS[0], VERSIONS[-1]])
-@pytest.mark.parametrize(
-    ("what", "message"),
-    [
-        ("nan", "the loss became nan after step 7 with learning rate"),
-        ("inf", "the loss became inf after step 7 with learning rate"),
-        ("validation", "the validation loss became inf after step 8"),
-        ("gradient", "became nan"),
-        ("logits", "not finite after step 0"),
-    ],
-)
+@pytest.mark.parametrize("what, message", EXPLODING)
 def test_numbers_that_explode_are_one_line(version, train, cache, monkeypatch, what, message):
     """The line says the step; the checkpoints that are kept hold finite weights."""
     module = load(version)

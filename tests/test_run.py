@@ -67,14 +67,14 @@ def test_a_part_is_evaluated_along_the_way_and_at_the_end_the_whole_split(
     assert f"evaluations along the way are on {share}" in err
 
 
-@pytest.mark.parametrize(
-    ("losses", "best", "overfitting"),
-    [
-        ([4.0, 3.0, 2.0, 2.5, 2.6, 2.7, 2.8], 8, True),
-        ([2.0, 3.0, 2.9, 2.8, 2.85, 2.7, 2.9], 20, False),  # the untrained weights were better
-        ([4.0, 3.0, 2.0, 1.9, 1.8, 1.7, 1.6], 24, False),
-    ],
-)
+LOSSES = [  # of the evaluations, the step of the best, and whether it overfits
+    ([4.0, 3.0, 2.0, 2.5, 2.6, 2.7, 2.8], 8, True),
+    ([2.0, 3.0, 2.9, 2.8, 2.85, 2.7, 2.9], 20, False),  # the untrained weights were better
+    ([4.0, 3.0, 2.0, 1.9, 1.8, 1.7, 1.6], 24, False),
+]
+
+
+@pytest.mark.parametrize("losses, best, overfitting", LOSSES)
 def test_the_best_trained_weights_are_kept_and_overfitting_is_printed_once(
     losses, best, overfitting, train, monkeypatch
 ):
@@ -219,12 +219,10 @@ def test_ctrl_c_among_long_contexts_loses_nothing(train, monkeypatch, capsys):
 # ---- OpenMP ----
 
 SPIN = "import common, os, sys; print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
+OWN = [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")]
 
 
-@pytest.mark.parametrize(
-    ("own", "wanted"),
-    [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
-)
+@pytest.mark.parametrize("own, wanted", OWN)
 def test_threads_spin_briefly_before_torch_is_imported(own, wanted, monkeypatch):
     """Scripts import common first, as ruff sees to."""
     monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
