@@ -89,8 +89,8 @@ VALUES = [
     ("state model", first_weight(lambda weight: torch.full_like(weight, torch.inf))),
     *(("config", None), ("config seed", torch.zeros(3)), ("config 1", 2), ("version", None)),
     *(("run", {}), ("run", []), ("run metrics", [1]), ("run metrics", [{"step": "x"}])),
-    *(("run metrics", "x"), ("run sample", None), ("run seconds", "x"), ("run tokens", -1)),
-    *(("run samples", 3), ("run metrics", None), ("generators", []), ("generators 0", 3)),
+    *(("run sample", None), ("run seconds", "x"), ("run tokens", -1), ("run samples", 3)),
+    *(("run metrics", None), ("generators", []), ("generators 0", 3)),
     ("generators 0 torch", torch.zeros(3)),
 ]
 

@@ -87,7 +87,6 @@ TABLES = {
     **{f"rows.csv.{kind}": pack(separated().encode()) for kind, pack in PACK.items()},
     "rows.jsonl.gz": gzip.compress(lines(ROWS).encode()),
     "strings.parquet": columns(pa.string()),
-    "large.parquet": columns(pa.large_string()),
     "view.parquet": columns(pa.string_view()),
     "dictionary.parquet": columns(pa.dictionary(pa.int32(), pa.string())),
 }

@@ -33,7 +33,7 @@ OWN = {  # field: further values
     "data": ["", "no-such-corpus", "no/such/file.txt", "hf:", "hf:one", "hf:a/b:c:d:e", LONG],
     "data_dir": ["no/such/folder", "FILE", LONG],
     "tokenizer": ["", "no-such-kind", "no/such/file.json", "FOLDER", LONG],
-    "split_pattern": ["", "gpt-4", "x", "(", "[a", "(?P<n"],
+    "split_pattern": ["", "gpt-4", "x", "(", "(?<n>a(?P&n)?)", "(?au)a"],
     "vocab_size": [*COUNT, "1", "255"],
     "context_length": [*COUNT, "100000"],
     "batch_size": [*COUNT, "65537"],

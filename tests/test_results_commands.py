@@ -67,7 +67,6 @@ compare v2 mine/            | can't be read as Python
 check half                  | go on with python v3.py --resume --out-dir half
 check damaged               | is not a run's settings
 check v2                    | did you mean runs
-check v3                    | make one
 evaluate                    | give the folder
 evaluate x --times 1        | no run in x
 evaluate half               | not finished; go on with it: python v3.py --resume --out-dir half
@@ -83,7 +82,6 @@ plot curves v3-sample       | no run in v3-sample, and no curve of a run of that
 plot curves nothing/v2-sample | no run in nothing/v2-sample, and no curve
 plot curves wide-seed1 wiki | runs of different data don't compare
 plot vocabulary             | results/ has no run for vocabulary.svg
-plot attention nothing      | no run in nothing
 plot attention run --prompt the --head 3 | has 2 layers of 2 heads
 plot attention v0 --prompt the | v0 has no attention
 plot induction run --length 33 | half the context

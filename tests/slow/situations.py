@@ -205,7 +205,6 @@ for name in ("$^$", "a b", "-x", "%s{}", "é", "'", "x" * 200):
 NO_NUMBER = ["nan", "inf", "-1", "1e-320", "x", "''"]
 NO_COUNT = ["0", "-1", "1.5", "18446744073709551616", "x"]
 NO_SEED = ["-1", "18446744073709551616", "9223372036854775808", "1.5"]
-NO_PATTERN = ["(", "(?r)\\w+", "(?R)", "(a|b(?1))", "(?<n>a(?P&n)?)", "(?au)a"]
 RANGES = {  # of other commands than the scripts
     "--temperature": (NO_NUMBER, ["results claims run"]),
     "--seed": (NO_SEED, ["results claims run", "results probe run"]),
@@ -221,7 +220,7 @@ RANGES = {  # of other commands than the scripts
     "--processes": (NO_COUNT, ["bpe encode hello"]),
     "--device": (["abacus", "meta", "cuda:99", "''"], [*LOADED, "results claims run"]),
     "--data": (["''"], ["bpe train"]),
-    "--pattern": ([f"'{one}'" for one in NO_PATTERN], ["bpe train --data plain.txt"]),
+    "--pattern": (["'('"], ["bpe train --data plain.txt"]),
 }
 FLAGS = []
 for flag, (values, commands) in RANGES.items():
@@ -232,8 +231,7 @@ FLAGS += tries("flags", f"{LOADED[1]} --prompt -hello", says="--prompt=-hello")
 HERE = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
 JOBS = [
     *(({"WORLD_SIZE": n}, f"WORLD_SIZE={n} is set without torchrun's other") for n in ("2", "0")),
-    *(({name: ""}, "are set but are no numbers") for name in ("WORLD_SIZE", "LOCAL_RANK")),
-    *(({name: "x"}, "are set but are no numbers") for name in ("WORLD_SIZE", "LOCAL_RANK")),
+    *(({name: n}, "are no numbers") for name in ("WORLD_SIZE", "LOCAL_RANK") for n in ("", "x")),
     *(({**HERE, name: "x"}, "can't be joined") for name in ("RANK", "MASTER_PORT")),
     ({**HERE, "WORLD_SIZE": "-2"}, "can't be joined"),
     ({**HERE, "WORLD_SIZE": "3"}, "--batch-size 4 for 3 processes: give a multiple of 3"),
