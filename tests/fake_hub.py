@@ -97,9 +97,7 @@ def resolved(repository, files, name):
 
 
 def refusal(status, code):
-    restricted = "Access to this dataset is restricted."
-    message = {"GatedRepo": restricted}.get(code, code.replace("NotFound", " not found"))
-    return status, b"", {"X-Error-Code": code, "X-Error-Message": message}
+    return status, b"", {"X-Error-Code": code, "X-Error-Message": code}
 
 
 def entry_of(name, content):

@@ -176,8 +176,7 @@ def test_second_ctrl_c_is_one_line(tmp_path, where):
     """While a picture is drawn or a checkpoint is saved."""
     module = load("v0")
     program = f"""
-import signal, sys
-sys.path.insert(0, {str(ROOT)!r})
+import signal
 import v0, common.training.{where.split(".")[0]} as module
 def interrupted(*args):
     signal.raise_signal(signal.SIGINT)
@@ -186,7 +185,7 @@ module.{where.split(".")[1]} = interrupted
 v0.run_main(v0.main)
 """
     args = flags(module, data=story_file(tmp_path), out_dir=tmp_path / "run")
-    done = python("-c", program, *args)
+    done = python("-c", program, *args, cwd=ROOT)
     assert done.returncode == 130 and "Traceback" not in done.stderr
     assert done.stderr.endswith("stopping after this step (again to stop at once)\nstopped\n")
     assert not [*tmp_path.rglob("*.tmp")]

@@ -16,7 +16,7 @@ from lineage import ROOT, VERSIONS, flags, load, python, run, story_file
 ACCUMULATING = [version for version in VERSIONS if hasattr(load(version).Config, "grad_accum")]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 # Process by process, whose torchruns may restart: the README says why.
-ENVIRONMENT = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "PYTHONPATH": str(ROOT)}
 
 
 def weights(folder):
@@ -67,8 +67,6 @@ torchrun = pytest.mark.skipif(
     reason="this build of torch has no gloo, or none that torchrun can start",
 )
 COUNTING = """
-import sys
-sys.path.insert(0, {root!r})
 import torch.distributed as dist
 import {version} as script
 from common.training.processes import rank
@@ -101,7 +99,7 @@ def test_two_processes_learn_what_one_does(version, cache, monkeypatch):
     settings = {"data": story_file(cache), "dtype": "float32", "ngram_max": 3}
     run(module, monkeypatch, flags(module, out_dir=cache / "one", **settings))
     program = cache / "counting.py"
-    program.write_text(COUNTING.format(root=str(ROOT), version=version), encoding="utf-8")
+    program.write_text(COUNTING.format(version=version), encoding="utf-8")
     done = two_processes(program, flags(module, out_dir=cache / "two", **settings), cwd=cache)
     program.unlink()
     one, two = metrics_of(cache / "one"), metrics_of(cache / "two")

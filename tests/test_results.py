@@ -372,9 +372,7 @@ def test_a_run_is_waited_for_when_publishing_is_stopped(project, name):
     """Ctrl-C reaches both processes, SIGTERM this one alone: either way the run saves first."""
     (project / "long").touch()
     program = f"""
-import sys
 from pathlib import Path
-sys.path.insert(0, {str(ROOT)!r})
 from common.cli import run_main
 from results import plan, publish, store
 store.ROOT = Path({str(project)!r})
@@ -382,7 +380,7 @@ plan.PLAN = (plan.Planned("v0-sample", seeds=(1,)),)
 run_main(publish.publish)
 """
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "start_new_session": True}
-    process = subprocess.Popen([sys.executable, "-c", program], **options)
+    process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, **options)
     while b"training" not in (line := process.stdout.readline()):
         assert line, process.stderr.read()
     send = os.killpg if name == "SIGINT" else os.kill
