@@ -6,7 +6,7 @@ gradient clipping, weight decay on the matrices, dropout, and an AdamW (Loshchil
 with a shorter memory of squared gradients (beta2 = 0.95). Dropout is off by default: at this size
 and with this much text nothing overfits.
 
-Expect stories that keep to their things for longer. Two controls in `results/plan.py` tell the
+Expect stories that know better who has the thing. Two controls in `results/plan.py` tell the
 depth from the recipe: v3 with one block, and v3 without schedule, clipping and weight decay.
 The step to here is `diff v2.py v3.py`.
 """

@@ -11,7 +11,7 @@ equally long in all directions of a matrix, where AdamW scales each number by it
 results/README.md has a row for each part. With --norm layer --mlp gelu --bias --no-qk-norm
 --n-kv-head 4 --optimizer adamw --learning-rate 0.002 this is v4.
 
-Expect stories much like v4's; what changed is how they are learned.
+Expect stories with fewer slips than v4's.
 The step to here is `diff v4.py v5.py`.
 """
 

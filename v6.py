@@ -3,9 +3,10 @@
 Attention and MLP spend work on what a table could hold: which token follows a common pair. Here
 each position's token, together with the one before it, is hashed to a row of a table, and that row
 is added to the token's embedding (Cheng et al. 2026, "Conditional Memory via Scalable Lookup"; the
-bigram tables in the records of modded-nanogpt). Two n-grams with the same hash share a row; there
-is no room for all of them, and the model learns to live with it. A step reads and updates only the
-rows of its own n-grams, so a large table costs memory, on disk too, and little time.
+bigram tables in the records of modded-nanogpt). Two n-grams with the same hash share a row; for
+those of a large text there are not rows enough, and the model learns to live with it. A step reads
+and updates only the rows of its own n-grams, so a large table costs memory, on disk too, and little
+time.
 
 It closes the circle of this lineage: v0's pairs come back as the memory of a transformer.
 
