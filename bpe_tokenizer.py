@@ -21,7 +21,7 @@ count is the number of places where the two are side by side ("aaa" holds two pa
 same text always gives the same vocabulary, on any machine.
 
 The functions before the class are the whole method. common/bpe finds the same results many times
-sooner; copied without it, this file works alone, slowly. Command line: `bpe_tokenizer.py --help`.
+faster; copied alone, this file works, slowly. Command line: `bpe_tokenizer.py --help`.
 """
 
 import functools
@@ -46,11 +46,11 @@ except ModuleNotFoundError as error:  # this file alone, in a folder of its own
     fast, TokenizerError, check_special_tokens, check_text = None, ValueError, list, str
     atomic_write = functools.partial(open, encoding="utf-8", newline="\n")
 
-# Split patterns. Every character belongs to exactly one chunk. GPT-2's chunks are contractions,
-# words, numbers and punctuation, each with one leading space, and the white space left over.
+# Split patterns. Every character is in exactly one chunk. GPT-2's chunks are contractions; words,
+# numbers and punctuation, each with a space before it if there is one; and the white space left.
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 # GPT-4 (cl100k) as first published: numbers of at most three digits, contractions in capitals too,
-# a word may take any one sign before it, and line ends stay together.
+# a word takes one character before it that is no digit or line end, and line ends stay together.
 GPT4_PATTERN = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
@@ -60,7 +60,7 @@ WHITESPACE_PATTERN = r" ?\S+|\s+(?!\S)|\s+"
 PATTERNS = {"gpt2": GPT2_PATTERN, "gpt4": GPT4_PATTERN, "whitespace": WHITESPACE_PATTERN}
 
 END_OF_TEXT = "<|endoftext|>"
-MAX_VOCAB_SIZE, MAX_VOCAB_BYTES = 2**20, 2**26  # 40 merges can spell a terabyte
+MAX_VOCAB_SIZE, MAX_VOCAB_BYTES = 2**20, 2**26  # 40 doublings make a terabyte
 
 
 def split(text, pattern, timeout=None):
@@ -286,7 +286,7 @@ class BPETokenizer:
 
     @classmethod
     def from_huggingface(cls, path):
-        """Read a byte-level BPE `tokenizer.json`, GPT-2's for one; ids become this file's own."""
+        """Read a byte-level BPE `tokenizer.json`, GPT-2's for one; ids are numbered as here."""
         return fast.convert.from_huggingface(path, cls, GPT2_PATTERN)
 
 

@@ -8,8 +8,7 @@ often a word, and never a word with the punctuation after it. A special token <|
 where a document ends. How BPE learns its merges and encodes with them is in `bpe_tokenizer.py`:
 read `train_plainly` and `encode_plainly` there.
 
-Compare bits per byte with v0's, not the loss per token: a longer token carries more of the text and
-is harder to predict.
+Compare bits per byte with v0's, not the loss per token: a longer token carries more of the text.
 
 Expect whole words and pairs of words that go together, and still no sentences: the model sees one
 token of context. The step to here is `diff v0.py v1.py`.

@@ -6,8 +6,9 @@ gradient clipping, weight decay on the matrices, dropout, and an AdamW (Loshchil
 with a shorter memory of squared gradients (beta2 = 0.95). Dropout is off by default: at this size
 and with this much text nothing overfits.
 
-Expect stories that know better who has the thing. Two controls in `results/plan.py` tell the
-depth from the recipe: v3 with one block, and v3 without schedule, clipping and weight decay.
+Expect stories that keep better track of who has the one thing in them. Two controls in
+`results/plan.py` tell the depth from the recipe: v3 with one block, and v3 without schedule,
+clipping and weight decay.
 The step to here is `diff v2.py v3.py`.
 """
 
@@ -43,7 +44,7 @@ class Config(RunConfig):
     steps: int = 2000  # updates of the parameters
     learning_rate: float = 0.002  # the optimizer's step size, at its peak
     warmup_steps: int = 100  # steps in which the learning rate rises linearly to the peak
-    cosine_decay: bool = True  # after it, decay along half a cosine to a tenth of the peak
+    cosine_decay: bool = True  # after warm-up, decay along half a cosine to a tenth of the peak
     weight_decay: float = 0.1  # AdamW's weight decay, on the matrices only
     clip_norm: float = 1.0  # a gradient with a larger norm is scaled down to this norm
     temperature: float = 0.8  # below 1 sharper and more conservative, above 1 flatter; 0 is greedy
@@ -164,13 +165,13 @@ class LanguageModel(nn.Module):
         self.norm = nn.LayerNorm(config.n_embd)
         self.head = nn.Linear(config.n_embd, vocab_size, bias=False)
         for name, parameter in self.named_parameters():
-            # 0.05 and not GPT-2's 0.02: at a width of 128 that is too small to learn copying soon.
+            # 0.05, not GPT-2's 0.02: at a width of 128 the model learns copying late with 0.02.
             if parameter.dim() == 2:  # the loss then starts near ln V
                 nn.init.normal_(parameter, std=0.05)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
-            # 2 * n_layer projections add to the residual stream: scaled down, their sum keeps its
-            # scale (Radford et al. 2019).
+            # 2 * n_layer projections add to the residual stream: scaled down, so that their sum
+            # does not grow with depth (Radford et al. 2019).
             if name.endswith(("proj.weight", "down.weight")):
                 nn.init.normal_(parameter, std=0.05 / math.sqrt(2 * config.n_layer))
         # A linear map turns the sinusoids of position t into those of t + k, for every t (Vaswani
@@ -273,7 +274,7 @@ def train(model, config, corpus, tokenizer, run):
             loss = F.cross_entropy(logits.flatten(0, -2), y.flatten()) / config.grad_accum
             loss.backward()  # accumulates in .grad: after the loop, the gradient of the mean loss
             step_loss = step_loss + loss.detach()
-            del logits, loss  # the largest tensors: free them before the next micro-batch
+            del logits, loss  # logits is the largest tensor: free it before the next micro-batch
         run.average_gradients(model)  # over the processes, where there are several
         # One unlucky batch must not undo many good ones.
         nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)

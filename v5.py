@@ -2,16 +2,18 @@
 
 RMSNorm rescales and does not center (Zhang and Sennrich 2019). SwiGLU multiplies the channels of
 the MLP by gates (Shazeer 2020). The linear layers have no biases. Query-key normalization keeps
-attention scores bounded, so that long runs of large models stay stable (Henry et al. 2020).
+attention scores bounded (Henry et al. 2020), so that long runs of large models stay stable
+(Dehghani et al. 2023).
 Grouped-query attention shares each key and value head among several query heads, so that the KV
 cache is smaller (Ainslie et al. 2023). Muon trains the matrices of the blocks: its steps are
 equally long in all directions of a matrix, where AdamW scales each number by itself (Jordan et al.
-2024). AdamW keeps the embeddings and the output head, and can now take larger steps with them.
+2024). AdamW keeps the embeddings and the output head, and can now take larger steps with them. Muon
+and query-key normalization are the newest parts, and not in all of today's models.
 
 results/README.md has a row for each part. With --norm layer --mlp gelu --bias --no-qk-norm
 --n-kv-head 4 --optimizer adamw --learning-rate 0.002 this is v4.
 
-Expect stories with fewer slips than v4's.
+Expect stories that contradict themselves less often than v4's.
 The step to here is `diff v4.py v5.py`.
 """
 
@@ -58,7 +60,7 @@ class Config(RunConfig):
     learning_rate: float = 0.006  # AdamW's step size, at its peak
     muon_learning_rate: float = 0.01  # Muon's step size, at its peak
     warmup_steps: int = 100  # steps in which the learning rate rises linearly to the peak
-    cosine_decay: bool = True  # after it, decay along half a cosine to a tenth of the peak
+    cosine_decay: bool = True  # after warm-up, decay along half a cosine to a tenth of the peak
     weight_decay: float = 0.1  # weight decay of AdamW and Muon, on matrices only
     clip_norm: float = 1.0  # a gradient with a larger norm is scaled down to this norm
     temperature: float = 0.8  # below 1 sharper and more conservative, above 1 flatter; 0 is greedy
@@ -130,7 +132,7 @@ def rotate(x, base, start):
 class RMSNorm(nn.Module):
     """Divide by the root of the mean square over the channels, and scale each channel.
 
-    LayerNorm also subtracts the mean first and adds a bias; models do as well without.
+    LayerNorm also subtracts the mean first and adds a bias; models learn as well without that.
     """
 
     def __init__(self, width):
@@ -259,13 +261,13 @@ class LanguageModel(nn.Module):
         self.norm = new_norm(config.n_embd, config)
         self.head = nn.Linear(config.n_embd, vocab_size, bias=False)
         for name, parameter in self.named_parameters():
-            # 0.05 and not GPT-2's 0.02: at a width of 128 that is too small to learn copying soon.
+            # 0.05, not GPT-2's 0.02: at a width of 128 the model learns copying late with 0.02.
             if parameter.dim() == 2:  # the loss then starts near ln V
                 nn.init.normal_(parameter, std=0.05)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
-            # 2 * n_layer projections add to the residual stream: scaled down, their sum keeps its
-            # scale (Radford et al. 2019).
+            # 2 * n_layer projections add to the residual stream: scaled down, so that their sum
+            # does not grow with depth (Radford et al. 2019).
             if name.endswith(("proj.weight", "down.weight")):
                 nn.init.normal_(parameter, std=0.05 / math.sqrt(2 * config.n_layer))
         # A linear map turns the sinusoids of position t into those of t + k, for every t (Vaswani
@@ -333,7 +335,7 @@ def generate(model, config, tokenizer, device):
 
 # ---- Training ------------------------------------------------------------------------------------
 def orthogonalize(G, dtype=torch.float32):
-    """For each of K matrices U S V^T about U V^T: their singular values become 1. (K, n, m)
+    """Replace each of K matrices U S V^T by about U V^T, singular values near 1. (K, n, m)
 
     Newton-Schulz iteration: a X + b (X X^T) X + c (X X^T)^2 X turns each singular value x of X into
     a x + b x^3 + c x^5. Jordan et al. 2024 chose coefficients that bring values between 0 and 1
@@ -353,8 +355,8 @@ def orthogonalize(G, dtype=torch.float32):
 class Muon(torch.optim.Optimizer):
     """Gradient descent for matrices, with orthogonalized momentum (Jordan et al. 2024).
 
-    A gradient is large in the few directions that all examples share. With equal singular values
-    the other directions are learned as fast as those.
+    A gradient is large in the few directions that all examples share: that is the idea. With equal
+    singular values the other directions are learned as fast as those.
     """
 
     def __init__(self, matrices, lr, weight_decay, dtype, momentum=0.95):
@@ -442,7 +444,7 @@ def train(model, config, corpus, tokenizer, run):
             loss = F.cross_entropy(logits.flatten(0, -2), y.flatten()) / config.grad_accum
             loss.backward()  # accumulates in .grad: after the loop, the gradient of the mean loss
             step_loss = step_loss + loss.detach()
-            del logits, loss  # the largest tensors: free them before the next micro-batch
+            del logits, loss  # logits is the largest tensor: free it before the next micro-batch
         run.average_gradients(model)  # over the processes, where there are several
         # One unlucky batch must not undo many good ones.
         nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)

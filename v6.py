@@ -2,15 +2,17 @@
 
 Attention and MLP spend work on what a table could hold: which token follows a common pair. Here
 each position's token, together with the one before it, is hashed to a row of a table, and that row
-is added to the token's embedding (Cheng et al. 2026, "Conditional Memory via Scalable Lookup"; the
-bigram tables in the records of modded-nanogpt). Two n-grams with the same hash share a row; for
+is added to the token's embedding (Huang et al. 2025, "Over-Tokenized Transformer"; Cheng et al.
+2026, "Conditional Memory via Scalable Lookup", add rows deeper, through a gate, and the records of
+modded-nanogpt add rows of pairs to every layer). Two n-grams with the same hash share a row; for
 those of a large text there are not rows enough, and the model learns to live with it. A step reads
 and updates only the rows of its own n-grams, so a large table costs memory, on disk too, and little
 time.
 
 It closes the circle of this lineage: v0's pairs come back as the memory of a transformer.
 
-Expect rare words and names to be continued as in the training text.
+Expect, on WikiText-2, rare words and names to be continued as in the training text; on the sample,
+stories much like v5's, where the table gains nothing.
 The step to here is `diff v5.py v6.py`.
 """
 
@@ -45,9 +47,9 @@ class Config(RunConfig):
     n_layer: int = 2  # transformer blocks in the stack
     ngram_rows: int = 65536  # rows of each table of hashed n-grams; 0 is none
     ngram_max: int = 2  # the longest n-gram: 2 is pairs, 3 pairs and triples
-    ngram_at: Literal["input", "head"] = "input"  # added before the blocks, or before the head
-    ngram_gate: bool = False  # scale them by a gate that is computed from the residual stream
-    ngram_dropout: float = 0.0  # share of the looked-up vectors that are left out in training
+    ngram_at: Literal["input", "head"] = "input"  # add the rows before the blocks, or the head
+    ngram_gate: bool = False  # scale the rows by a gate, computed from the residual stream
+    ngram_dropout: float = 0.0  # share of the looked-up rows that are left out in training
     norm: Literal["rms", "layer"] = "rms"  # RMSNorm or LayerNorm
     mlp: Literal["swiglu", "gelu"] = "swiglu"  # the MLP: with gates (SwiGLU) or without
     bias: bool = False  # add biases to attention's output projection and to the MLP
@@ -63,8 +65,8 @@ class Config(RunConfig):
     muon_learning_rate: float = 0.01  # Muon's step size, at its peak
     ngram_learning_rate: float = 0.003  # SparseAdam's step size for the n-grams, at its peak
     warmup_steps: int = 100  # steps in which the learning rate rises linearly to the peak
-    cosine_decay: bool = True  # after it, decay along half a cosine to a tenth of the peak
-    weight_decay: float = 0.1  # weight decay of AdamW and Muon, on matrices only
+    cosine_decay: bool = True  # after warm-up, decay along half a cosine to a tenth of the peak
+    weight_decay: float = 0.1  # weight decay of AdamW and Muon, on matrices; none on n-grams
     clip_norm: float = 1.0  # a gradient with a larger norm is scaled down to this norm
     temperature: float = 0.8  # below 1 sharper and more conservative, above 1 flatter; 0 is greedy
     top_k: int = 0  # sample among the k most likely tokens only; 0 is off
@@ -135,7 +137,7 @@ def rotate(x, base, start):
 class RMSNorm(nn.Module):
     """Divide by the root of the mean square over the channels, and scale each channel.
 
-    LayerNorm also subtracts the mean first and adds a bias; models do as well without.
+    LayerNorm also subtracts the mean first and adds a bias; models learn as well without that.
     """
 
     def __init__(self, width):
@@ -297,13 +299,13 @@ class LanguageModel(nn.Module):
         self.norm = new_norm(config.n_embd, config)
         self.head = nn.Linear(config.n_embd, vocab_size, bias=False)
         for name, parameter in self.named_parameters():
-            # 0.05 and not GPT-2's 0.02: at a width of 128 that is too small to learn copying soon.
+            # 0.05, not GPT-2's 0.02: at a width of 128 the model learns copying late with 0.02.
             if parameter.dim() == 2 and not name.startswith("ngrams"):
                 nn.init.normal_(parameter, std=0.05)  # the loss then starts near ln V
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
-            # 2 * n_layer projections add to the residual stream: scaled down, their sum keeps its
-            # scale (Radford et al. 2019).
+            # 2 * n_layer projections add to the residual stream: scaled down, so that their sum
+            # does not grow with depth (Radford et al. 2019).
             if name.endswith(("proj.weight", "down.weight")):
                 nn.init.normal_(parameter, std=0.05 / math.sqrt(2 * config.n_layer))
         # A linear map turns the sinusoids of position t into those of t + k, for every t (Vaswani
@@ -379,7 +381,7 @@ def generate(model, config, tokenizer, device):
 
 # ---- Training ------------------------------------------------------------------------------------
 def orthogonalize(G, dtype=torch.float32):
-    """For each of K matrices U S V^T about U V^T: their singular values become 1. (K, n, m)
+    """Replace each of K matrices U S V^T by about U V^T, singular values near 1. (K, n, m)
 
     Newton-Schulz iteration: a X + b (X X^T) X + c (X X^T)^2 X turns each singular value x of X into
     a x + b x^3 + c x^5. Jordan et al. 2024 chose coefficients that bring values between 0 and 1
@@ -399,8 +401,8 @@ def orthogonalize(G, dtype=torch.float32):
 class Muon(torch.optim.Optimizer):
     """Gradient descent for matrices, with orthogonalized momentum (Jordan et al. 2024).
 
-    A gradient is large in the few directions that all examples share. With equal singular values
-    the other directions are learned as fast as those.
+    A gradient is large in the few directions that all examples share: that is the idea. With equal
+    singular values the other directions are learned as fast as those.
     """
 
     def __init__(self, matrices, lr, weight_decay, dtype, momentum=0.95):
@@ -494,9 +496,9 @@ def train(model, config, corpus, tokenizer, run):
             loss = F.cross_entropy(logits.flatten(0, -2), y.flatten()) / config.grad_accum
             loss.backward()  # accumulates in .grad: after the loop, the gradient of the mean loss
             step_loss = step_loss + loss.detach()
-            del logits, loss  # the largest tensors: free them before the next micro-batch
+            del logits, loss  # logits is the largest tensor: free it before the next micro-batch
         run.average_gradients(model)  # over the processes, where there are several
-        # One unlucky batch must not undo many good ones. (torch has no norm of sparse gradients;
+        # One unlucky batch must not undo many good ones. (clip_grad_norm_ takes no sparse ones;
         # SparseAdam's steps are bounded anyway, because they are divided by a gradient's own size.)
         dense = [p for p in model.parameters() if not (p.grad is None or p.grad.is_sparse)]
         nn.utils.clip_grad_norm_(dense, config.clip_norm)

@@ -32,7 +32,7 @@ TOO_MUCH = """out of memory: give a lower --batch-size, --context-length, --voca
 
 
 def parse(config_class, description, args=None):
-    """The command line as a `config_class`; the comment behind each field is its help text.
+    """The command line as a `config_class`; the comment after each field is its help text.
 
     With --resume or --sample-only the defaults are the saved run's own settings, so that only
     what the user typed can differ. Processes that torchrun has started again, because one of them

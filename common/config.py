@@ -13,18 +13,18 @@ class RunConfig:
     """A script's `Config` inherits these. The comment after a field is its help text."""
 
     data: str = "sample"  # a corpus by name, hf:OWNER/NAME, or a path: text, tables, a folder
-    data_dir: str = ""  # a folder with a copy of the Hugging Face dataset [WIKITEXT_DIR]
+    data_dir: str = ""  # a folder with a copy of the Hugging Face dataset; or WIKITEXT_DIR
     tokenizer: str = "bpe"  # bpe, char, word, gpt2, or a saved vocabulary's path
     seed: int = 1  # random seed of the initial parameters, the batches and the samples
     device: str = "auto"  # auto, cpu, cuda or mps
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # number format of the training steps
     compile: bool = False  # torch.compile the training steps
-    activation_checkpointing: bool = False  # recompute a block's activations: less memory
+    activation_checkpointing: bool = False  # recompute activations: less memory, more time
     eval_every: int = 0  # steps between evaluations; 0: about ten in all, dense at the start
     out_dir: str = ""  # folder of the run's files; without it runs/VERSION or runs/VERSION-CORPUS
     resume: bool = False  # go on from the checkpoint in out_dir
     sample_only: bool = False  # no training: continue the prompt with the best weights in out_dir
-    interactive: bool = False  # as --sample-only, of prompt after prompt, typed in
+    interactive: bool = False  # as --sample-only, for each prompt that you type
     n_samples: int = 1  # samples that --sample-only prints, of seeds seed, seed + 1, ...
     prompt: str = ""  # the text to continue; without it one that suits the corpus
     max_new_tokens: int = 200  # length of a sample in tokens

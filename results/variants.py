@@ -156,4 +156,4 @@ def glimpses(width=230):
         result = results[min(results)]
         text = textwrap.shorten(first_text(result).replace("|", "\\|"), width, placeholder=" …")
         rows.append([f"`{version}`", f"{result.val_bits_per_byte:.3f}{lossy_mark([result])}", text])
-    return markdown(["version", "bits per byte", "what it writes"], rows)
+    return markdown(["version", "bits per byte, seed 1", "what it writes"], rows)
