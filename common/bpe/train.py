@@ -87,7 +87,7 @@ class _Trainer:
         places, a, b = places.compress(there), a.compress(there), b.compress(there)
         if not len(places):
             return False
-        order, starts, ends = group(a.astype(np.int64) * self.tokens.none + b)
+        order, starts, ends = group(b, a)
         places, a, b = places.take(order), a.take(order), b.take(order)
         totals = np.add.reduceat(self.weights.take(places), starts, dtype=np.int64)
         # The pairs that are merged next are among the most frequent now or come from them.
