@@ -1,11 +1,11 @@
-"""How fast v2 to v4 continue a prompt, compared with a minimal GPT and with transformers' GPT-2.
+"""How fast v2 to v6 continue a prompt, compared with a minimal GPT and with transformers' GPT-2.
 
     python -m results.benchmarks.sampling [--rounds 5] [--tokens 250]
 
 One text at a time, at temperature 0.8 without top-k, from fresh weights: 128 channels, 4 heads, a
-vocabulary of 4,096. v3, v4, the minimal GPT and GPT-2 have 4 layers, v2 has its one. The minimal
-GPT passes its whole context through the model for each token; transformers does so without a cache.
-Every round runs each of them once, in turn; a ratio is taken within its round.
+vocabulary of 4,096. v2 has its one block, all others have 4. The minimal GPT passes its whole
+context through the model for each token; transformers does so without a cache. Every round runs
+each of them once, in turn; a ratio is taken within its round.
 """
 
 import statistics
@@ -35,6 +35,8 @@ def main(rounds: int = 5, tokens: int = 250):
         "v3": sampler("v3", tokens),
         "v4, ALiBi": sampler("v4", tokens),
         "v4, RoPE": sampler("v4", tokens, position="rope"),
+        "v5": sampler("v5", tokens),
+        "v6": sampler("v6", tokens),
         "transformers, cache": lambda: generate(use_cache=True).shape[1],
         "transformers, no cache": lambda: generate(use_cache=False).shape[1],
     }
