@@ -54,6 +54,11 @@ def test_a_script_is_short_narrow_and_of_the_same_sections(version):
     assert headers == ["Batches", "Model", "Sampling", "Training", "Command line"]
 
 
+@pytest.mark.parametrize(("name", "budget"), [("README.md", 250), ("bpe_tokenizer.py", 300)])
+def test_what_a_learner_reads_first_is_short(name, budget):
+    assert len((ROOT / name).read_text(encoding="utf-8").splitlines()) <= budget
+
+
 @pytest.mark.parametrize(("before", "after"), STEPS)
 def test_a_step_is_a_small_diff_that_its_docstring_names(before, after):
     old, new = code(text_of(before)), code(text_of(after))
