@@ -122,11 +122,13 @@ EARLIER = "† made by an earlier version of the script; `python -m results publ
 
 def costs(run, results):
     """Tokens per second, memory and seconds of training of the first seed, which is run alone;
-    nothing of a control, which may have been made with other programs running.
+    nothing of a control, which may have been made with other programs running, or of a row that
+    another machine made than its version's own.
     """
-    if run.label.startswith("control"):
+    first, own = results[min(results)], load_results(f"{run.version}-{run.corpus}")
+    elsewhere = own and machines([own[min(own)]]) != machines([first])
+    if run.label.startswith("control") or elsewhere:
         return ["", "", ""]
-    first = results[min(results)]
     return [
         f"{first.tokens_per_second:,.0f}",
         f"{first.peak_rss_mb:.0f}",
@@ -183,7 +185,7 @@ def short_wikitext():
     """
     rows = [
         [f"`{run.version}`{dagger(run, found)}", run.label, spread(found), words(found)]
-        + [f"{found[min(found)].seconds:.0f}"]
+        + costs(run, found)[2:]
         for run, found, _ in lineage("wikitext-2")
         if run.variant in ("", "long") and "_" not in run.version
     ]
