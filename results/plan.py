@@ -136,6 +136,10 @@ TABLE, BLOCK = "--steps 1000", "--batch-size 8"  # on WikiText-2: 4.1 million to
 V0_TOKENIZER = "--vocab-size 512 --split-pattern whitespace --no-end-of-text"
 V2_BATCHES = "--batch-size 4 --grad-accum 1 --steps 2000"
 VALUES = "results/ablations/v6_values.py"
+TUNED = (  # v6 at its best on WikiText-2
+    "--batch-size 8 --learning-rate 0.008 --muon-learning-rate 0.015 --weight-decay 0.03 "
+    "--n-layer 3 --no-qk-norm --ngram-rows 262144 --ngram-dropout 0.2 --steps 3300"
+)
 LONGER = "v4, trained for longer on more stories"
 PLAN = (
     *version("v0"),
@@ -158,6 +162,10 @@ PLAN = (
         ),
         base="v4-wikitext-2",
         seeds=(1,),
+        measured=BOTH_SPLITS,
+    ),
+    Planned(
+        *("v6-wikitext-2-long", f"{TUNED} {SHORT}", "three blocks, tuned", "v6-wikitext-2"),
         measured=BOTH_SPLITS,
     ),
     Planned(
