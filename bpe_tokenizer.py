@@ -50,7 +50,7 @@ except ModuleNotFoundError as error:  # this file alone, in a folder of its own
 # numbers and punctuation, each with a space before it if there is one; and the white space left.
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 # GPT-4 (cl100k) as first published: numbers of at most three digits, contractions in capitals too,
-# a word takes one character before it that is no digit or line end, and line ends stay together.
+# a word may take one sign or space before it, but no line end, and line ends stay together.
 GPT4_PATTERN = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"

@@ -36,7 +36,7 @@ class Config(RunConfig):
     learning_rate: float = 0.05  # the optimizer's step size
     temperature: float = 0.8  # below 1 sharper and more conservative, above 1 flatter; 0 is greedy
     top_k: int = 0  # sample among the k most likely tokens only; 0 is off
-    top_p: float = 1.0  # nucleus: the fewest tokens whose probabilities sum to this; 1 is off
+    top_p: float = 1.0  # nucleus: the fewest tokens whose probabilities reach this sum; 1: off
 
 
 # ---- Batches -------------------------------------------------------------------------------------

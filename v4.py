@@ -57,7 +57,7 @@ class Config(RunConfig):
     clip_norm: float = 1.0  # a gradient with a larger norm is scaled down to this norm
     temperature: float = 0.8  # below 1 sharper and more conservative, above 1 flatter; 0 is greedy
     top_k: int = 0  # sample among the k most likely tokens only; 0 is off
-    top_p: float = 1.0  # nucleus: the fewest tokens whose probabilities sum to this; 1 is off
+    top_p: float = 1.0  # nucleus: the fewest tokens whose probabilities reach this sum; 1: off
 
 
 # ---- Batches -------------------------------------------------------------------------------------
@@ -201,7 +201,7 @@ class Block(nn.Module):
 
 
 class LanguageModel(nn.Module):
-    """Token and positional embeddings, a stack of blocks, and an output head: V logits."""
+    """Embeddings of tokens, a stack of blocks, and an output head: V logits."""
 
     def __init__(self, config, vocab_size):
         super().__init__()

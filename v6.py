@@ -70,7 +70,7 @@ class Config(RunConfig):
     clip_norm: float = 1.0  # a gradient with a larger norm is scaled down to this norm
     temperature: float = 0.8  # below 1 sharper and more conservative, above 1 flatter; 0 is greedy
     top_k: int = 0  # sample among the k most likely tokens only; 0 is off
-    top_p: float = 1.0  # nucleus: the fewest tokens whose probabilities sum to this; 1 is off
+    top_p: float = 1.0  # nucleus: the fewest tokens whose probabilities reach this sum; 1: off
 
 
 # ---- Batches -------------------------------------------------------------------------------------
@@ -284,7 +284,7 @@ class NgramEmbedding(nn.Module):
 
 
 class LanguageModel(nn.Module):
-    """Token, n-gram and positional embeddings, a stack of blocks, and an output head: V logits."""
+    """Embeddings of tokens and n-grams, a stack of blocks, and an output head: V logits."""
 
     def __init__(self, config, vocab_size):
         super().__init__()
@@ -401,8 +401,8 @@ def orthogonalize(G, dtype=torch.float32):
 class Muon(torch.optim.Optimizer):
     """Gradient descent for matrices, with orthogonalized momentum (Jordan et al. 2024).
 
-    A gradient is large in the few directions that all examples share: that is the idea. With equal
-    singular values the other directions are learned as fast as those.
+    The idea: a gradient is large in the few directions that all examples share; with equal singular
+    values the other directions are learned as fast as those.
     """
 
     def __init__(self, matrices, lr, weight_decay, dtype, momentum=0.95):

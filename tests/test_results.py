@@ -197,6 +197,14 @@ def test_wikitext_says_which_runs_beat_counting(project, planned, counted, said)
         tables.counting_note()
 
 
+@pytest.mark.parametrize(("threads", "seconds"), [(2, "12"), (1, "")])
+def test_costs_of_a_row_made_elsewhere_are_left_out(project, threads, seconds):
+    longer = Planned("v2-sample-long", label="longer", base="v2-sample")
+    put(project, "v2-sample", [1.0])
+    put(project, longer.name, [1.0], seconds=12, environment={"threads": threads})
+    assert tables.costs(longer, store.load_results(longer.name))[2] == seconds
+
+
 def test_what_was_measured_otherwise_is_left_out(project, capsys):
     class Found(msgspec.Struct):
         kind: str
