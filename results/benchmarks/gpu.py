@@ -16,7 +16,8 @@ from results.store import load_results, versions
 
 import torch
 
-NAMES = [*(f"{version}-wikitext-2" for version in versions()), "v4-wikitext-2-long"]
+NAMES = [f"{version}-wikitext-2" for version in versions()]
+NAMES += ["v4-wikitext-2-long", "v6-wikitext-2-long"]
 
 
 def main(only: str = ""):

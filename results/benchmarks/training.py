@@ -1,13 +1,14 @@
-"""How fast v3 and v4 train, compared with a minimal GPT and with transformers' GPT-2 of their size.
+"""How fast v3 to v6 train, compared with a minimal GPT and with transformers' GPT-2 of their size.
 
     python -m results.benchmarks.training [--rounds 5] [--compile] [--size small|large]
     python -m results.benchmarks.training --device cuda [--size gpt2] [--compile] [--dtype bfloat16]
 
-Same tokens, batch, context, number format and optimizer (fused AdamW, clipped gradients), in one
-process that keeps the memory that a step frees for the next one: the others gain by that as well.
+Same tokens, batch, context and number format, fused AdamW and clipped gradients (v5 and v6 with
+their own optimizers), in one process that keeps the memory that a step frees for the next one: the
+others gain by that as well.
 In each round every model trains a few steps in turn, so that what slows the machine down slows all
-of them; ratios are taken within a round. "share" is the rate of the step's matrix products, counted
-from the sizes, divided by the machine's own rate for the same format, measured in the same round.
+of them; ratios are taken within a round. "share" is the rate of a model's matrix products, counted
+from its layers, divided by the machine's own rate for the same format, measured in the same round.
 On a GPU the batches are larger and GPT-2's own size comes first; after each model stand its rate,
 the kernel that its attention runs in and the most memory that it took, with our own estimate.
 """
@@ -67,12 +68,13 @@ def compare(size, dtype, compiled, device, rounds):
     runs = {name: partial(step.seconds, get_batch) for name, step in steps.items()}
     notes = {name: step.note(get_batch) for name, step in steps.items()}
     took = in_turn({"products": partial(matmul_rate, dtype, device), **runs}, rounds)
-    # A product of (n, a) and (a, b) is 2nab operations; backward does it twice more. Attention
-    # needs its two products for the half of the pairs that lie in the past.
-    operations, rates = B * T * (6 * (12 * L * C * C + V * C) + 6 * L * T * C), took.pop("products")
+    rates = took.pop("products")
     print(f"  {'':20} tokens/s   x the minimal GPT's     x GPT-2's")
     for name, own in took.items():
         minimal, theirs = (spread(took[other], own) for other in list(took)[-2:])
+        # A product of (n, a) and (a, b) is 2nab operations; backward does it twice more. Attention
+        # needs its two products for the half of the pairs that lie in the past.
+        operations = B * T * 6 * (steps[name].weights + L * T * C)
         share, middle = spread([operations / s for s in own], rates), statistics.median(own)
         rate = f"   {operations / middle / 1e12:.0f} TFLOP/s, " * (device == "cuda")
         line = f"{B * T / middle:9,.0f}   {minimal}   {theirs}   share {share}{rate}{notes[name]}"
@@ -112,6 +114,8 @@ OURS = {
     "v3": ("v3", {}),
     "v4, ALiBi": ("v4", {"position": "alibi"}),
     "v4, RoPE": ("v4", {"position": "rope"}),
+    "v5": ("v5", {}),
+    "v6": ("v6", {}),
 }
 THEIRS = {"minimal GPT": MinimalGPT, "GPT-2, transformers": gpt2}
 
@@ -120,26 +124,33 @@ class Step:
     """A model and its training steps."""
 
     def __init__(self, name, size, dtype, compiled, device):
-        self.device, self.config = torch.device(device), None
+        self.device, self.config, own = torch.device(device), None, None
         if name in OURS:
             version, changes = OURS[name]
             changes = {"batch_size": BATCH[device][size], "dtype": dtype, **changes}
             made = ours(version, SIZES[size], device, compile=compiled, **changes)
-            _, self.model, self.config = made
-            self.logits = self.model
+            module, self.model, self.config = made
+            self.logits, own = self.model, getattr(module, "new_optimizers", None)
         else:
             self.model = THEIRS[name](SIZES[size]).to(device)
             forward = torch.compile(self.model) if compiled else self.model
             mixed = torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16")
             self.logits = mixed(lambda x: logits_of(forward(x)))
-        self.optimizer = optimizer_of(self.model, 1e-3)
+        if own is None:
+            self.optimizers = [optimizer_of(self.model, 1e-3)]
+        else:
+            self.optimizers = list(own(self.model, self.config, getattr(torch, dtype)))
+        layers = (m for m in self.model.modules() if type(m).__name__ in ("Linear", "Conv1D"))
+        self.weights = sum(layer.weight.numel() for layer in layers)  # transformers has Conv1D
 
     def __call__(self, get_batch):
-        self.optimizer.zero_grad()
+        self.model.zero_grad()
         x, y = to_device(*get_batch(), self.device)
         F.cross_entropy(self.logits(x).flatten(0, 1).float(), y.flatten()).backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
+        dense = [p for p in self.model.parameters() if not p.grad.is_sparse]
+        nn.utils.clip_grad_norm_(dense, 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
 
     def seconds(self, get_batch):
         """What one step takes: the mean of half a second's steps, of three at least."""
@@ -166,7 +177,7 @@ class Step:
         names = " ".join(event.key for event in profile.key_averages())
         kinds = set(re.findall(r"::_scaled_dot_product_(?:attention_)?([a-z]+)", names))
         if self.config is not None:  # one of ours
-            parts = estimate_memory(self.model, self.config, self.device, [self.optimizer])
+            parts = estimate_memory(self.model, self.config, self.device, self.optimizers)
             peak += f" (estimate {sum(parts.values()):,.0f})"
         return f"{' and '.join(sorted(kinds))}, {peak}"
 
