@@ -9,7 +9,7 @@ import contextlib
 import importlib.util
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,7 +19,7 @@ from common.config import refuse_other_run
 from common.errors import UserError
 from common.tokenizers import load_tokenizer_file
 from common.training.checkpoint import read_checkpoint
-from common.training.machine import pick_device
+from common.training.machine import pick_device, prepare
 from common.training.result import Result
 from results.store import ROOT, read_result, result_path, script_of, versions
 
@@ -127,13 +127,14 @@ def _saved_run(folder, version, module, config, result, tokenizer, state, device
     """The SavedRun of these parts; state: the weights, which lie in the file called `weights`."""
     device = pick_device(device)
     model = module.LanguageModel(config, tokenizer.vocab_size)
+    prepare(model, replace(config, compile=False), device)  # the kernels that the run had
     try:
         model.load_state_dict(state)
     except (RuntimeError, KeyError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise UserError(f"{folder / weights} doesn't fit {version}.py: {reason}") from None
-    model, label = model.to(device).eval(), folder.resolve().name
-    return SavedRun(folder, label, version, module, config, result, tokenizer, model, device)
+    label = folder.resolve().name
+    return SavedRun(folder, label, version, module, config, result, tokenizer, model.eval(), device)
 
 
 @contextlib.contextmanager
