@@ -61,8 +61,7 @@ RANGES = {  # field: (test, what is wanted); one table, because a field means th
     "ngram_max": (lambda v: 2 <= v <= 16, "from 2 to 16"),
     "weight_decay": (lambda v: 0 <= v <= 1e30, "at least 0 and at most 1e30"),
     "clip_norm": (lambda v: v > 0, "above 0"),
-    "dropout": (lambda v: 0 <= v < 1, "at least 0 and below 1"),
-    "ngram_dropout": (lambda v: 0 <= v < 1, "at least 0 and below 1"),
+    **dict.fromkeys(("dropout", "ngram_dropout"), (lambda v: 0 <= v < 1, "at least 0 and below 1")),
     "rope_base": (lambda v: 1 < v < math.inf, "above 1"),
     "temperature": (lambda v: v == 0 or 0.001 <= v < math.inf, "0 (greedy) or at least 0.001"),
     "each": (lambda v: v >= 2, "at least 2"),
@@ -106,7 +105,7 @@ def refuse_other_run(path, found, own):
     """Raise UserError where the file at `path` is of another run than the folder: found and own are
     (version, settings) of both. The settings that may change when a run is resumed decide nothing.
     """
-    found, own = ({"version": name, **LATER, **settings} for name, settings in (found, own))
+    found, own = ({"version": name, **settings} for name, settings in (found, own))
     changed = [k for k in own if k not in SAFE_TO_CHANGE and found.get(k) != own[k]]
     if changed:
         what = ", ".join(f"{k} is {found.get(k)!r:.40}, not {own[k]!r:.40}" for k in changed[:4])
