@@ -129,21 +129,18 @@ def saved_config(config_class, config):
 def read_config(path):
     """(version, settings) of a run's config.json. Raises UserError where it is none."""
     saved = read_json(path, "a run's settings", _Saved)
-    if "seed" not in saved.config:
-        raise UserError(f"{path} is not a run's settings: it lacks a seed")
-    _checked(RunConfig, saved.config, path)
+    config_from(RunConfig, saved.config, path, needed=["seed"])
     return saved.version, LATER | saved.config
 
 
-def config_from(config_class, values, path):
-    """A `config_class` of saved settings, each checked as the command line's are."""
-    missing = [name for name in config_class.__dataclass_fields__ if name not in values]
+def config_from(config_class, values, path, needed=None):
+    """A `config_class` of saved settings, each checked as the command line's are.
+
+    needed: the settings that have to be there, where these are not all.
+    """
+    missing = [name for name in needed or config_class.__dataclass_fields__ if name not in values]
     if missing:
         raise UserError(f"{path} lacks {', '.join(missing)}: was it written by an older script?")
-    return _checked(config_class, values, path)
-
-
-def _checked(config_class, values, path):
     try:
         config = msgspec.convert(values, config_class)
         check_settings(values)
