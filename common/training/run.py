@@ -14,7 +14,7 @@ from common.cli import handle_signals
 from common.data import token_file
 from common.data.load import NAMES, readable
 from common.errors import NotFinite, UserError
-from common.training import checkpoint, machine, summary
+from common.training import checkpoint, machine, samples, summary
 from common.training import log as logging
 from common.training.folder import BEST, CHECKPOINTS, RunFolder
 from common.training.processes import average_gradients, gather, join_processes, rank, world_size
@@ -265,6 +265,7 @@ class Run:
 
     def print_samples(self, model, tokenizer, generate):
         """Print continuations of the prompt; with --interactive, of each prompt that is typed."""
-        from common.training.samples import print_samples  # a run that trains needs none of it
-
-        print_samples(self, model, tokenizer, generate)
+        if self.config.interactive:
+            samples.interact(self, model, tokenizer, generate)
+        else:
+            samples.continue_prompt(self, model, tokenizer, generate, self.config)

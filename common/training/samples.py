@@ -41,16 +41,8 @@ class Printed(list):
         self.n_shown = max(self.n_shown, len(text))
 
 
-def print_samples(run, model, tokenizer, generate):
-    """Print continuations of the prompt; with --interactive, of each prompt that is typed."""
-    if run.config.interactive:
-        interact(run, model, tokenizer, generate)
-    else:
-        continue_prompt(run, model, tokenizer, generate, run.config.prompt, run.config.seed)
-
-
-def continue_prompt(run, model, tokenizer, generate, prompt, seed):
-    """Print run.config.n_samples continuations of the prompt, of the seeds from `seed` on."""
+def continue_prompt(run, model, tokenizer, generate, config):
+    """Print config.n_samples continuations of the prompt, of the seeds from config.seed on."""
 
     def encode(text):  # to the ids that it returns, `generate` appends those that it samples
         printing.ids = Printed(tokenizer.encode(text), tokenizer.decode, run.readable)
@@ -58,11 +50,10 @@ def continue_prompt(run, model, tokenizer, generate, prompt, seed):
 
     printing = copy.copy(tokenizer)
     printing.encode = encode
-    for number in range(run.config.n_samples):
-        config = dataclasses.replace(run.config, prompt=prompt, seed=seed + number)
-        if run.config.n_samples > 1:
-            print(f"--- seed {config.seed} ---")
-        generate(model, config, printing, run.device)
+    for seed in range(config.seed, config.seed + config.n_samples):
+        if config.n_samples > 1:
+            print(f"--- seed {seed} ---")
+        generate(model, dataclasses.replace(config, seed=seed), printing, run.device)
         printing.ids.show(ended=True)
 
 
@@ -71,19 +62,19 @@ def interact(run, model, tokenizer, generate):
     with contextlib.suppress(ImportError):  # not on Windows: arrow keys edit and recall a line
         importlib.import_module("readline")
     print(HOW, file=sys.stderr)
-    prompt, seed = run.config.prompt, run.config.seed
+    config = run.config
     while True:
         try:
             line = input("> ")
         except (EOFError, IsADirectoryError):  # of standard input
             print()
             return
-        seed = run.config.seed if line else seed + run.config.n_samples
-        prompt = line or prompt
+        seed = run.config.seed if line else config.seed + config.n_samples
+        config = dataclasses.replace(config, prompt=line or config.prompt, seed=seed)
         try:
-            check_settings({"prompt": prompt})
-            note_last_space(prompt, tokenizer)
-            continue_prompt(run, model, tokenizer, generate, prompt, seed)
+            check_settings({"prompt": config.prompt})
+            note_last_space(config.prompt, tokenizer)
+            continue_prompt(run, model, tokenizer, generate, config)
         except UserError as error:
             print(error, file=sys.stderr)
         except KeyboardInterrupt:
