@@ -82,7 +82,7 @@ class RunFolder:
     def begin(self, version, settings, source, tokenizer):
         """Make room for a new run and write down what it is; source: the script's bytes."""
         if self._old:
-            print(f"the run that was in {self.path} is now in {self._move_aside(self._old)}")
+            print(f"the run that was in {self.path} is now in {self._move_aside()}")
         self.write_settings(version, settings, source)
         tokenizer.save(self.path / "tokenizer.json")
 
@@ -92,27 +92,25 @@ class RunFolder:
         with atomic_write(self.path / "script.py") as file:
             file.write(source)
 
-    def _move_aside(self, names):
-        """Move these files to FOLDER.1, or the first number that is free; return that folder."""
+    def _move_aside(self):
+        """Move the older run to FOLDER.1, or the first number that is free; return that folder."""
         plain = self.path.name.strip(".") and not self.path.is_symlink()
-        try:
-            return self._move(names, self.path if plain else self.path.resolve())
-        except OSError:  # the folder is a mount point, or the one above it can't be written
-            with write_errors(self.path):
-                return self._move(names, self.path / "older")
-
-    def _move(self, names, home):
-        numbered = (Path(f"{home}.{number}") for number in itertools.count(1))
-        aside = next(path for path in numbered if _has_room(path, names))
-        aside.mkdir(exist_ok=True)
-        try:
-            for name in names:
-                os.replace(self.path / name, aside / name)
-        except OSError:
-            with contextlib.suppress(OSError):
-                aside.rmdir()
-            raise
-        return aside
+        beside = self.path if plain else self.path.resolve()
+        # Inside, where the folder is a mount point or the one above it can't be written.
+        for home in (beside, self.path / "older"):
+            numbered = (Path(f"{home}.{number}") for number in itertools.count(1))
+            aside = next(path for path in numbered if _has_room(path, self._old))
+            try:
+                aside.mkdir(exist_ok=True)
+                for name in self._old:
+                    os.replace(self.path / name, aside / name)
+                return aside
+            except OSError as error:
+                failed = error
+                with contextlib.suppress(OSError):
+                    aside.rmdir()
+        with write_errors(self.path):
+            raise failed
 
 
 def _has_room(aside, names):
