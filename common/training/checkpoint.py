@@ -62,13 +62,12 @@ def read_checkpoint(path):
         msgspec.convert(checkpoint, Content)
         return checkpoint
     except UserError as error:
-        raise UserError(f"{path} {error}") from None
+        wrong = error
     except pickle.UnpicklingError:  # torch's own message tells how to run the code all the same
-        much = "holds more than tensors and plain values: no code in it was run"
-        raise UserError(f"{path} {much}") from None
+        wrong = "holds more than tensors and plain values: no code in it was run"
     except Exception as error:  # of the operating system, of torch, of msgspec
-        why = reason_of(error)
-        raise UserError(f"{path} can't be read as a checkpoint: {why}") from None
+        wrong = f"can't be read as a checkpoint: {reason_of(error)}"
+    raise UserError(f"{path} {wrong}")
 
 
 def _is_whole(file):
