@@ -79,18 +79,15 @@ class RunFolder:
             for path in self._created:  # the run's folder, then those above it
                 path.rmdir()  # raises OSError, and so ends this, where something is in it
 
-    def begin(self, version, settings, source, tokenizer):
-        """Make room for a new run and write down what it is; source: the script's bytes."""
-        if self._old:
+    def begin(self, run):
+        """Write down what the run is; a new one first makes room for itself."""
+        if self._old and not run.config.resume:
             print(f"the run that was in {self.path} is now in {self._move_aside()}")
-        self.write_settings(version, settings, source)
-        tokenizer.save(self.path / "tokenizer.json")
-
-    def write_settings(self, version, settings, source):
         # config.json is the first: by this file a run's folder is known.
-        write_json(self.path / "config.json", {"version": version, "config": settings})
+        write_json(self.path / "config.json", {"version": run.version, "config": run.settings()})
         with atomic_write(self.path / "script.py") as file:
-            file.write(source)
+            file.write(run.source)
+        run.tokenizer.save(self.path / "tokenizer.json")
 
     def _move_aside(self):
         """Move the older run to FOLDER.1, or the first number that is free; return that folder."""

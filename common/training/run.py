@@ -131,10 +131,8 @@ class Run:
             self.saved = None  # as large as the model
             if self.step == config.steps and summary.is_finished(self):
                 sys.exit(0)
-            if self.writes:  # the next --resume goes on to as many steps
-                self.folder.write_settings(self.version, self.settings(), self.source)
-        elif self.writes:
-            self.folder.begin(self.version, self.settings(), self.source, self.tokenizer)
+        if self.writes:  # when it goes on, too: the next --resume goes on to as many steps
+            self.folder.begin(self)
         if config.dtype == "auto":
             self.log.say(f"training steps compute in {str(self.dtype).removeprefix('torch.')}")
         machine.keep_freed_memory()
@@ -180,10 +178,10 @@ class Run:
         self.log.step(loss, tokens)
         self.step += 1
         self._check_finite("the loss", self.log.last_loss)
-        stopping = self.signal is not None or self.log.reader_left
-        if world_size() > 1:  # a signal may reach some processes one step before the others, and
-            stopping = self.step % 10 == 0 and any(gather(stopping))  # it takes time to agree
-        self.interrupted = stopping
+        self.interrupted = self.signal is not None or self.log.reader_left
+        # A signal may reach some processes one step before the others, and it takes time to agree.
+        if world_size() > 1:
+            self.interrupted = self.step % 10 == 0 and any(gather(self.interrupted))
 
     def _stop(self, number, frame):
         """The first signal stops the run after its step, the second at once."""
