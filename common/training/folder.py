@@ -92,9 +92,9 @@ class RunFolder:
     def _move_aside(self):
         """Move the older run to FOLDER.1, or the first number that is free; return that folder."""
         plain = self.path.name.strip(".") and not self.path.is_symlink()
-        beside = self.path if plain else self.path.resolve()
+        named = self.path if plain else self.path.resolve()
         # Inside, where the folder is a mount point or the one above it can't be written.
-        for home in (beside, self.path / "older"):
+        for home in (named, self.path / "older"):
             numbered = (Path(f"{home}.{number}") for number in itertools.count(1))
             aside = next(path for path in numbered if _has_room(path, self._old))
             try:
