@@ -22,12 +22,9 @@ def open_regular(path):
     """Open a file to read its bytes. Raises OSError for anything but a regular file: a FIFO, which
     would be waited for without end, a device, a folder.
     """
-    no_waiting = getattr(os, "O_NONBLOCK", 0)
-    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | no_waiting))
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
+    if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError("it is not a regular file")
-    return file
+    return open(path, "rb")
 
 
 def read_bytes(path, what, largest=LARGEST_JSON):
