@@ -1,31 +1,20 @@
 """The cache on disk: where it is, what it remembers, and one process at a time."""
 
 import contextlib
-import hashlib
 import os
 import re
 import sys
 from pathlib import Path
 
 from common.errors import UserError, reason_of
-from common.files import read_json, write_json
-
-import msgspec
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-WRITABLE = "set LINEAGE_CACHE to a folder that can be written"
 
 
 def cache_folder(cache_dir=None) -> Path:
     """The cache: the argument, or the environment's LINEAGE_CACHE, or data/cache."""
-    folder = Path(cache_dir or os.environ.get("LINEAGE_CACHE") or REPOSITORY / "data" / "cache")
-    folder = Path(os.path.expanduser(folder))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = f"{reason_of(error)}; {WRITABLE}"
-        raise UserError(f"cannot make the cache folder {folder}: {reason}") from None
-    return folder
+    folder = cache_dir or os.environ.get("LINEAGE_CACHE") or REPOSITORY / "data" / "cache"
+    return Path(os.path.expanduser(folder))
 
 
 def slug(name) -> str:
@@ -43,43 +32,21 @@ def made_once(path, read, make, progress=True):
     """
     import filelock
 
-    lock = filelock.FileLock(f"{path}.lock")
+    lock = filelock.FileLock(f"{path}.lock")  # makes its folder too
     try:
         try:
-            lock.acquire(timeout=2)
+            held = lock.acquire(timeout=2)
         except filelock.Timeout:
             if progress:
                 print(f"waiting for another process to finish {path.name}", file=sys.stderr)
-            lock.acquire()
+            held = lock.acquire()
     except OSError as error:
-        raise UserError(f"cannot write in {path.parent}: {reason_of(error)}; {WRITABLE}") from None
-    try:
+        advice = f"{reason_of(error)}; set LINEAGE_CACHE to a folder that can be written"
+        raise UserError(f"cannot write in {path.parent}: {advice}") from None
+    with held:
         with contextlib.suppress(UserError, OSError):
             return read(path)
         return make(path)
-    finally:
-        lock.release()
-
-
-def remembered(key, kind, make, cache_dir=None):
-    """The value of make(), which is kept in the cache under its key; without a key it is not kept.
-
-    kind: the value's type, for msgspec. What the cache holds of another type is made again.
-    """
-    if not key:
-        return make()
-    path = cache_folder(cache_dir) / f"facts-{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
-    kept = msgspec.defstruct("Kept", [("key", str), ("value", kind)])
-
-    def make_and_keep(path):
-        value = make()
-        write_json(path, kept(key, value))
-        return value
-
-    def read(path):
-        return read_json(path, "a value of the cache", kept).value
-
-    return made_once(path, read, make_and_keep)
 
 
 def progress_bar(title, total=None, progress=True):

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Annotated
 
-from common.data.cache import progress_bar, remembered
+from common.data.cache import cache_folder, made_once, progress_bar
 from common.errors import UserError
+from common.files import read_json, write_json
 
 import msgspec
 
@@ -35,6 +36,13 @@ class _Facts(msgspec.Struct):
     splits: Annotated[dict[str, _SplitFacts], msgspec.Meta(min_length=3)]
     sha256: str
     prompt: str  # what samples begin with: a few words, at most 12 characters, all in training
+
+
+class _Kept(msgspec.Struct):
+    """What the cache holds of a corpus that is too long to be read at each start."""
+
+    key: str
+    value: _Facts
 
 
 @dataclass
@@ -85,7 +93,19 @@ class Corpus:
     @functools.cached_property
     def facts(self) -> _Facts:
         """Hashes, lengths and the prompt, from one pass; the cache keeps those of big corpora."""
-        return remembered(self.memo, _Facts, self._count, self.cache_dir)
+        if not self.memo:
+            return self._count()
+        name = f"facts-{sha256(self.memo.encode()).hexdigest()[:24]}.json"
+
+        def count_and_keep(path):
+            facts = self._count()
+            write_json(path, _Kept(self.memo, facts))
+            return facts
+
+        def read(path):
+            return read_json(path, "facts of a corpus", _Kept).value
+
+        return made_once(cache_folder(self.cache_dir) / name, read, count_and_keep)
 
     def _count(self) -> _Facts:
         facts, whole = {split: _SplitFacts() for split in SPLITS}, sha256()
