@@ -1,7 +1,7 @@
 """Tables, a row at a time: .csv, .tsv, .json (an array, or JSON lines) and .parquet.
 
-A row is a dictionary, or in JSON simply a string. Memory is bounded by the longest row, but a JSON
-array is read as a whole.
+A row is a dictionary; a JSON value of another kind, such as a string, is a row of one column.
+Memory is bounded by the longest row, but a JSON array is read as a whole.
 """
 
 import csv
@@ -66,7 +66,7 @@ def read_rows(kind, file, column="", start=0):
     if kind == "parquet":
         rows = _parquet_rows(file, column)
     else:
-        rows = _csv_rows(file) if kind == "csv" else _json_rows(file)
+        rows = _csv_rows(file) if kind == "csv" else _json_rows(file, column or "text")
     return itertools.islice(rows, start, None)
 
 
@@ -103,24 +103,21 @@ def _csv_rows(file):
             raise UserError(f"{line}: {advice}") from None
 
 
-def _json_rows(file):
+def _json_rows(file, column):
     """The items of one array, or a value on each line."""
     with opened(file) as binary:
         stream = io.TextIOWrapper(binary, encoding="utf-8-sig", newline="\n")
-        lines = iter(functools.partial(stream.readline, LONGEST_ROW), "")
-        first = next(filter(str.strip, lines), "")
-        is_array = first.lstrip().startswith("[")
-        lines = [first + stream.read()] if is_array else itertools.chain([first], lines)
+        lines = filter(str.strip, iter(functools.partial(stream.readline, LONGEST_ROW), ""))
         for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
+            is_array = number == 1 and line.lstrip().startswith("[")
+            text = line + stream.read() if is_array else line
             try:
-                value = json.loads(line)
+                value = json.loads(text)
             except (ValueError, RecursionError):
                 what = ", though it begins as an array" if is_array else f": {line[:40].strip()} …"
-                row = "" if is_array else f": row {number}"
-                raise UserError(f"{file}{row} is not JSON{what}") from None
-            yield from value if is_array else [value]
+                raise UserError(f"{file}: row {number} is not JSON{what}") from None
+            for row in value if is_array else [value]:
+                yield row if isinstance(row, dict) else {column: row}
 
 
 def _parquet_rows(file, column):
@@ -138,29 +135,25 @@ def choose_column(rows, wanted, where):
     """Which column of some rows to read, and a line that says so.
 
     wanted: its name, or "" for a guess: the column `text`, or the only one that reads like text.
-    Where another does and `text` does not, that one is read. Rows that are strings need no column.
+    Where another does and `text` does not, that one is read.
     """
-    texts = {}  # column -> its texts in these rows
+    texts = {}  # column -> its texts in these rows, "" for what is none
     for row in rows:
-        if not isinstance(row, dict):
-            text_of(row, "", where)
-            continue
         for name, value in row.items():
-            texts.setdefault(name, []).extend(filter(None, [_as_text(value)]))
+            texts.setdefault(name, []).extend([] if value in EMPTY else [_as_text(value)])
     if not texts:
         return wanted, ""
     listed = ", ".join(texts)
     likely = [name for name in texts if _reads_like_text(texts[name])]
-    usual = texts.get("text") and ("text" in likely or not likely)
+    usual = "text" in texts and ("text" in likely or not likely)
     choice = wanted or ("text" if usual else likely[0] if len(likely) == 1 else "")
     if wanted and wanted not in texts:
         raise UserError(f"{where} has no column {wanted!r}; its columns are {listed}")
-    others = [row for row in rows if isinstance(row, dict) and row.get(wanted) is not None]
-    if wanted and not texts[wanted] and others:  # no others: it may begin with many nulls
+    if wanted and texts[wanted] and not any(texts[wanted]):  # it may begin with many nulls
         raise UserError(f"{where}: the column {wanted!r} does not hold text")
     if not choice:
         found = f"of them {', '.join(likely)} hold text" if likely else "none of them reads as text"
-        example = next(iter(likely or filter(texts.get, texts)), "COLUMN")
+        example = next((name for name in likely or texts if any(texts[name])), "COLUMN")
         which = f"which column is the text? Its columns are {listed}, and {found}"
         raise UserError(f"{where}: {which}: name one after a colon, {where}:{example}")
     length = statistics.median(map(len, texts[choice] or [""]))
@@ -168,6 +161,7 @@ def choose_column(rows, wanted, where):
     return choice, f"column {choice!r} is read, {about}"
 
 
+EMPTY = (None, "", [])  # of a row without text
 # Two words, or a few letters of a script that puts no spaces between its words.
 PROSE = re.compile(
     r"[^\W\d_]\S*\s+\S*[^\W\d_]|[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\ud7af]{4}"
@@ -200,10 +194,9 @@ def _message(message):
 
 def text_of(row, column, where):
     """A row's text, or None where it has none. Raises UserError where it holds something else."""
-    value = row.get(column) if isinstance(row, dict) else row
+    value = row.get(column)
     text = _as_text(value)
-    if not text and value not in (None, "", []):
-        held = f", in column {column!r}" if isinstance(row, dict) else ""
-        raise UserError(f"{where} holds {type(value).__name__}, not text{held}")
+    if not text and value not in EMPTY:
+        raise UserError(f"{where} holds {type(value).__name__}, not text, in column {column!r}")
     # A NUL, which no setting may hold, or half a surrogate pair, which only JSON can spell.
     return re.sub("[\0\ud800-\udfff]", "\ufffd", text) or None
