@@ -1,6 +1,5 @@
 """The user's own text: files and folders, read a block or a row at a time."""
 
-import bisect
 import contextlib
 import functools
 import itertools
@@ -188,28 +187,23 @@ def _cut(sources, missing, reader, name):
     A cut falls between two lines or rows, and before a file rather than inside it where the file
     is small.
     """
-    starts = [0, *itertools.accumulate(size for _, _, size in sources)]
-    total, borders = starts[-1], [starts[-1]]
-    for k in range(1, len(missing) + 1):  # from the last split backwards
-        border = min(total - k * total // 20, borders[0] - 1)
-        i = bisect.bisect_right(starts, border) - 1
-        (source, _, size), start = sources[i], starts[i]
-        if start and size * 50 < total:
-            border = start
-        elif border > start:
-            border = start + reader.cut(source, border - start)
-        if border <= 0:
+    kept = total = sum(size for _, _, size in sources)
+    ranges = {"train": list(sources)}
+    for k, split in enumerate(reversed(missing), 1):
+        border = min(total - k * total // 20, kept - 1)
+        ranges[split] = []
+        while kept > max(border, 0):
+            source, _, size = ranges["train"].pop()
+            kept, place = kept - size, 0  # place: where train ends in this source
+            if kept < border and (kept == 0 or size * 50 >= total):
+                place = reader.cut(source, border - kept)
+            if place:
+                ranges["train"].append((source, 0, place))
+            ranges[split].insert(0, (source, place, size))
+            kept += place
+        if not kept:
             raise UserError(f"{name} is empty or too short for three splits: use a longer text")
-        borders.insert(0, border)
-    splits = zip(["train", *missing], itertools.pairwise([0, *borders]), strict=True)
-    return {
-        split: [
-            (source, max(low - at, 0), min(high - at, size))
-            for (source, _, size), at in zip(sources, starts, strict=False)
-            if at < high and at + size > low
-        ]
-        for split, (low, high) in splits
-    }
+    return ranges
 
 
 # ---- files ---------------------------------------------------------------------------------------
@@ -249,7 +243,7 @@ class TextFiles:
 BEFORE_CUT = re.compile(rb".*\n(?=.)|.+(?= )|.*(?=[^\x80-\xbf])|", re.DOTALL)
 # Places where every built-in split pattern cuts as well; the last one in a text is found first.
 AFTER_LINE = regex.compile(r"(?r)(?<=\S)\n(?=\S)")
-BEFORE_SPACE = regex.compile(r"(?r)(?<=[A-Za-z]) (?=[A-Za-z])")
+BEFORE_SPACE = regex.compile(r"(?r)[A-Za-z](?= [A-Za-z])")
 
 
 def chunks(blocks) -> Iterator[str]:
@@ -259,14 +253,10 @@ def chunks(blocks) -> Iterator[str]:
         text += block
         while len(text) >= BLOCK:
             begin = max(1, len(text) - BLOCK)
-            if place := AFTER_LINE.search(text, begin):
-                cut = place.end()
-            elif place := BEFORE_SPACE.search(text, begin):
-                cut = place.start()
-            elif len(text) < LONGEST_CHUNK:
+            place = AFTER_LINE.search(text, begin) or BEFORE_SPACE.search(text, begin)
+            if place is None and len(text) < LONGEST_CHUNK:
                 break
-            else:
-                cut = len(text)
+            cut = place.end() if place else len(text)
             yield text[:cut]
             text = text[cut:]
     if text:
