@@ -51,25 +51,21 @@ OPENERS = {
 }
 
 
-def _opener(file):
-    """How to open a file for reading its bytes: by its own first ones, not by its name."""
-    with open_regular(file) as stream:
-        start = stream.read(8)
-    return next((way for magic, way in OPENERS.items() if start.startswith(magic)), None)
-
-
 @contextlib.contextmanager
 def opened(file, start=0):
     """A binary stream of what the file holds, decompressed, from position `start` on.
 
-    Whatever goes wrong while it is read becomes a UserError that names the file.
+    It is the file's own first bytes, not its name, that say how it is compressed. Whatever goes
+    wrong while it is read becomes a UserError that names the file.
     """
     try:
-        opener = _opener(file)
-        with (opener or open)(file, "rb") as stream:
-            if opener is None:
+        with open_regular(file) as stream:
+            head = stream.read(8)
+        opener = next((way for magic, way in OPENERS.items() if head.startswith(magic)), open)
+        with opener(file, "rb") as stream:
+            if stream.seekable():
                 stream.seek(start)
-            while opener and start > 0:
+            while not stream.seekable() and start > 0:
                 start -= len(stream.read(min(BLOCK, start))) or start
             yield stream
     except UserError:
@@ -83,9 +79,15 @@ def opened(file, start=0):
 def size_of(file) -> int:
     """Length in bytes of what the file holds."""
     with opened(file) as stream:
-        if _opener(file) is None:
-            return os.fstat(stream.fileno()).st_size
+        if stream.seekable():
+            return stream.seek(0, os.SEEK_END)
         return sum(map(len, iter(lambda: stream.read(BLOCK), b"")))
+
+
+def start_of(file, length) -> bytes:
+    """The first bytes of what the file holds."""
+    with opened(file) as stream:
+        return stream.read(length)
 
 
 def kind_of(file) -> str:
@@ -95,8 +97,7 @@ def kind_of(file) -> str:
     """
     endings = [ending.lower() for ending in file.suffixes if ending.lower() not in COMPRESSED]
     named = TABLES.get(endings[-1]) if endings else None
-    with opened(file) as stream:
-        head = stream.read(PEEK)
+    head = start_of(file, PEEK)
     if named == "parquet" or head.startswith(b"PAR1"):
         return "parquet"
     for magic, what in FOREIGN.items():
@@ -118,15 +119,17 @@ def _is_object(line):
     return False
 
 
-def decoded(file, start, end, keep_crlf=False, cut=False) -> Iterator[str]:
+def decoded(file, start, end, cut=False) -> Iterator[str]:
     """Bytes start to end of a UTF-8 file, as text, a block at a time.
 
     A byte-order mark is dropped and \\r\\n becomes \\n. `cut`: the end may be inside a character.
     Raises NotText with the position of the first byte that is no UTF-8, or of a NUL, which no text
     file holds.
     """
-    encoding, place, held = "utf-8" if start else "utf-8-sig", start, ""
-    decoder = codecs.getincrementaldecoder(encoding)()
+    place, encoding = start, "utf-8" if start else "utf-8-sig"
+    # The outer decoder keeps a \r until it is known whether its \n follows.
+    characters = codecs.getincrementaldecoder(encoding)()
+    decoder = io.IncrementalNewlineDecoder(characters, translate=False)
     with opened(file, start) as stream:
         while place < end:
             data = stream.read(min(BLOCK, end - place))
@@ -136,14 +139,11 @@ def decoded(file, start, end, keep_crlf=False, cut=False) -> Iterator[str]:
                 nul = f"NUL byte at position {place + data.index(0)}"
                 hint = "one in every second place is UTF-16, it seems: save it as UTF-8 text"
                 raise NotText(f"{file} is not plain text: {nul}; {hint}")
+            place += len(data)
             try:
-                final = place + len(data) >= end and not cut
-                text = held + decoder.decode(data, final=final)
+                text = decoder.decode(data, final=place >= end and not cut)
             except UnicodeDecodeError as error:
-                at = place + len(data) - len(error.object) + error.start
+                at = place - len(error.object) + error.start
                 byte = f"byte 0x{error.object[error.start]:02x} at position {at}"
                 raise NotText(f"{file} is not UTF-8: {byte}; save it as UTF-8 text") from None
-            place += len(data)
-            held = "\r" if text.endswith("\r") and place < end else ""  # its \n may follow
-            text = text[: len(text) - len(held)]
-            yield text if keep_crlf else text.replace("\r\n", "\n")
+            yield text.replace("\r\n", "\n")
