@@ -22,7 +22,7 @@ def slug(name) -> str:
     return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-.")[:60] or "text"
 
 
-def made_once(path, read, make, progress=True):
+def made_once(path, read, make):
     """What read(path) returns; where it raises UserError or OSError, since nothing is there or it
     is damaged, what make(path) returns.
 
@@ -37,8 +37,7 @@ def made_once(path, read, make, progress=True):
         try:
             held = lock.acquire(timeout=2)
         except filelock.Timeout:
-            if progress:
-                print(f"waiting for another process to finish {path.name}", file=sys.stderr)
+            print(f"waiting for another process to finish {path.name}", file=sys.stderr)
             held = lock.acquire()
     except OSError as error:
         advice = f"{reason_of(error)}; set LINEAGE_CACHE to a folder that can be written"
@@ -49,9 +48,9 @@ def made_once(path, read, make, progress=True):
         return make(path)
 
 
-def progress_bar(title, total=None, progress=True):
+def progress_bar(title, total=None):
     """A bar on stderr, in bytes, after one second, and only where a person watches."""
     from tqdm import tqdm
 
     bar = {"unit": "B", "unit_scale": True, "delay": 1, "leave": False}
-    return tqdm(desc=title, total=total, disable=None if progress else True, **bar)
+    return tqdm(desc=title, total=total, disable=None, **bar)

@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Annotated
 
 from common.data.cache import cache_folder, made_once, progress_bar
 from common.errors import UserError
@@ -33,7 +32,7 @@ class _SplitFacts(msgspec.Struct):
 
 
 class _Facts(msgspec.Struct):
-    splits: Annotated[dict[str, _SplitFacts], msgspec.Meta(min_length=3)]
+    splits: dict[str, _SplitFacts]
     sha256: str
     prompt: str  # what samples begin with: a few words, at most 12 characters, all in training
 

@@ -50,22 +50,22 @@ class _Description(msgspec.Struct):
     unknown_share: Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
-def token_file(corpus, split, tokenizer, cache_dir=None, progress=True) -> TokenFile:
+def token_file(corpus, split, tokenizer, cache_dir=None, note=True) -> TokenFile:
     """Encode a split once; later calls find the file.
 
     The name holds a hash of the split and of the tokenizer, so that another text or another
     vocabulary is another file. A file that was cut short or changed is made again. Processes
-    that want the same file at once wait for the first. Memory stays bounded.
+    that want the same file at once wait for the first. Memory stays bounded. note: print what share
+    of the characters is unknown.
     """
     folder = cache_folder(cache_dir if cache_dir is not None else corpus.cache_dir)
     key = hashlib.sha256(f"2 {corpus.key(split)} {tokenizer.sha256}".encode()).hexdigest()[:24]
     path = folder / f"{slug(corpus.name)}-{split}-{tokenizer.kind}-{key}.bin"
-    make = functools.partial(_encode, corpus, split, tokenizer, progress=progress)
-    found = made_once(path, _checked, make, progress)
+    found = made_once(path, _checked, functools.partial(_encode, corpus, split, tokenizer))
     if found.n_tokens < 2:
         few = f"{found.n_tokens} token in the {split} split is too few"
         raise UserError(f"{corpus.name}: {few}, no other can be predicted: use a longer text")
-    if found.unknown_share and split != "train" and progress:
+    if found.unknown_share and split != "train" and note:
         print(
             f"{corpus.name}: {found.unknown_share:.1%} of the {split} split's characters are not in"
             f" the {tokenizer.kind} vocabulary and become <|unk|>: bits per byte leave them out",
@@ -74,7 +74,7 @@ def token_file(corpus, split, tokenizer, cache_dir=None, progress=True) -> Token
     return found
 
 
-def _encode(corpus, split, tokenizer, path, progress) -> TokenFile:
+def _encode(corpus, split, tokenizer, path) -> TokenFile:
     dtype = np.dtype(tokenizer.dtype).newbyteorder("<")
     crc = n_tokens = n_known = 0
     lengths = None  # of the tokens in characters, where not all text can be encoded
@@ -83,7 +83,7 @@ def _encode(corpus, split, tokenizer, path, progress) -> TokenFile:
         lengths[list(tokenizer.special_tokens.values())] = 0
     with (
         atomic_write(path) as stream,
-        progress_bar(f"encoding {corpus.name} {split}", corpus.n_bytes[split], progress) as bar,
+        progress_bar(f"encoding {corpus.name} {split}", corpus.n_bytes[split]) as bar,
     ):
         text = corpus.checked_pieces(split, bar.update)
         n_processes = (os.cpu_count() or 1) if corpus.n_bytes[split] > SEVERAL_FROM else 1

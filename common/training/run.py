@@ -94,7 +94,7 @@ class Run:
             config.prompt = config.prompt or corpus.facts.prompt
             self.tokenizer, self.notes = new_tokenizer(config, corpus)
         if corpus is not None and not self.tokenizer.lossless:
-            file = token_file(corpus, "validation", self.tokenizer, progress=False)
+            file = token_file(corpus, "validation", self.tokenizer, note=False)
             self.log.lossless = not file.unknown_share
         if rank() == 0:
             note_last_space(config.prompt, self.tokenizer)
