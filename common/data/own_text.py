@@ -6,7 +6,6 @@ import itertools
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 from common.data.cache import cache_folder
@@ -23,7 +22,7 @@ SPLIT_NAMES = {
     "validation": ("validation", "valid", "val", "dev", "eval", "evaluation"),
     "test": ("test", "testing"),
 }
-LONGEST_CHUNK = 16 << 20  # characters; a chunk grows to this where no good place to cut is found
+LONGEST_CHUNK = 16 << 20  # characters of a document, and of a chunk without a good place to cut
 LOOK_BACK = 1 << 20  # bytes in which a line end is looked for, before a cut
 KINDS = ("text", "csv", "json", "parquet")
 BIG = 1 << 24  # bytes from which on a corpus is known by its files' sizes and times
@@ -55,8 +54,8 @@ def open_text(path, column="", cache_dir=None) -> Corpus:
     known = ""  # a text too long to be read at each start is known by what changes with it
     if sum(stat.st_size for stat in stats) > BIG:
         marks = [(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for stat in stats]
-        # Another number where the cut changes.
-        known = f"1 {path.resolve()!a} {kind} {column} {parts!a} {marks}"
+        # Another number where the cut or the chunks change.
+        known = f"2 {path.resolve()!a} {kind} {column} {parts!a} {marks}"
     if kind == "text":
         reader = TextFiles(documents=len(files) > 1)
     else:
@@ -209,6 +208,13 @@ def _cut(sources, missing, reader, name):
 # ---- files ---------------------------------------------------------------------------------------
 
 
+# Up to the last line end in some bytes, or the last space, or where the last character begins.
+BEFORE_CUT = re.compile(rb".*\n(?=.)|.+(?= )|.*(?=[^\x80-\xbf])|", re.DOTALL)
+# Places where every built-in split pattern cuts as well; the last one in a text is found first.
+AFTER_LINE = regex.compile(r"(?r)(?<=\S)\n(?=\S)")
+BEFORE_SPACE = regex.compile(r"(?r)[A-Za-z](?= [A-Za-z])")
+
+
 class TextFiles:
     """Plain UTF-8, measured in bytes. One file is one long text; each of several is a document."""
 
@@ -230,33 +236,20 @@ class TextFiles:
             return begin + BEFORE_CUT.match(stream.read(target - begin + 1)).end()
 
     def read(self, file, start, end):
-        """The text between two places: one document, or chunks of a long text."""
-        texts = decoded(file, start, end)
-        if self.documents and end - start <= LONGEST_CHUNK:
-            yield "".join(texts)
-        else:
-            yield from chunks(texts)
+        """The text between two places, in chunks that are tokenized like the whole.
 
-
-# Up to the last line end in some bytes, or the last space, or where the last character begins.
-BEFORE_CUT = re.compile(rb".*\n(?=.)|.+(?= )|.*(?=[^\x80-\xbf])|", re.DOTALL)
-# Places where every built-in split pattern cuts as well; the last one in a text is found first.
-AFTER_LINE = regex.compile(r"(?r)(?<=\S)\n(?=\S)")
-BEFORE_SPACE = regex.compile(r"(?r)[A-Za-z](?= [A-Za-z])")
-
-
-def chunks(blocks) -> Iterator[str]:
-    """Cut one long text, given in blocks, into chunks that are tokenized like the whole."""
-    text = ""
-    for block in blocks:
-        text += block
-        while len(text) >= BLOCK:
-            begin = max(1, len(text) - BLOCK)
-            place = AFTER_LINE.search(text, begin) or BEFORE_SPACE.search(text, begin)
-            if place is None and len(text) < LONGEST_CHUNK:
-                break
-            cut = place.end() if place else len(text)
-            yield text[:cut]
-            text = text[cut:]
-    if text:
-        yield text
+        A document is one chunk, unless it is very long.
+        """
+        text, length = "", LONGEST_CHUNK if self.documents else BLOCK
+        for block in decoded(file, start, end):
+            text += block
+            while len(text) >= length:
+                begin = max(1, len(text) - BLOCK)
+                place = AFTER_LINE.search(text, begin) or BEFORE_SPACE.search(text, begin)
+                if place is None and len(text) < LONGEST_CHUNK:
+                    break
+                cut = place.end() if place else len(text)
+                yield text[:cut]
+                text = text[cut:]
+        if text:
+            yield text
