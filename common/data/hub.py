@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from common.data.corpus import SPLITS, Corpus
-from common.data.own_text import SPLIT_NAMES, split_corpus
+from common.data.own_text import SPLIT_OF, split_corpus
 from common.data.tables import ROWS, Rows
 from common.errors import UserError, reason_of
 
@@ -35,12 +35,11 @@ def hub_corpus(name, data_dir) -> Corpus:
             raise
         column = config  # one word after the name may be either
         splits = load_dataset(repository, None, data_dir)
-    found = {split: key for split in SPLITS for key in splits if key.lower() in SPLIT_NAMES[split]}
-    if "train" not in found:
+    datasets = {SPLIT_OF[key.lower()]: splits[key] for key in splits if key.lower() in SPLIT_OF}
+    if "train" not in datasets:
         if len(splits) > 1:
             raise UserError(f"{name} has no split called train, only {', '.join(splits)}")
-        found = {"train": next(iter(splits))}
-    datasets = {split: splits[key] for split, key in found.items()}
+        datasets = {"train": next(iter(splits.values()))}
     reader = rows_of(name, datasets, column)
     notes = reader.check(["train"])
     if any(reader.column not in dataset.column_names for dataset in datasets.values()):

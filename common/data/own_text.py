@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import itertools
-import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -17,10 +16,10 @@ from common.files import read_json
 
 import regex
 
-SPLIT_NAMES = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev", "eval", "evaluation"),
-    "test": ("test", "testing"),
+SPLIT_OF = {  # the names of splits
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev", "eval", "evaluation"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
 }
 LONGEST_CHUNK = 16 << 20  # characters of a document, and of a chunk without a good place to cut
 LOOK_BACK = 1 << 20  # bytes in which a line end is looked for, before a cut
@@ -32,7 +31,7 @@ def split_named(name) -> str:
     """The split that a name speaks of, "" where it is none or more than one."""
     words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)  # myTestset is my and testset
     words = {word.lower().removesuffix("set") for word in words}
-    found = {split for split, names in SPLIT_NAMES.items() if words.intersection(names)}
+    found = {SPLIT_OF[word] for word in words if word in SPLIT_OF}
     return found.pop() if len(found) == 1 else ""
 
 
@@ -92,12 +91,15 @@ def _look_through(folder, cache_dir):
         except NotText:
             return "not UTF-8 text"
 
+    def look(folder):
+        for path in sorted(folder.iterdir()):
+            if sort := sort_of(path):
+                sorts.setdefault(sort, []).append(path)
+            else:
+                look(path)
+
     try:
-        for root, folders, names in os.walk(folder.resolve(), onerror=_raise):
-            found = {name: sort_of(Path(root, name)) for name in sorted([*folders, *names])}
-            for name in filter(found.get, found):
-                sorts.setdefault(found[name], []).append(Path(root, name))
-            folders[:] = [name for name in sorted(folders) if not found[name]]
+        look(folder.resolve())
     except OSError as error:
         raise UserError(f"cannot read {error.filename}: {error.strerror}") from None
     kinds = {kind: sorts.pop(kind) for kind in list(sorts) if kind in KINDS}
@@ -114,10 +116,6 @@ def _look_through(folder, cache_dir):
     if left:
         notes.append("not read: " + ", ".join(left))
     return kind, parts, notes
-
-
-def _raise(error):
-    raise error
 
 
 def _is_run(folder):
