@@ -96,15 +96,13 @@ class Corpus:
             return self._count()
         name = f"facts-{sha256(self.memo.encode()).hexdigest()[:24]}.json"
 
-        def count_and_keep(path):
-            facts = self._count()
-            write_json(path, _Kept(self.memo, facts))
-            return facts
+        def count(path):
+            kept = _Kept(self.memo, self._count())
+            write_json(path, kept)
+            return kept
 
-        def read(path):
-            return read_json(path, "facts of a corpus", _Kept).value
-
-        return made_once(cache_folder(self.cache_dir) / name, read, count_and_keep)
+        read = functools.partial(read_json, what="facts of a corpus", schema=_Kept)
+        return made_once(cache_folder(self.cache_dir) / name, read, count).value
 
     def _count(self) -> _Facts:
         facts, whole = {split: _SplitFacts() for split in SPLITS}, sha256()

@@ -5,7 +5,6 @@ import functools
 import itertools
 import re
 from collections import Counter
-from pathlib import Path
 
 from common.data.cache import cache_folder
 from common.data.corpus import SPLITS, Corpus

@@ -5,7 +5,6 @@ Memory is bounded by the longest row, but a JSON array is read as a whole.
 """
 
 import csv
-import functools
 import io
 import itertools
 import json
@@ -17,7 +16,7 @@ from common.errors import UserError
 
 ROWS = 1000  # rows read at once
 SAMPLE = 200  # rows that tell which column holds the text
-LONGEST_ROW = 1 << 26  # characters
+LONGEST_FIELD = 1 << 26  # characters
 
 
 class Rows:
@@ -82,10 +81,10 @@ def count_rows(kind, file) -> int:
 
 def _csv_rows(file):
     """Rows behind a header, separated by tabs, semicolons or commas, as the header is."""
-    csv.field_size_limit(LONGEST_ROW)
+    csv.field_size_limit(LONGEST_FIELD)
     with opened(file) as binary:
         stream = io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
-        header = stream.readline(LONGEST_ROW)
+        header = stream.readline(LONGEST_FIELD)
         delimiter = max(",\t;", key=header.count)
         reader = csv.reader(itertools.chain([header], stream), delimiter=delimiter, strict=True)
         try:
@@ -107,8 +106,7 @@ def _json_rows(file, column):
     """The items of one array, or a value on each line."""
     with opened(file) as binary:
         stream = io.TextIOWrapper(binary, encoding="utf-8-sig", newline="\n")
-        lines = filter(str.strip, iter(functools.partial(stream.readline, LONGEST_ROW), ""))
-        for number, line in enumerate(lines, 1):
+        for number, line in enumerate(filter(str.strip, stream), 1):
             is_array = number == 1 and line.lstrip().startswith("[")
             text = line + stream.read() if is_array else line
             try:
