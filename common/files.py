@@ -27,17 +27,15 @@ def open_regular(path):
     return open(path, "rb")
 
 
-def read_bytes(path, what, largest=LARGEST_JSON):
-    """The bytes of a file that should be `what`, in words. Raises UserError."""
+def read_bytes(path, largest=LARGEST_JSON):
+    """The bytes of a file. Raises UserError where it can't be read, or is too large to be meant."""
     try:
         with open_regular(path) as file:
-            too_large = os.fstat(file.fileno()).st_size > largest
-            data = b"" if too_large else file.read()
+            if os.fstat(file.fileno()).st_size > largest:
+                raise OSError(f"it has more than {largest} bytes")
+            return file.read()
     except (OSError, ValueError) as error:  # ValueError: a NUL character in its name
         raise UserError(f"can't read {path}: {reason_of(error)}") from None
-    if too_large:
-        raise UserError(f"{path} is not {what}: it has more than {largest} bytes")
-    return data
 
 
 def read_json(path, what, schema=dict, largest=LARGEST_JSON):
@@ -48,7 +46,7 @@ def read_json(path, what, schema=dict, largest=LARGEST_JSON):
     large, is no such object, or is not what `write_json` wrote. A file without a checksum is
     believed: it was written by hand or by an older program.
     """
-    data = read_bytes(path, what, largest)
+    data = read_bytes(path, largest)
     try:
         value = msgspec.json.decode(data, type=dict)
         checksum = value.pop("checksum", None)

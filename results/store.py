@@ -134,7 +134,7 @@ def read_json_lines(path, what, schema=dict):
 
     Raises UserError as `read_json` does, and where the file holds no whole line.
     """
-    lines, rows = read_bytes(path, what).splitlines(), []
+    lines, rows = read_bytes(path).splitlines(), []
     for number, line in enumerate(lines, 1):
         try:
             rows.append(msgspec.json.decode(line, type=schema))
