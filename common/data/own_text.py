@@ -167,7 +167,7 @@ def split_corpus(name, parts, reader, notes, memo) -> Corpus:
     @functools.cache
     def ranges():  # not before they are needed: to count a table's rows takes a pass over it
         own = {split: [(one, 0, reader.size(one)) for one in parts[split]] for split in parts}
-        return own | _cut(own["train"], missing, reader, name)
+        return _with_cut(own, missing, reader, name)
 
     def read(split):
         for source, start, end in ranges()[split]:
@@ -176,15 +176,14 @@ def split_corpus(name, parts, reader, notes, memo) -> Corpus:
     return Corpus(name, reader.documents, read, about="; ".join(filter(None, notes)), memo=memo)
 
 
-def _cut(sources, missing, reader, name):
-    """The ranges of train and of the missing splits, each of which takes 5 % of the sources' end.
-    sources: the ranges of train with all of these in it.
+def _with_cut(ranges, missing, reader, name):
+    """The ranges, split -> (source, start, end), and those of the missing splits, each of which
+    takes 5 % of train's end.
 
     A cut falls between two lines or rows, and before a file rather than inside it where the file
     is small.
     """
-    kept = total = sum(size for _, _, size in sources)
-    ranges = {"train": list(sources)}
+    kept = total = sum(size for _, _, size in ranges["train"])
     for k, split in enumerate(reversed(missing), 1):
         border = min(total - k * total // 20, kept - 1)
         ranges[split] = []
