@@ -1,5 +1,6 @@
 """Two runs compared, and a run of your own compared with the published ones."""
 
+import difflib
 import re
 import shutil
 import sys
@@ -66,8 +67,9 @@ def _side(name, data):
     run = plan.planned(name)
     if not results:
         make = f" (make it: python -m results publish --only {name})" if run else ""
-        there = ", ".join(published_names()) or "none yet"
-        raise UserError(f"no published run is called {name}{make}; there are: {there}")
+        near = difflib.get_close_matches(name, published_names(), n=4, cutoff=0)
+        there = ", ".join(near) or "none yet"
+        raise UserError(f"no published run is called {name}{make}; near to it are: {there}")
     path = run and store.ROOT / run.script_path()
     return Side(name, results, path or store.script_of(name.partition("-")[0]))
 
@@ -146,12 +148,10 @@ def _result_of(run):
     path = Path(run) if Path(run).is_file() else Path(run) / "result.json"
     if path.exists():
         return path
-    advice = f"make one, python v2.py --out-dir {run}"
-    if (Path(run) / "config.json").exists():
-        version, _ = read_config(Path(run) / "config.json")
-        advice = f"if it was stopped, go on with python {version}.py --resume --out-dir {run}"
-    elif Path("runs", run, "result.json").exists():
-        advice = f"did you mean {Path('runs', run)}?"
+    if not (Path(run) / "config.json").exists():
+        raise store.no_run(run, "finished run")
+    version, _ = read_config(Path(run) / "config.json")
+    advice = f"if it was stopped, go on with python {version}.py --resume --out-dir {run}"
     raise UserError(f"no finished run in {run}: {advice}")
 
 

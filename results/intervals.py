@@ -52,10 +52,10 @@ def bits_by_seed(results):
     return {seed: result.val_bits_per_byte for seed, result in results.items()}
 
 
-def median(results, key):
-    """The median of an attribute of {seed: Result}; None where a result lacks it."""
+def mean(results, key):
+    """The mean of an attribute of {seed: Result}; None where a result lacks it."""
     values = [getattr(result, key) for result in results.values()]
-    return None if None in values else statistics.median(values)
+    return None if None in values else statistics.fmean(values)
 
 
 def lossy_mark(results):

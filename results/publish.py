@@ -50,7 +50,8 @@ def publish(
         if only in run.name and (not seeds or seed in seeds)
     ]
     if not jobs:
-        raise UserError(f"no planned run has {only!r} in its name and one of those seeds")
+        which = " and one of those seeds" * bool(seeds)
+        raise UserError(f"no planned run has {only!r} in its name{which}")
     reasons = {job: reason for job in jobs if (reason := _reason(*job, again))}
     print(f"{len(jobs) - len(reasons)} of {len(jobs)} runs are up to date; {len(reasons)} to make")
     for (name, reason), n in Counter((job[0].name, why) for job, why in reasons.items()).items():

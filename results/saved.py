@@ -21,7 +21,7 @@ from common.tokenizers import load_tokenizer_file
 from common.training.checkpoint import read_checkpoint
 from common.training.machine import pick_device, prepare
 from common.training.result import Result
-from results.store import ROOT, read_result, result_path, script_of, versions
+from results.store import ROOT, no_run, read_result, result_path, script_of, versions
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -57,7 +57,7 @@ def read_settings(folder):
     """(version, settings) of a run's config.json. Raises UserError where there is no run."""
     path = Path(folder) / "config.json"
     if not path.exists():
-        raise UserError(f"no run in {folder}: make one, python v0.py --out-dir {folder}")
+        raise no_run(folder)
     version, settings = read_config(path)
     script_of(version)
     return version, settings

@@ -116,6 +116,21 @@ def script_of(version):
     raise UserError(f"there is no script {version!r:.40}; there are {', '.join(versions())}")
 
 
+def no_run(folder, what="run"):
+    """The UserError for a folder that holds no run; it says what may be meant."""
+    folder, known = Path(folder), Path("runs", folder)
+    below = [str(path.parent) for path in sorted(folder.glob("*/config.json"))[:4]]
+    if folder.is_file():
+        advice = "it is a file: give a run's folder"
+    elif known.is_dir() and known != folder:
+        advice = f"did you mean {known}?"
+    elif below:
+        advice = f"did you mean {' or '.join(below)}?"
+    else:
+        advice = f"make one, python v2.py --out-dir {folder}"
+    return UserError(f"no {what} in {folder}: {advice}")
+
+
 def read_result(path):
     """A run's result.json, or a published file, as Published. Raises UserError, also where it is
     of another run than the config.json beside it.

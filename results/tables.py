@@ -221,7 +221,7 @@ def test_bits(results):
 
 
 def words(results):
-    """Word perplexity on the validation and on the test split: the seeds' medians."""
+    """Word perplexity on the validation and on the test split: the seeds' means."""
     pair = []
     for split in ("validation", "test"):
         scores = [result.test_scores() for result in results.values()]
@@ -229,7 +229,7 @@ def words(results):
         if split == "validation":
             found = [result.val_word_perplexity for result in results.values()]
         found = [value for value in found if value is not None]
-        pair.append(f"{statistics.median(found):.1f}" if found else "–")
+        pair.append(f"{statistics.fmean(found):.1f}" if found else "–")
     return " / ".join(pair)
 
 
@@ -268,16 +268,17 @@ def counting_note():
     for run, results, _ in lineage("wikitext-2"):
         if run.variant in ("", "long"):
             label = ", ".join(part for part in (run.version, run.label) if part)
+            label += ", one seed" * (len(results) == 1)
             bits[label] = statistics.fmean(bits_by_seed(results).values())
     better = [f"{label} ({value:.3f})" for label, value in bits.items() if value < counted]
-    worse = [f"{label} ({value:.3f})" for label, value in bits.items() if value >= counted]
     if not better:
         return f"Counted 5-grams ({counted:.3f}) beat every run of the table."
-    if not worse:
+    if len(better) == len(bits):
         return f"Every run of the table beats counted 5-grams ({counted:.3f})."
+    are = "is" if len(better) == 1 else "are"
     return (
-        f"Counted 5-grams ({counted:.3f}) beat every run up to {worse[-1]};"
-        f" only {' and '.join(better)} beat{'s' * (len(better) == 1)} them."
+        f"Of this table {', '.join(better)} {are} below counted 5-grams ({counted:.3f}); the other"
+        " runs are above."
     )
 
 

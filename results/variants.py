@@ -6,7 +6,7 @@ import textwrap
 from collections import Counter
 
 from results import plan, store
-from results.intervals import lossy_mark, median, spread
+from results.intervals import lossy_mark, mean, spread
 from results.store import load_results, markdown
 from results.tables import change, dagger, mean_of
 
@@ -24,7 +24,7 @@ def variants_table(table, corpus="sample", also="", parameters=False):
             line = [label + dagger(plan.planned(name), results)]
             line += [spread(results), change(base, results)]
             line += [change(f"{also}-{corpus}", results)] * bool(also)
-            lines.append(line + [f"{median(results, 'params'):,.0f}"] * parameters)
+            lines.append(line + [f"{mean(results, 'params'):,.0f}"] * parameters)
         base = base or name
     head = ["", "bits per byte (seeds)", *["Δ [95 %]"] * (1 + bool(also))]
     return markdown(head + ["parameters"] * parameters, lines)
@@ -55,9 +55,9 @@ def vocabulary_table():
         results = load_results(run.name)
         if results:
             size = results[min(results)].tokenizer.vocab_size
-            bits, nats = (median(results, key) for key in ("val_bits_per_byte", "val_loss"))
-            read = median(results, "tokens_seen") * nats / (bits * math.log(2)) / 1e6
-            row = [f"{median(results, 'params'):,.0f}", f"{nats:.3f}", spread(results)]
+            bits, nats = (mean(results, key) for key in ("val_bits_per_byte", "val_loss"))
+            read = mean(results, "tokens_seen") * nats / (bits * math.log(2)) / 1e6
+            row = [f"{mean(results, 'params'):,.0f}", f"{nats:.3f}", spread(results)]
             rows.append((size, [f"{size:,}{dagger(run, results)}", *row, f"{read:.1f} MB"]))
     head = ["vocabulary", "parameters", "nats per token", "bits per byte (seeds)", "text seen"]
     return markdown(head, [row for _, row in sorted(rows)])

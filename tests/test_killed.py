@@ -55,6 +55,9 @@ def test_run_killed_at_every_file_operation_ends_as_the_whole_one(lab):
         assert lab.resume("parts", at_operation=operation) == KILLED, (operation, lab.said())
     assert lab.resume("parts") == 0 and "is finished, nothing is left to do" in lab.said()
     assert lab.contents("parts") == lab.contents("whole")
+    longer = ["--resume", "--out-dir", lab.folder / "parts", "--steps", STEPS + 20]
+    assert lab.run(longer, at_step=STEPS + 9) == KILLED, lab.said()  # is no finished run any more
+    assert not (lab.folder / "parts" / "result.json").exists()
 
 
 def held(folder):

@@ -122,9 +122,10 @@ def test_ignored_signals_stay_ignored(train, monkeypatch):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     try:
         at_step(module, monkeypatch, 2, lambda: signal.raise_signal(signal.SIGHUP))
-        train(module)
+        folder, *_ = train(module)
     finally:
         signal.signal(signal.SIGHUP, before)
+    assert (folder / "result.json").exists()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="on Windows a process can't be stopped")

@@ -58,7 +58,7 @@ def test_ctrl_c_while_modules_are_imported_is_no_traceback(tmp_path):
 
 
 WRONG = f"""
-compare v2-sample v9-sample | no published run is called v9-sample; there are: v0-sample, v2-sample
+compare v2-sample v9-sample | no published run is called v9-sample; near to it are: v2-
 compare v2 v2-wikitext-2    | are of different texts
 compare v2 v2-sample-dot    | make it: python -m results publish --only v2-sample-dot
 compare v2 runs/v3          | no finished run in runs/v3: make one
@@ -66,7 +66,7 @@ compare v2 v2 --data none   | no published run is called v2-none
 compare v2 mine/            | can't be read as Python
 check half                  | go on with python v3.py --resume --out-dir half
 check damaged               | is not a run's settings
-check v2                    | did you mean runs
+check v2                    | no finished run in v2: did you mean runs
 evaluate                    | give the folder
 evaluate x --times 1        | no run in x
 evaluate half               | not finished; go on with it: python v3.py --resume --out-dir half

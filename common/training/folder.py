@@ -42,6 +42,8 @@ class RunFolder:
         here = os.path.isdir(self.path) and os.path.exists(text)
         if here and os.path.samefile(self.path, text):
             raise UserError(f"--out-dir {self.path} is the text's: give the run its own")
+        if os.path.isfile(self.path):
+            raise UserError(f"--out-dir {self.path} is a file: give a folder")
         with write_errors(f"to the folder {self.path}"):
             above = (self.path, *self.path.parents)
             self._created = [path for path in above if not path.exists()]
@@ -80,9 +82,12 @@ class RunFolder:
                 path.rmdir()  # raises OSError, and so ends this, where something is in it
 
     def begin(self, run):
-        """Write down what the run is; a new one first makes room for itself."""
+        """Write down what the run is. A new one first makes room for itself. One that goes on has no
+        result any more, since a run that has one is complete.
+        """
         if self._old and not run.config.resume:
             print(f"the run that was in {self.path} is now in {self._move_aside()}")
+        (self.path / "result.json").unlink(missing_ok=True)
         # config.json is the first: by this file a run's folder is known.
         write_json(self.path / "config.json", {"version": run.version, "config": run.settings()})
         with atomic_write(self.path / "script.py") as file:

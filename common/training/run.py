@@ -128,7 +128,11 @@ class Run:
             self.state["optimizer" if i == 1 else f"optimizer {i}"] = each
         if config.resume:
             self.first_step = self.step = checkpoint.restore(self, self.saved)
-            self.saved = None  # as large as the model
+            before, self.saved = self.saved["config"]["steps"], None  # as large as the model
+            if before != config.steps:
+                decays = getattr(config, "cosine_decay", False)
+                rate = ": the learning rate goes on along the schedule of that length" * decays
+                self.log.say(f"{before:,} steps become {config.steps:,}{rate}")
             if self.step == config.steps and summary.is_finished(self):
                 sys.exit(0)
         if self.writes:  # when it goes on, too: the next --resume goes on to as many steps
@@ -141,9 +145,9 @@ class Run:
         for line in machine.describe_model(self.model, estimate):
             self.log.say(line)
         if 0 < config.steps < getattr(config, "warmup_steps", 0):
-            never = f"the learning rate will not reach --learning-rate {config.learning_rate:g}"
-            few = f"{config.warmup_steps} --warmup-steps, and --steps are {config.steps}"
-            self.log.say(f"{never}: {few}")
+            warm_up = f"the learning rate warms up for {config.warmup_steps} steps"
+            few = f"the run has {config.steps}: give fewer --warmup-steps"
+            self.log.say(f"{warm_up}, but {few}")
         if rank() and not config.resume:  # dropout that each process draws for itself
             torch.manual_seed(config.seed + rank())
         evaluated = {row["step"] for row in self.log.metrics}
@@ -153,7 +157,9 @@ class Run:
         read = config.steps * logging.tokens_per_step(config)
         self.final_limit = n_val if config.data in NAMES else min(n_val, max(read, T + 1))
         if self.val_limit < n_val:
-            part = f"the first {self.val_limit / n_val:.0%} of the validation split"
+            share = self.val_limit / n_val
+            share = f"{share:.0%}" if share >= 0.01 else "less than 1 %"
+            part = f"the first {share} of the validation split"
             self.log.say(f"evaluations along the way are on {part}")
         # Ctrl-C, a shutdown, a closed terminal; and what comes after Ctrl-Z or SIGSTOP.
         handlers = dict.fromkeys(("SIGINT", "SIGTERM", "SIGHUP"), self._stop)
