@@ -4,7 +4,8 @@ The simplest language model: the next token is predicted from the current one al
 logits with a row for each of the V tokens of the vocabulary. The tokens come from byte-pair
 encoding (BPE) with 512 tokens and a pre-tokenization that splits at white space only.
 
-For a bigram table the best possible answer is known: count how often each token follows each token.
+For a bigram table the best possible answer to the training text is known: count how often each
+token follows each token.
 The training loss is lowest where softmax(row i) equals the counted frequencies of what follows
 token i, so gradient descent approaches counting. The script prints the bits per byte of such
 counts as the baseline, smoothed so that no pair is impossible (Kneser and Ney 1995).

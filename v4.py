@@ -9,8 +9,8 @@ slow pairs of channels reach angles that training never showed.
 
 With it comes the KV cache: sampling keeps the keys and values of earlier positions, so that a new
 token costs one position's work. It works with every kind of position here and gives what sampling
-without it gives. It is no part of relative position; it comes with this version because sampling is
-where relative position is felt.
+without it gives. It is an idea of its own, apart from relative position: without it, sampling
+computes the whole window again for each token.
 
 Expect stories that stay on their subject; objects still change their names now and then.
 The step to here is `diff v3.py v4.py`.

@@ -1,4 +1,4 @@
-"""v5: today's recipe, the parts that open models share since GPT-2.
+"""v5: today's recipe, parts that open models have adopted since GPT-2.
 
 RMSNorm rescales and does not center (Zhang and Sennrich 2019). SwiGLU multiplies the channels of
 the MLP by gates (Shazeer 2020). The linear layers have no biases. Query-key normalization keeps

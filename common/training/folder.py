@@ -82,8 +82,8 @@ class RunFolder:
                 path.rmdir()  # raises OSError, and so ends this, where something is in it
 
     def begin(self, run):
-        """Write down what the run is. A new one first makes room for itself. One that goes on has no
-        result any more, since a run that has one is complete.
+        """Write down what the run is. A new one first makes room for itself. One that goes on loses
+        its result, because a run that has one is complete.
         """
         if self._old and not run.config.resume:
             print(f"the run that was in {self.path} is now in {self._move_aside()}")
