@@ -184,9 +184,8 @@ def fast_chunks(pattern, documents):
     pre_tokenizer = PreTokenizer(pattern, True)
     parts = [part for block in pre_tokenizer.blocks(documents) for part, _ in block]
     assert "".join(parts) == "".join(documents)
-    spans = map(pre_tokenizer.spans, parts)
-    keys = [(key, are_words) for some, are_words in spans for key in some]
-    return [chunk for key, is_word in keys for chunk in pre_tokenizer.chunks_of(key, is_word)]
+    spans = [span for part in parts for span in pre_tokenizer.spans(part)]
+    return [chunk for span in spans for chunk in pre_tokenizer.chunks_of(span)]
 
 
 @settings(max_examples=800, deadline=None)

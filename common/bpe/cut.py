@@ -59,26 +59,19 @@ class PreTokenizer:
             self.safe_cut = SAFE_CUT if r"\p{L}" in pattern else SAFE_CUT_AT_WHITE_SPACE
 
     def spans(self, text):
-        """(keys of spans, whether they are words): a text cut into spans, which have their chunks
-        each by itself. In spaced text the key of " word" is "word", and the first span, without a
-        space before it, has a tuple of one. Elsewhere a span is a chunk, and its own key."""
+        """A text cut into spans, which have their chunks each by itself, as a list of keys: of a
+        word with the one space before it the word's bytes, of a chunk the chunk, a string. Only
+        spaced text is cut into words, after the chunks of what comes before the first space."""
         spaces = text.count(" ")
         runs = text.count("\n") + text.count("  ")
         if not self.known or 8 * spaces < len(text) or 4 * runs > spaces or MARK in text:
-            return self.chunks(text), False
-        words = _mark_unsafe_spaces(text).split(" ")
-        if words[0]:
-            words[0] = (words[0],)
-        else:
-            del words[0]
-        return words, True
+            return self.chunks(text)
+        first, *words = _mark_unsafe_spaces(text).encode("utf-8").split(b" ")
+        return self.chunks(_unmarked(first)) + words
 
-    def chunks_of(self, key, is_word):
+    def chunks_of(self, key):
         """The chunks of the span that has this key."""
-        if not is_word:
-            return [key]
-        span = key[0] if isinstance(key, tuple) else " " + key
-        return self.chunks(span.replace(MARK, " "))
+        return [key] if isinstance(key, str) else self.chunks(" " + _unmarked(key))
 
     def chunks(self, text):
         """The chunks of a text, a list of strings which end to end are the text."""
@@ -135,6 +128,10 @@ def _mark_unsafe_spaces(text):
         if white in text:
             text = text.replace(" " + white, MARK + white)
     return text[:-1] + MARK if text.endswith(" ") else text
+
+
+def _unmarked(word):
+    return word.decode("utf-8").replace(MARK, " ")
 
 
 def _in_ascii(pattern):

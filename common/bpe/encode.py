@@ -2,7 +2,6 @@
 
 import heapq
 import os
-from functools import partial
 from itertools import chain
 
 from common.bpe.merge import WALL, Tokens, group
@@ -18,9 +17,9 @@ class Table(dict):
     """dict: key of a span -> its number, counted in the order in which keys are looked up first;
     and the ids of all spans, end to end in one array, with where each span's begin."""
 
-    def __init__(self, pre_tokenizer, are_words, dtype, end):
+    def __init__(self, chunks_of, dtype, end):
         self[END] = 0
-        self.chunks_of = partial(pre_tokenizer.chunks_of, is_word=are_words)
+        self.chunks_of = chunks_of
         self.ids = np.array([] if end is None else [end], dtype)
         self.starts = np.array([0, len(self.ids)])  # of the spans, and of the next one
         self.new = []  # keys whose ids are not known yet
@@ -74,16 +73,12 @@ class Encoder:
         return Encoder, (self.merges, self.pre_tokenizer, self.dtype, self.end)
 
     def _forget(self):
-        self.tables = {
-            are_words: Table(self.pre_tokenizer, are_words, self.dtype, self.end)
-            for are_words in (True, False)
-        }
+        self.table = Table(self.pre_tokenizer.chunks_of, self.dtype, self.end)
 
-    def _learn(self, more_than=0):
-        for table in self.tables.values():
-            if table.new_size > more_than:
-                self.ranks = self.ranks or Ranks(self.merges)
-                table.learn(self.ranks)
+    def _learn(self, more_than):
+        if self.table.new_size > more_than:
+            self.ranks = self.ranks or Ranks(self.merges)
+            self.table.learn(self.ranks)
 
     def encode(self, text):
         """The ids of a text, a list."""
@@ -93,18 +88,16 @@ class Encoder:
     def encode_block(self, block, ends):
         """The ids of a block (see PreTokenizer.blocks), an array (number of tokens,); with the id
         `end` after each document if `ends` is true and the vocabulary has one."""
-        parts = []
+        numbers = []
         for text, is_end in block:
-            keys, are_words = self.pre_tokenizer.spans(text)
+            keys = self.pre_tokenizer.spans(text)
             if is_end and ends:
                 keys.append(END)
-            table = self.tables[are_words]
-            numbers = map(table.__getitem__, keys)
-            parts.append((table, np.fromiter(numbers, np.int64, len(keys))))
-            self._learn(ENOUGH)
-        self._learn()
-        ids = np.concatenate([table.look_up(numbers) for table, numbers in parts])
-        if sum(table.size for table in self.tables.values()) > REMEMBERED:
+            numbers.append(np.fromiter(map(self.table.__getitem__, keys), np.int64, len(keys)))
+            self._learn(more_than=ENOUGH)
+        self._learn(more_than=0)
+        ids = np.concatenate(list(map(self.table.look_up, numbers)))
+        if self.table.size > REMEMBERED:
             self._forget()
         return ids
 

@@ -17,16 +17,14 @@ def progress_bar(total, unit, wanted):
 
 def count_chunks(documents, pre_tokenizer, progress=False):
     """Counter: chunk (string) -> how often it occurs in the documents."""
-    counts = {True: Counter(), False: Counter()}  # of keys of spans, which are words or chunks
+    counts, chunks = Counter(), Counter()
     with progress_bar(None, "characters", progress) as bar:
         for block in pre_tokenizer.blocks(documents):
             for text, _ in block:
-                keys, are_words = pre_tokenizer.spans(text)
-                counts[are_words].update(keys)
+                counts.update(pre_tokenizer.spans(text))
                 bar.update(len(text))
-    words, chunks = counts[True], counts[False]
-    for word, count in words.items():
-        for chunk in pre_tokenizer.chunks_of(word, True):
+    for span, count in counts.items():
+        for chunk in pre_tokenizer.chunks_of(span):
             chunks[chunk] += count
     return chunks
 
