@@ -62,12 +62,11 @@ class _Trainer:
         self.n_merges = n_merges
         self.merges = []
         self.tokens = Tokens(chunk_counts, 256 + n_merges)
-        counts = np.fromiter(chunk_counts.values(), np.int64, len(chunk_counts))
-        if len(counts) and counts.max() < 2**31:
-            counts = counts.astype(np.int32)
+        dtype = np.min_scalar_type(max(chunk_counts.values(), default=0))
+        counts = np.fromiter(chunk_counts.values(), dtype, len(chunk_counts))
         # Of each place, its chunk's count; a wall has that of the chunk after it.
         self.weights = np.repeat(counts, np.diff(self.tokens.walls))
-        self.heap, self.places_of, self.floor = [], {}, None  # heap of (-count, (a, b))
+        self.heap, self.places_of = [], {}  # heap of (-count, (a, b))
 
     def _push(self, pair, places, count):
         self.places_of[pair] = places
@@ -75,16 +74,12 @@ class _Trainer:
 
     def count_all(self):
         """Lower the floor, and fill the heap with the pairs above it. False if there are none."""
-        if self.floor == 1:
-            return False
         first, sizes = self.tokens.first, np.array(self.tokens.sizes)
         places = (first != self.tokens.none).nonzero()[0]
         a = first.take(places)
         b = first.take(places + sizes.take(a))
         there = b != self.tokens.none
         places, a, b = places.compress(there), a.compress(there), b.compress(there)
-        if not len(places):
-            return False
         order, starts, ends = group(b, a)
         places, a, b = places.take(order), a.take(order), b.take(order)
         totals = np.add.reduceat(self.weights.take(places), starts, dtype=np.int64)
@@ -94,7 +89,7 @@ class _Trainer:
         for i in (totals >= self.floor).nonzero()[0].tolist():
             pair = int(a[starts[i]]), int(b[starts[i]])
             self._push(pair, places[starts[i] : ends[i]].copy(), int(totals[i]))
-        return True
+        return len(places) > 0
 
     def merge_top(self):
         """Take the pair at the top of the heap: merge it and return True if its count still holds,
