@@ -110,17 +110,16 @@ class _Trainer:
 
     def _count_beside(self, new, places):
         """Count the pairs that the token `new` is in, and put the frequent ones into the heap."""
-        tokens, weights = self.tokens, self.weights.take(places)
+        tokens = self.tokens
         codes = tokens.neighbours(new, places)
         order, starts, ends = group(codes)
-        places, weights = np.concatenate((places, places)), np.concatenate((weights, weights))
-        totals = np.add.reduceat(weights.take(order), starts, dtype=np.int64)
+        places, codes = np.concatenate((places, places)).take(order), codes.take(order)
+        totals = np.add.reduceat(self.weights.take(places), starts, dtype=np.int64)
         for i in (totals >= self.floor).nonzero()[0].tolist():
-            where = order[starts[i] : ends[i]]
-            is_after, other = divmod(int(codes[where[0]]), tokens.none + 1)
-            if other == tokens.none:
-                continue
-            if is_after:
-                self._push((new, other), places.take(where), int(totals[i]))
-            elif other != new:  # two new tokens side by side: counted once, for the first
-                self._push((other, new), places.take(where) - tokens.sizes[other], int(totals[i]))
+            is_after, other = divmod(int(codes[starts[i]]), tokens.none + 1)
+            there, count = places[starts[i] : ends[i]].copy(), int(totals[i])
+            if is_after and other != tokens.none:
+                self._push((new, other), there, count)
+            # Two new tokens side by side are counted once, for the first.
+            elif not is_after and other not in (tokens.none, new):
+                self._push((other, new), there - tokens.sizes[other], count)
