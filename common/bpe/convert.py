@@ -10,7 +10,8 @@ import msgspec
 
 CAN_READ = (
     "only byte-level BPE can be read, without a normalizer, with the pre-tokenizer ByteLevel or"
-    " Split (by a Regex, Isolated, not inverted) + ByteLevel, without add_prefix_space"
+    " Split (by a Regex, Isolated, not inverted) + ByteLevel, without add_prefix_space,"
+    " byte_fallback and ignore_merges"
 )
 
 
@@ -50,7 +51,7 @@ class Model(msgspec.Struct):
     ignore_merges: bool = False
 
 
-class AddedToken(msgspec.Struct):
+class AddedToken(msgspec.Struct, order=True):
     id: int
     content: str
 
@@ -116,12 +117,10 @@ def from_huggingface(path, make, byte_level_pattern):
     model, cut = saved.model, saved.pre_tokenizer
     steps = cut.pretokenizers if isinstance(cut, Sequence) else [cut]
     split = [step for step in steps if isinstance(step, Split) and not step.invert][:1]
-    if steps != [*split, ByteLevel(use_regex=not split)]:
-        raise TokenizerError(f"{path} cuts texts in another way; {CAN_READ}")
-    if model.byte_fallback or model.ignore_merges:
-        raise TokenizerError(f"{path}: byte_fallback and ignore_merges are not supported")
-    added = sorted(saved.added_tokens or [], key=lambda token: token.id)
-    added = [token.content for token in added]
+    wanted = [*split, ByteLevel(use_regex=not split)]
+    if steps != wanted or model.byte_fallback or model.ignore_merges:
+        raise TokenizerError(f"{path} makes other tokens of a text; {CAN_READ}")
+    added = [token.content for token in sorted(saved.added_tokens or [])]
     try:
         pattern = split[0].pattern.Regex if split else byte_level_pattern
         return make(_merges(model, added), pattern, added)
