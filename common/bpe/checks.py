@@ -51,8 +51,7 @@ def compile_pattern(pattern):
     except Exception as error:  # whatever regex raises where flags, say, contradict each other
         message = f"the split pattern {pattern!r:.60} is no regular expression: {error}"
         raise TokenizerError(message) from None
-    if compiled.flags & regex.REVERSE:
-        raise TokenizerError(f"the split pattern {pattern!r:.60} searches backwards: drop its (?r)")
-    if re.search(r"\(\?(R|&|P[^<=]|[-+]?\d)", pattern):
-        raise TokenizerError(f"the split pattern {pattern!r:.60} calls itself: not supported")
+    if compiled.flags & regex.REVERSE or re.search(r"\(\?(R|&|P[^<=]|[-+]?\d)", pattern):
+        wrong = "searches backwards or calls itself: not supported"
+        raise TokenizerError(f"the split pattern {pattern!r:.60} {wrong}")
     return compiled
