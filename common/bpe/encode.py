@@ -4,7 +4,7 @@ import heapq
 import os
 from itertools import chain
 
-from common.bpe.merge import WALL, Tokens, group
+from common.bpe.merge import Tokens, group
 
 import numpy as np
 
@@ -136,18 +136,12 @@ class Ranks:
         self.sizes = [1] * 256
         for a, b in merges:
             self.sizes.append(self.sizes[a] + self.sizes[b])
+        # The pairs by their newer half; their older half as a code (see Tokens.neighbours).
         a, b = np.array(merges, np.int64).reshape(-1, 2).T
-        ranks = np.arange(len(merges), dtype=np.int32)
-        of_bytes = (a < 256) & (b < 256)
-        self.rank_of_bytes = np.full((256, 256), -1, np.int32)
-        self.rank_of_bytes[a[of_bytes], b[of_bytes]] = ranks[of_bytes]
-        self.rank_of_bytes[WALL] = self.rank_of_bytes[:, WALL] = -1
-        # The other pairs by their newer half; their older half as a code (see Tokens.neighbours).
         newer, codes = np.maximum(a, b), np.where(a < b, a, n_ids + 1 + b)
-        order = newer.argsort(kind="stable")
-        order = order[~of_bytes[order]]
-        self.codes, self.ranks = codes[order], ranks[order]
-        self.starts = np.searchsorted(newer[order], np.arange(256, n_ids + 1)).tolist()
+        self.ranks = newer.argsort(kind="stable").astype(np.int32)
+        self.codes = codes[self.ranks]
+        self.starts = np.searchsorted(newer[self.ranks], np.arange(n_ids + 1)).tolist()
         # By code: how far the pair begins before the newer half; the rank, for one half at a time.
         self.shift = np.array(self.sizes + [0] * (n_ids + 2))
         self.rank_of_code = np.full(2 * n_ids + 2, -1, np.int32)
@@ -158,7 +152,20 @@ class Ranks:
         tokens.sizes = self.sizes
         heap, places_of = [], {}  # the ranks of pairs that occur, and where
 
-        def push(ranks, places):
+        def find_pairs(newer, places):
+            """Put the pairs into the heap whose newer half is this token, at these places."""
+            some = slice(self.starts[newer], self.starts[newer + 1])
+            if some.start == some.stop:
+                return  # no merge takes it and an older token
+            codes = tokens.neighbours(newer, places)
+            self.rank_of_code[self.codes[some]] = self.ranks[some]
+            ranks = self.rank_of_code.take(codes)
+            self.rank_of_code[self.codes[some]] = -1
+            found = (ranks >= 0).nonzero()[0]
+            if not len(found):
+                return
+            ranks, codes = ranks.take(found), codes.take(found)
+            places = np.concatenate((places, places)).take(found) - self.shift.take(codes)
             order, starts, ends = group(ranks.astype(np.uint16) if self.n_ids < 2**16 else ranks)
             places, ranks = places.take(order), ranks.take(order.take(starts))
             groups = zip(ranks.tolist(), starts.tolist(), ends.tolist(), strict=True)
@@ -166,29 +173,15 @@ class Ranks:
                 places_of[rank] = places[start:end]
                 heapq.heappush(heap, rank)
 
-        pairs = tokens.bytes[:-1].astype(np.uint16) << 8
-        pairs |= tokens.bytes[1:]
-        ranks = self.rank_of_bytes.take(pairs)
-        del pairs
-        places = (ranks >= 0).nonzero()[0]
-        push(ranks.take(places), places)
-        del ranks, places
+        order, starts, ends = group(tokens.first)
+        for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+            byte = int(tokens.first[order[start]])
+            if byte != tokens.none:
+                find_pairs(byte, order[start:end])
         while heap:
             rank = heapq.heappop(heap)
             (a, b), new = self.merges[rank], 256 + rank
             places = tokens.still_there(a, b, places_of.pop(rank))
-            if not len(places):
-                continue
-            places = tokens.merge(a, b, new, places)
-            some = slice(self.starts[new - 256], self.starts[new - 255])
-            if some.start == some.stop:
-                continue  # no later merge takes this token
-            codes = tokens.neighbours(new, places)
-            self.rank_of_code[self.codes[some]] = self.ranks[some]
-            ranks = self.rank_of_code.take(codes)
-            self.rank_of_code[self.codes[some]] = -1
-            found = (ranks >= 0).nonzero()[0]
-            if len(found):
-                places = np.concatenate((places, places)).take(found)
-                push(ranks.take(found), places - self.shift.take(codes.take(found)))
+            if len(places):
+                find_pairs(new, tokens.merge(a, b, new, places))
         return tokens
