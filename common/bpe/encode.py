@@ -82,8 +82,7 @@ class Encoder:
 
     def encode(self, text):
         """The ids of a text, a list."""
-        blocks = self.pre_tokenizer.blocks([text])
-        return [i for block in blocks for i in self.encode_block(block, False).tolist()]
+        return [i for ids in self.stream([text], 1, False) for i in ids.tolist()]
 
     def encode_block(self, block, ends):
         """The ids of a block (see PreTokenizer.blocks), an array (number of tokens,); with the id
@@ -148,8 +147,7 @@ class Ranks:
 
     def merge_all(self, chunks):
         """The Tokens of these chunks (strings) after all merges."""
-        tokens = Tokens(chunks, self.n_ids)
-        tokens.sizes = self.sizes
+        tokens = Tokens(chunks, self.n_ids, self.sizes)
         heap, places_of = [], {}  # the ranks of pairs that occur, and where
 
         def find_pairs(newer, places):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-WALL = 255  # a byte that UTF-8 never contains: it keeps the chunks apart
+WALL = b"\xff"  # a byte that UTF-8 never contains: it keeps the chunks apart
 
 
 class Tokens:
@@ -20,17 +20,14 @@ class Tokens:
     memory for each byte of the chunks up to 65,535 ids, else 8, and 8 for each place in a list.
     """
 
-    def __init__(self, chunks, n_ids):
+    def __init__(self, chunks, n_ids, sizes):
         """From chunks (strings), every byte a token; n_ids: how many ids there will be at most."""
-        wall = bytes([WALL])
-        data = wall + wall.join([chunk.encode("utf-8") for chunk in chunks]) + wall
-        self.bytes = np.frombuffer(data, np.uint8)
-        self.walls = np.flatnonzero(self.bytes == WALL)
-        self.none = n_ids
-        self.first = self.bytes.astype(np.uint16 if n_ids < 2**16 else np.uint32)
+        data = WALL + WALL.join([chunk.encode("utf-8") for chunk in chunks]) + WALL
+        self.none, self.sizes = n_ids, sizes
+        self.first = np.frombuffer(data, np.uint8).astype(np.uint16 if n_ids < 2**16 else np.uint32)
+        self.walls = np.flatnonzero(self.first == WALL[0])
         self.first[self.walls] = self.none
         self.last = self.first.copy()
-        self.sizes = [1] * 256
 
     def still_there(self, a, b, places):
         """Those of the places where the pair (a, b) still is: merges may have used it up."""

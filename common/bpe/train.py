@@ -61,7 +61,7 @@ class _Trainer:
     def __init__(self, chunk_counts, n_merges):
         self.n_merges = n_merges
         self.merges = []
-        self.tokens = Tokens(chunk_counts, 256 + n_merges)
+        self.tokens = Tokens(chunk_counts, 256 + n_merges, [1] * 256)
         dtype = np.min_scalar_type(max(chunk_counts.values(), default=0))
         counts = np.fromiter(chunk_counts.values(), dtype, len(chunk_counts))
         # Of each place, its chunk's count; a wall has that of the chunk after it.
