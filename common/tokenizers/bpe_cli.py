@@ -8,7 +8,7 @@ from pathlib import Path
 from bpe_tokenizer import END_OF_TEXT, PATTERNS, BPETokenizer
 from common.cli import run_main
 from common.commands import run_command
-from common.data.cache import REPOSITORY
+from common.data import load_corpus
 from common.data.reading import kind_of, opened
 from common.errors import UserError, reason_of
 from common.files import atomic_write, open_regular
@@ -66,7 +66,7 @@ def encode(
         out: write the ids to this file, .npy for a numpy array, instead of the screen
     """
     _check_out(out)
-    tokenizer, text = BPETokenizer.load(vocab), _text(text, file)
+    tokenizer, text = BPETokenizer.load(vocab), _either("a text", text, file, _read_text)
     if allow_special:
         ids = np.array(tokenizer.encode(text, "all"), tokenizer.dtype)
     else:
@@ -97,9 +97,7 @@ def decode(
     """
     _check_out(out)
     tokenizer = BPETokenizer.load(vocab)
-    if bool(ids) == (file is not None):
-        raise UserError("give either ids or --file")
-    data = tokenizer.decode_bytes(ids if file is None else _read_ids(file))
+    data = tokenizer.decode_bytes(_either("ids", ids or None, file, _read_ids))
     if out is not None:
         with atomic_write(out) as stream:
             stream.write(data)
@@ -125,10 +123,10 @@ def show(
         compare: another vocabulary's file, whose tokens stand to the right of the first one's
         allow_special: the spelling of a special token is its id, not ordinary text
     """
-    text = _text(text, file)
+    text = _either("a text", text, file, _read_text)
     if vocab is None:
-        print("no --vocab given: these are 1,024 ids learned from data/input.txt just now")
-        sample = _read_text(REPOSITORY / "data" / "input.txt")
+        print("no --vocab given: these are 1,024 ids learned from the sample just now")
+        sample = load_corpus("sample").pieces("train")
         shown = [("the sample's", BPETokenizer.train(sample, 1024, progress=True))]
     else:
         shown = [(vocab, BPETokenizer.load(vocab))]
@@ -160,8 +158,6 @@ def _check_out(path):
 def _training_text(data, data_dir):
     if os.path.isfile(data) and kind_of(Path(data)) == "text":
         return _read_text(data)
-    from common.data import load_corpus
-
     corpus = load_corpus(data, data_dir)
     if corpus.note:
         print(corpus.note, file=sys.stderr)
@@ -176,10 +172,11 @@ def _read_text(path):
     return text
 
 
-def _text(text, file):
-    if (text is None) == (file is None):
-        raise UserError("give either a text or --file")
-    return text if file is None else _read_text(file)
+def _either(what, given, file, read):
+    """What the command line gives, or what is read from the file."""
+    if (given is None) == (file is None):
+        raise UserError(f"give either {what} or --file")
+    return given if file is None else read(file)
 
 
 def _read_ids(path):
@@ -187,12 +184,9 @@ def _read_ids(path):
         if not path.endswith(".npy"):
             return [int(word) for word in _read_text(path).replace(",", " ").split()]
         with open_regular(path):
-            ids = np.load(path, mmap_mode="r", allow_pickle=False)  # no larger than the file
-        if getattr(ids, "ndim", 0) != 1 or ids.dtype.kind not in "iu":
-            raise ValueError("not a one-dimensional array of whole numbers")
+            return np.load(path, mmap_mode="r", allow_pickle=False)  # no larger than the file
     except Exception as error:  # whatever numpy raises where bytes have changed
         raise UserError(f"{path}: not a file of ids: {reason_of(error)}") from None
-    return ids
 
 
 def _set_apart(tokens, colour, breaks=True):
