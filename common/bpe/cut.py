@@ -86,10 +86,8 @@ class PreTokenizer:
             return self.in_ascii.findall(text)
         chunks = []
         for ascii_part, other_part in TURNS.findall(text):
-            if ascii_part:
-                chunks += self.in_ascii.findall(ascii_part)
-            if other_part:
-                chunks += self.pattern.findall(other_part)
+            chunks += self.in_ascii.findall(ascii_part)
+            chunks += self.pattern.findall(other_part)
         return chunks
 
     def blocks(self, documents, share=1):
@@ -103,7 +101,8 @@ class PreTokenizer:
         for document in documents:
             start = 0
             while start is not None:
-                cut = self._cut_after(document, start + PART)
+                match = self.safe_cut.search(document, start + PART) if self.known else None
+                cut = match.end() if match else None
                 block.append((document[start:cut], cut is None))
                 size += len(block[-1][0]) + 1
                 start = cut
@@ -112,13 +111,6 @@ class PreTokenizer:
                     block, size = [], 0
         if block:
             yield block
-
-    def _cut_after(self, text, place):
-        """The first place from `place` on where a text may be cut, or None."""
-        if not self.known or place >= len(text):
-            return None
-        match = self.safe_cut.search(text, place)
-        return match and match.end()
 
 
 def _unmarked(word):
