@@ -35,10 +35,10 @@ def check_special_tokens(spellings):
     return spellings
 
 
-def read(path):
-    """The content of a vocabulary's file, a dict. Raises UserError where it is no JSON object;
+def read(path, what="a vocabulary", schema=dict):
+    """The content of a vocabulary's file (see read_json). As a dict it may be any JSON object:
     whether it is what BPETokenizer.save writes is for the caller to see."""
-    return read_json(path, "a vocabulary", largest=LARGEST_VOCABULARY)
+    return read_json(path, what, schema, LARGEST_VOCABULARY)
 
 
 def compile_pattern(pattern):

@@ -2,16 +2,14 @@
 
 from typing import Literal
 
-from common.bpe.checks import TokenizerError
-from common.errors import UserError
-from common.files import LARGEST_VOCABULARY, read_json
+from common.bpe.checks import TokenizerError, read
 
 import msgspec
 
-CAN_READ = (
-    "only byte-level BPE can be read, without a normalizer, with the pre-tokenizer ByteLevel or"
-    " Split (by a Regex, Isolated, not inverted) + ByteLevel, without add_prefix_space,"
-    " byte_fallback and ignore_merges"
+READABLE = (
+    "a tokenizer.json that can be read here (byte-level BPE without a normalizer, with the"
+    " pre-tokenizer ByteLevel or Split by a Regex, Isolated, not inverted, and then ByteLevel;"
+    " without add_prefix_space, byte_fallback and ignore_merges)"
 )
 
 
@@ -110,16 +108,13 @@ def from_huggingface(path, make, byte_level_pattern):
     would cut a text differently are refused. What a post-processor puts around a text is left out.
     `byte_level_pattern`: the split pattern that the library's ByteLevel has.
     """
-    try:
-        saved = read_json(path, "such a tokenizer.json", TokenizerFile, LARGEST_VOCABULARY)
-    except UserError as error:
-        raise TokenizerError(f"{error}; {CAN_READ}") from None
+    saved = read(path, READABLE, TokenizerFile)
     model, cut = saved.model, saved.pre_tokenizer
     steps = cut.pretokenizers if isinstance(cut, Sequence) else [cut]
     split = [step for step in steps if isinstance(step, Split) and not step.invert][:1]
     wanted = [*split, ByteLevel(use_regex=not split)]
     if steps != wanted or model.byte_fallback or model.ignore_merges:
-        raise TokenizerError(f"{path} makes other tokens of a text; {CAN_READ}")
+        raise TokenizerError(f"{path} is not {READABLE}")
     added = [token.content for token in sorted(saved.added_tokens or [])]
     try:
         pattern = split[0].pattern.Regex if split else byte_level_pattern

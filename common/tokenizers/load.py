@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 from bpe_tokenizer import END_OF_TEXT, PATTERNS, BPETokenizer
+from common.bpe.checks import read
 from common.data.cache import cache_folder, made_once, progress_bar, slug
 from common.errors import UserError
-from common.files import LARGEST_VOCABULARY, read_json
 
 KINDS = ("bpe", "char", "word", "gpt2")
 ENOUGH = 100_000_000  # bytes of training text that a vocabulary is made from, at most
@@ -26,7 +26,6 @@ def load_tokenizer(kind, corpus, vocab_size, pattern="gpt4", special_tokens=(END
     characters there are instead, and gpt2 is what it is. pattern: bpe only, gpt2, gpt4,
     whitespace or a regular expression.
     """
-    kind = str(kind)
     if kind == "gpt2":
         from common.tokenizers.classes import GPT2Tokenizer
 
@@ -79,7 +78,7 @@ def load_tokenizer_file(path):
     path = Path(path)
     if not os.path.exists(path):  # false for impossible names too
         raise UserError(f"--tokenizer {path} is neither a kind ({', '.join(KINDS)}) nor a file")
-    content = read_json(path, "a vocabulary", largest=LARGEST_VOCABULARY)
+    content = read(path)
     if "kind" in content:
         from common.tokenizers.classes import read_saved
 
