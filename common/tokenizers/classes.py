@@ -12,8 +12,9 @@ import re
 from typing import Literal
 
 from bpe_tokenizer import END_OF_TEXT, BPETokenizer, check_text, documents
+from common.bpe.checks import read
 from common.errors import UserError
-from common.files import LARGEST_VOCABULARY, read_json, write_json
+from common.files import write_json
 
 import msgspec
 import numpy as np
@@ -24,10 +25,9 @@ UNKNOWN = "<|unk|>"
 class Tokenizer:
     """What the tokenizers of this file share. `vocab` is a list: id -> the string it shows.
 
-    A class has `pieces(text)`, which cuts a text into strings that the vocabulary may list.
+    A class has its `kind`, and `pieces(text)`, the strings that a text is cut into.
     """
 
-    kind = ""
     lossless = False  # False: decode(encode(text)) may differ, so bits per byte do not compare
 
     def __init__(self, vocab, special_tokens):
@@ -81,14 +81,12 @@ class CharTokenizer(Tokenizer):
     """One id for each character of the training text, in the order of their code points."""
 
     kind = "char"
+    pieces = list
 
     @classmethod
     def train(cls, texts, vocab_size=None, special_tokens=(END_OF_TEXT,)):
         """All characters that there are, whatever the size."""
         return cls(sorted(set(itertools.chain.from_iterable(texts))), [UNKNOWN, *special_tokens])
-
-    def pieces(self, text):
-        return text
 
 
 class WordTokenizer(Tokenizer):
@@ -102,9 +100,7 @@ class WordTokenizer(Tokenizer):
     kind = "word"
     # <unk> and @-@ are WikiText's own marks; 's and n't keep their apostrophe.
     PATTERN = r" ?<unk>| ?'(?:s|t|d|m|re|ve|ll)\b| ?\w+(?:['’]\w+)*| ?[^\w\s]+|\s"
-
-    def pieces(self, text):
-        return re.findall(self.PATTERN, text)
+    pieces = re.compile(PATTERN).findall
 
     @classmethod
     def train(cls, texts, vocab_size, special_tokens=(END_OF_TEXT,)):
@@ -113,7 +109,7 @@ class WordTokenizer(Tokenizer):
             raise UserError(f"--vocab-size {vocab_size} has no room for words: use a larger one")
         counts = collections.Counter()
         for text in texts:
-            counts.update(re.findall(cls.PATTERN, text))
+            counts.update(cls.pieces(text))
         words = sorted(counts, key=lambda word: (-counts[word], word))
         return cls(words[: vocab_size - len(names)], names)
 
@@ -173,7 +169,7 @@ class _Saved(msgspec.Struct):
 def read_saved(path):
     """The tokenizer that Tokenizer.save wrote to a file. Raises UserError where the file is damaged
     or of another kind."""
-    saved = read_json(path, "a vocabulary of this version", _Saved, LARGEST_VOCABULARY)
+    saved = read(path, "a vocabulary of this version", _Saved)
     if saved.kind == "gpt2":
         tokenizer = GPT2Tokenizer()
     else:
