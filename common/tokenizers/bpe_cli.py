@@ -1,5 +1,6 @@
 """The command line of bpe_tokenizer.py: train, encode, decode and show byte-level BPE."""
 
+import contextlib
 import os
 import sys
 from itertools import accumulate, pairwise
@@ -38,7 +39,8 @@ def train(
         special: the special tokens
         out: the vocabulary's file
     """
-    _check_out(out)
+    if os.path.isdir(out) or not os.path.isdir(os.path.dirname(os.path.abspath(out))):
+        raise UserError(f"--out {out}: it has to be a file's name in a folder that exists")
     text, pattern = _training_text(data, data_dir), PATTERNS.get(pattern, pattern)
     tokenizer = BPETokenizer.train(text, vocab_size, pattern, special, progress=True)
     tokenizer.save(out)
@@ -65,17 +67,13 @@ def encode(
         processes: how many share the work; pays from about 50 MB on
         out: write the ids to this file, .npy for a numpy array, instead of the screen
     """
-    _check_out(out)
     tokenizer, text = BPETokenizer.load(vocab), _either("a text", text, file, _read_text)
-    if allow_special:
-        ids = np.array(tokenizer.encode(text, "all"), tokenizer.dtype)
-    else:
-        ids = tokenizer.encode_corpus(text, processes)
-    if out is None:
-        print(*ids.tolist())
-        return
-    with atomic_write(out) as stream:
-        if out.endswith(".npy"):
+    with _output(out) as stream:
+        if allow_special:
+            ids = np.array(tokenizer.encode(text, "all"), tokenizer.dtype)
+        else:
+            ids = tokenizer.encode_corpus(text, processes)
+        if out is not None and out.endswith(".npy"):
             np.save(stream, ids)
         else:
             stream.write(" ".join(map(str, ids.tolist())).encode() + b"\n")
@@ -95,16 +93,11 @@ def decode(
         vocab: the vocabulary's file
         out: write the text to this file instead of the screen
     """
-    _check_out(out)
     tokenizer = BPETokenizer.load(vocab)
-    data = tokenizer.decode_bytes(_either("ids", ids or None, file, _read_ids))
-    if out is not None:
-        with atomic_write(out) as stream:
-            stream.write(data)
-    elif sys.stdout.isatty():
-        print(data.decode("utf-8", errors="replace"))
-    else:  # into a file or a pipe: the very bytes
-        sys.stdout.buffer.write(data)
+    with _output(out) as stream:
+        stream.write(tokenizer.decode_bytes(_either("ids", ids or None, file, _read_ids)))
+    if out is None and sys.stdout.isatty():
+        print()
 
 
 def show(
@@ -124,14 +117,11 @@ def show(
         allow_special: the spelling of a special token is its id, not ordinary text
     """
     text = _either("a text", text, file, _read_text)
+    shown = [(name, BPETokenizer.load(name)) for name in (vocab, compare) if name is not None]
     if vocab is None:
         print("no --vocab given: these are 1,024 ids learned from the sample just now")
         sample = load_corpus("sample").pieces("train")
-        shown = [("the sample's", BPETokenizer.train(sample, 1024, progress=True))]
-    else:
-        shown = [(vocab, BPETokenizer.load(vocab))]
-    if compare is not None:
-        shown.append((compare, BPETokenizer.load(compare)))
+        shown.insert(0, ("the sample's", BPETokenizer.train(sample, 1024, progress=True)))
     encoded = [each.encode(text, "all" if allow_special else ()) for _, each in shown]
     tokens = [[each.vocab[i] for i in ids] for (_, each), ids in zip(shown, encoded, strict=True)]
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
@@ -148,11 +138,9 @@ def show(
         print(f"{n / max(n_words, 1):.2f} tokens per word (fertility)")
 
 
-def _check_out(path):
-    """Refuse a path that can't be written before the work, not after it."""
-    folder = os.path.dirname(os.path.abspath(path or ""))
-    if os.path.isdir(path or "") or not os.path.isdir(folder):
-        raise UserError(f"--out {path}: it has to be a file's name in a folder that exists")
+def _output(path):
+    """A binary stream to a file, which has to be writable before the work, or to the screen."""
+    return contextlib.nullcontext(sys.stdout.buffer) if path is None else atomic_write(path)
 
 
 def _training_text(data, data_dir):
