@@ -148,7 +148,7 @@ class Ranks:
     def merge_all(self, chunks):
         """The Tokens of these chunks (strings) after all merges."""
         tokens = Tokens(chunks, self.n_ids, self.sizes)
-        heap, places_of = [], {}  # the ranks of pairs that occur, and where
+        heap = []  # (rank of a pair that occurs, where); a rank is there once
 
         def find_pairs(newer, places):
             """Put the pairs into the heap whose newer half is this token, at these places."""
@@ -168,18 +168,16 @@ class Ranks:
             places, ranks = places.take(order), ranks.take(order.take(starts))
             groups = zip(ranks.tolist(), starts.tolist(), ends.tolist(), strict=True)
             for rank, start, end in groups:
-                places_of[rank] = places[start:end]
-                heapq.heappush(heap, rank)
+                heapq.heappush(heap, (rank, places[start:end]))
 
+        # Every byte that occurs; the last group is the walls'.
         order, starts, ends = group(tokens.first)
-        for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-            byte = int(tokens.first[order[start]])
-            if byte != tokens.none:
-                find_pairs(byte, order[start:end])
+        for start, end in zip(starts[:-1].tolist(), ends[:-1].tolist(), strict=True):
+            find_pairs(int(tokens.first[order[start]]), order[start:end])
         while heap:
-            rank = heapq.heappop(heap)
+            rank, places = heapq.heappop(heap)
             (a, b), new = self.merges[rank], 256 + rank
-            places = tokens.still_there(a, b, places_of.pop(rank))
+            places = tokens.still_there(a, b, places)
             if len(places):
                 find_pairs(new, tokens.merge(a, b, new, places))
         return tokens

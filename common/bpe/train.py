@@ -66,11 +66,10 @@ class _Trainer:
         counts = np.fromiter(chunk_counts.values(), dtype, len(chunk_counts))
         # Of each place, its chunk's count; a wall has that of the chunk after it.
         self.weights = np.repeat(counts, np.diff(self.tokens.walls))
-        self.heap, self.places_of = [], {}  # heap of (-count, (a, b))
+        self.heap = []  # of (-count, (a, b), places); a pair is there once
 
     def _push(self, pair, places, count):
-        self.places_of[pair] = places
-        heapq.heappush(self.heap, (-count, pair))
+        heapq.heappush(self.heap, (-count, pair, places))
 
     def count_all(self):
         """Lower the floor, and fill the heap with the pairs above it. False if there are none."""
@@ -95,8 +94,8 @@ class _Trainer:
         """Take the pair at the top of the heap: merge it and return True if its count still holds,
         else put it back with its true count."""
         tokens = self.tokens
-        count, (a, b) = heapq.heappop(self.heap)
-        places = tokens.still_there(a, b, self.places_of.pop((a, b)))
+        count, (a, b), places = heapq.heappop(self.heap)
+        places = tokens.still_there(a, b, places)
         true_count = int(np.add.reduce(self.weights.take(places), dtype=np.int64))
         if true_count < -count:
             if true_count >= self.floor:
