@@ -3,7 +3,7 @@
 import contextlib
 import os
 import sys
-from itertools import accumulate, pairwise
+from itertools import accumulate, cycle, pairwise
 from pathlib import Path
 
 from bpe_tokenizer import END_OF_TEXT, PATTERNS, BPETokenizer
@@ -181,12 +181,9 @@ def _set_apart(tokens, colour, breaks=True):
     """Tokens on coloured backgrounds, or in brackets. What does not print is shown as an escape,
     so that a text cannot command the terminal; a line end is shown and also made."""
     shown = []
-    for i, token in enumerate(tokens):
-        string = "".join(
-            c if c.isprintable() else c.encode("unicode_escape").decode("ascii")
-            for c in token.decode("utf-8", errors="backslashreplace")
-        )
-        background = COLOURS[i % len(COLOURS)]
+    for token, background in zip(tokens, cycle(COLOURS), strict=False):
+        text = token.decode("utf-8", errors="backslashreplace")
+        string = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
         shown.append(f"\x1b[30;48;5;{background}m{string}\x1b[0m" if colour else f"[{string}]")
         shown.append("\n" * token.count(b"\n") * breaks)
     return "".join(shown)

@@ -58,9 +58,8 @@ class Tokenizer:
     encode_corpus = BPETokenizer.encode_corpus  # the arrays of encode_stream, end to end
 
     def encode(self, text: str) -> list[int]:
-        check_text(text)
         get, unknown = self.ids.get, self.unknown
-        return [get(piece, unknown) for piece in self.pieces(text)]
+        return [get(piece, unknown) for piece in self.pieces(check_text(text))]
 
     def decode(self, ids) -> str:
         return "".join(self.vocab[i] for i in self._valid(ids))
@@ -145,8 +144,7 @@ class GPT2Tokenizer(Tokenizer):
         return {"kind": "gpt2", "vocab_size": self.vocab_size}
 
     def encode(self, text):
-        check_text(text)
-        return self.encoding.encode_ordinary(text)
+        return self.encoding.encode_ordinary(check_text(text))
 
     def decode(self, ids):
         return self.encoding.decode(self._valid(ids))
