@@ -23,7 +23,7 @@ class Table(dict):
         self.ids = np.array([] if end is None else [end], dtype)
         self.starts = np.array([0, len(self.ids)])  # of the spans, and of the next one
         self.new = []  # keys whose ids are not known yet
-        self.new_size, self.size = 0, 0  # characters of these; bytes, about, of all
+        self.new_size = 0  # their length
 
     def __missing__(self, key):
         number = self[key] = len(self)
@@ -38,7 +38,6 @@ class Table(dict):
         last_chunks = np.cumsum(list(map(len, chunks_of_each))) - 1
         self.starts = np.append(self.starts, len(self.ids) + np.cumsum(lengths)[last_chunks])
         self.ids = np.append(self.ids, ids.astype(self.ids.dtype))
-        self.size += 200 * len(self.new) + 4 * self.new_size
         self.new, self.new_size = [], 0
 
     def look_up(self, numbers):
@@ -96,7 +95,8 @@ class Encoder:
             self._learn(more_than=ENOUGH)
         self._learn(more_than=0)
         ids = np.concatenate(list(map(self.table.look_up, numbers)))
-        if self.table.size > REMEMBERED:
+        # About 200 bytes for a span, and 20 for each of its tokens.
+        if 200 * len(self.table) + 20 * len(self.table.ids) > REMEMBERED:
             self._forget()
         return ids
 
