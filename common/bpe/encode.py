@@ -22,8 +22,7 @@ class Table(dict):
         self.chunks_of = chunks_of
         self.ids = np.array([] if end is None else [end], dtype)
         self.starts = np.array([0, len(self.ids)])  # of the spans, and of the next one
-        self.new = []  # keys whose ids are not known yet
-        self.new_size = 0  # their length
+        self.new, self.new_size = [], 0  # keys whose ids are not known yet, and their length
 
     def __missing__(self, key):
         number = self[key] = len(self)
@@ -165,10 +164,9 @@ class Ranks:
             ranks, codes = ranks.take(found), codes.take(found)
             places = np.concatenate((places, places)).take(found) - self.shift.take(codes)
             order, starts, ends = group(ranks.astype(np.uint16) if self.n_ids < 2**16 else ranks)
-            places, ranks = places.take(order), ranks.take(order.take(starts))
-            groups = zip(ranks.tolist(), starts.tolist(), ends.tolist(), strict=True)
-            for rank, start, end in groups:
-                heapq.heappush(heap, (rank, places[start:end]))
+            for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+                same = order[start:end]
+                heapq.heappush(heap, (int(ranks[same[0]]), places.take(same)))
 
         # Every byte that occurs; the last group is the walls'.
         order, starts, ends = group(tokens.first)
