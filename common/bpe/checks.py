@@ -19,9 +19,8 @@ def check_text(text):
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        code = f"U+{ord(text[error.start]):04X}"
-        message = f"the text holds a lone surrogate, {code}, which UTF-8 cannot write: drop it"
-        raise TokenizerError(message) from None
+        wrong = f"a lone surrogate, U+{ord(text[error.start]):04X}, which UTF-8 cannot write"
+        raise TokenizerError(f"the text holds {wrong}: drop it") from None
     return text
 
 

@@ -23,8 +23,7 @@ def encode_blocks(encoder, blocks, processes, ends):
     """An iterator of arrays: what encoder.encode_block(block, ends) gives for each block."""
     # An executor's own map would take the whole iterable at once: keep a few blocks in flight.
     # "spawn" is the one way to start a process that is safe with threads, on any system.
-    spawn = get_context("spawn")
-    pool = ProcessPoolExecutor(processes, spawn, _start_worker, (encoder,))
+    pool = ProcessPoolExecutor(processes, get_context("spawn"), _start_worker, (encoder,))
     in_flight = deque()
     try:
         for block in blocks:

@@ -7,7 +7,6 @@ ids = tokenizer.encode("One morning")
 import hashlib
 import os
 import sys
-from pathlib import Path
 
 from bpe_tokenizer import END_OF_TEXT, PATTERNS, BPETokenizer
 from common.bpe.checks import read
@@ -32,9 +31,8 @@ def load_tokenizer(kind, corpus, vocab_size, pattern="gpt4", special_tokens=(END
         return GPT2Tokenizer()
     if kind not in KINDS:
         return load_tokenizer_file(kind)
-    smallest = 256 + len(special_tokens)
-    if kind == "bpe" and vocab_size < smallest:
-        raise UserError(f"--vocab-size {vocab_size} is too small for byte pairs: give {smallest}")
+    if kind == "bpe" and vocab_size < 256 + len(special_tokens):
+        raise UserError(f"--vocab-size {vocab_size} is too small for byte pairs: give 257 or more")
     about = [kind, tuple(special_tokens)]
     about += {"bpe": [vocab_size, pattern], "word": [vocab_size], "char": []}[kind]
     key = hashlib.sha256(f"1 {corpus.key('train')} {about}".encode()).hexdigest()[:24]
@@ -75,7 +73,6 @@ def _first_bytes(corpus, bar):
 
 def load_tokenizer_file(path):
     """A saved vocabulary of any kind; a byte-level `tokenizer.json` of Hugging Face too."""
-    path = Path(path)
     if not os.path.exists(path):  # false for impossible names too
         raise UserError(f"--tokenizer {path} is neither a kind ({', '.join(KINDS)}) nor a file")
     content = read(path)
