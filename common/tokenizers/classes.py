@@ -43,8 +43,7 @@ class Tokenizer:
         self.sha256 = hashlib.sha256(json.dumps(self._content()).encode()).hexdigest()
 
     def _content(self) -> dict:
-        names = list(self.special_tokens)
-        return {"kind": self.kind, "special_tokens": names, "vocab": list(self.ids)}
+        return {"kind": self.kind, "special_tokens": [*self.special_tokens], "vocab": [*self.ids]}
 
     def encode_stream(self, chunks, processes=None, end_of_text=False):
         """An array of ids for each chunk of text, in order; memory does not grow.
