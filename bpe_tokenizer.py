@@ -297,4 +297,4 @@ def documents(texts):
 
 
 if __name__ == "__main__":
-    runpy.run_module("common.tokenizers.bpe_cli", run_name="__main__")
+    runpy.run_module("results.bpe_cli", run_name="__main__")

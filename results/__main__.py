@@ -8,7 +8,7 @@ import os
 import sys
 
 from common.cli import run_main
-from common.commands import run_command
+from results.commands import run_command
 
 # The module and function of each command, imported when it is called, and what --help says of it.
 # A dictionary in place of a function holds commands of its own.

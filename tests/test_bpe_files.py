@@ -11,8 +11,8 @@ from pathlib import Path
 from bpe_tokenizer import GPT2_PATTERN, GPT4_PATTERN, WHITESPACE_PATTERN, BPETokenizer
 from common.errors import UserError
 from common.tokenizers import load_tokenizer_file
-from common.tokenizers.bpe_cli import main
 from common.tokenizers.classes import CharTokenizer, WordTokenizer
+from results.bpe_cli import main
 
 import numpy as np
 import pytest

@@ -4,8 +4,8 @@ import os
 import sys
 
 from common.cli import parse
-from common.commands import run_command
 from results.__main__ import main
+from results.commands import run_command
 
 import pytest
 from lineage import flags, load, run, story_file

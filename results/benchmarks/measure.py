@@ -14,10 +14,10 @@ from functools import partial
 from pathlib import Path
 
 from common.cli import run_main
-from common.commands import run_command
 from common.errors import UserError
 from common.files import read_json
 from common.training.summary import processor
+from results.commands import run_command
 from results.store import ROOT
 
 import torch

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from bpe_tokenizer import END_OF_TEXT, PATTERNS, BPETokenizer
 from common.cli import run_main
-from common.commands import run_command
 from common.data import load_corpus
 from common.data.reading import kind_of, opened
 from common.errors import UserError, reason_of
 from common.files import atomic_write, open_regular
+from results.commands import run_command
 
 import numpy as np
 from tqdm.utils import disp_len  # the columns that a text takes in a terminal
