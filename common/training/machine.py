@@ -12,6 +12,7 @@ from common.training.processes import share_of, world_size
 
 import torch
 import torch.nn.functional as F
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils.checkpoint import checkpoint
 
 
@@ -193,6 +194,7 @@ def _kept(model, config, device, B):
     """Bytes that a pass of B sequences keeps in addition to the parameters."""
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept = {}  # address -> the storage itself: held, so that no address is given out twice
+    blocks = []  # those that are checkpointed, each with its inputs, which is all that it keeps
 
     def note(tensor):
         storage = tensor.untyped_storage()
@@ -200,29 +202,23 @@ def _kept(model, config, device, B):
             kept[storage.data_ptr()] = storage
         return tensor.detach()  # a pass's own output would hold the pass, and so itself, for ever
 
-    blocks = [m for m in model.modules() if type(m).__name__ == "Block"]
-    inputs = []  # of the blocks, which is all that checkpointed ones keep
+    def note_inputs(module, args):
+        if config.activation_checkpointing and type(module).__name__ == "Block":
+            blocks.append((module, args))
+            note(args[0])
 
-    def note_inputs(block, args):
-        inputs.append(args)
-        note(args[0])
-
-    checkpointed = blocks if config.activation_checkpointing else []
-    watches = [block.register_forward_pre_hook(note_inputs) for block in checkpointed]
     idx = torch.zeros(B, config.context_length, dtype=torch.long, device=device)
     hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
     drawn_on = [device] if device.type == "cuda" else []  # besides the CPU
     with torch.random.fork_rng(devices=drawn_on), hooks:
-        logits = model.eager_step(idx)
-        loss = F.cross_entropy(logits.flatten(0, -2), idx.flatten())
-        for watch in watches:
-            watch.remove()
+        with register_module_forward_pre_hook(note_inputs):
+            logits = model.eager_step(idx)
+        F.cross_entropy(logits.flatten(0, -2), idx.flatten())
         # When the backward pass begins there are the logits and, in float32, the gradients of their
         # log-probabilities and of the logits themselves.
         largest = sum(storage.nbytes() for storage in kept.values()) + 3 * logits.nbytes
-        if inputs:  # later it recomputes the activations of one block at a time
-            block_forward = blocks[0].forward.args[1]
-            block_forward(*inputs[0])
+        if blocks:  # later it recomputes the activations of one block at a time
+            block, inputs = blocks[0]
+            block.forward.args[1](*inputs)
             largest = max(largest, sum(storage.nbytes() for storage in kept.values()))
-    del loss
     return largest
