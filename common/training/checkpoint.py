@@ -1,8 +1,8 @@
 """The checkpoints of a run: which one is good, what goes into it, and going on from it."""
 
 import contextlib
-import dataclasses
 import hashlib
+import mmap
 import os
 import pickle
 import statistics
@@ -18,9 +18,6 @@ from common.training.processes import gather, rank, world_size
 
 import msgspec
 import torch
-
-BLOCK = 1 << 20  # bytes that are read at once
-
 
 # ---- Files ---------------------------------------------------------------------------------------
 
@@ -57,7 +54,6 @@ def read_checkpoint(path):
         with open_regular(path) as file:
             if not _is_whole(file):
                 raise UserError("is damaged (cut short or changed), or of an older version")
-            file.seek(0)
             checkpoint = torch.load(file, map_location="cpu", weights_only=True)
         msgspec.convert(checkpoint, Content)
         return checkpoint
@@ -72,13 +68,10 @@ def read_checkpoint(path):
 
 def _is_whole(file):
     """Whether the last 32 bytes of a file are the SHA-256 of those before, a zip archive."""
-    left, hashed = os.fstat(file.fileno()).st_size - 32, hashlib.sha256()
-    while left > 0 and (block := file.read(min(left, BLOCK))):
-        if file.tell() == len(block) and not block.startswith(b"PK"):
-            return False  # a sparse file may be longer than the disk
-        hashed.update(block)
-        left -= len(block)
-    return file.read(32) == hashed.digest()
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        if data[:2] != b"PK":
+            return False  # not hashed: a sparse file may be longer than the disk
+        return hashlib.sha256(memoryview(data)[:-32]).digest() == data[-32:]
 
 
 # ---- States --------------------------------------------------------------------------------------
@@ -132,7 +125,7 @@ def load(run, names):
             print(f"{problem}; {path} is used instead", file=sys.stderr)
         # --resume and --sample-only take the saved settings. The checkpoint's copy of them decides:
         # config.json may have been edited, or be of another run.
-        own = dataclasses.asdict(run.config)
+        own = run.settings()
         if run.config.sample_only:  # the command line's seed is another matter
             own["seed"] = read_config(run.folder / "config.json")[1]["seed"]
         refuse_other_run(path, (checkpoint["version"], checkpoint["config"]), (run.version, own))
