@@ -11,7 +11,6 @@ import shlex
 import shutil
 import signal
 import sys
-import traceback
 import typing
 from pathlib import Path
 
@@ -22,10 +21,9 @@ from common.files import read_json
 import msgspec
 import tyro
 
-READS_TEXT = r"common.(data|tokenizers|bpe)\W\w+\.py$|bpe_tokenizer\.py$"  # files that do
-TOO_MUCH_TEXT = "out of memory while the text was read or encoded: give a shorter one"
 TOO_MUCH = """out of memory: give a lower --batch-size, --context-length, --vocab-size, --n-embd,
---n-layer or --ngram-rows; what was saved is still there"""
+--n-layer or --ngram-rows, or a shorter text where it came while that was read or encoded; what was
+saved is still there"""
 
 
 # ---- Scripts -------------------------------------------------------------------------------------
@@ -172,9 +170,7 @@ def run_main(main):
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        frames = traceback.extract_tb(error.__traceback__)
-        text = any(re.search(READS_TEXT, frame.filename) for frame in frames)
-        _refuse(TOO_MUCH_TEXT if text else TOO_MUCH)
+        _refuse(TOO_MUCH)
     except OSError as error:  # of what is printed: a file's would be a UserError by now
         if error.filename or error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EIO):
             raise

@@ -81,8 +81,7 @@ def test_no_step_waits_for_the_gpu(version, changes, cache, monkeypatch, waiting
         torch.ones(1, device=DEVICE).item()  # what would have been noticed
 
 
-ATTENTION = [("v3", {}, "FLASH"), ("v4", {"position": "rope"}, "FLASH")]
-ATTENTION += [("v5", {"position": "rope"}, "FLASH")]
+ATTENTION = [("v3", {}, "FLASH"), *((v, {"position": "rope"}, "FLASH") for v in ("v4", "v5"))]
 ATTENTION += [("v4", {"position": "alibi"}, "EFFICIENT")]  # flash attention takes no bias
 
 

@@ -91,18 +91,16 @@ NO_MEMORY = [
 ]
 
 
-@pytest.mark.parametrize("where", ["training/run.py", "data/corpus.py"])
 @pytest.mark.parametrize("error", NO_MEMORY)
-def test_every_system_s_words_for_no_memory_are_known(error, where, capsys):
-    """Memory that the text took is not blamed on the batch."""
-    names = {"error": error}
-    exec(compile("def main():\n    raise error", ROOT / "common" / where, "exec"), names)
+def test_every_system_s_words_for_no_memory_are_known(error, capsys):
+    def main():
+        raise error
+
     with pytest.raises(SystemExit) as stop:
-        run_main(names["main"])
-    said, read = capsys.readouterr().err, where.startswith("data")
+        run_main(main)
+    said = capsys.readouterr().err
     assert stop.value.code == 2 and said.count("\n") == 1
-    assert ("out of memory while the text was read" in said) == read
-    assert ("out of memory: give a lower --batch-size" in said) != read
+    assert "give a lower --batch-size" in said and "or a shorter text" in said
 
 
 def test_other_errors_keep_their_traceback():
@@ -223,12 +221,12 @@ def test_picture_that_cannot_be_drawn_costs_a_warning(train, monkeypatch):
 
 @pytest.mark.slow
 def test_a_run_needs_no_docstrings_of_python(tmp_path):
-    """`python -OO` drops them, and the version's idea stands in one."""
+    """`python -OO` drops them."""
     out = tmp_path / "run"
     args = flags(load("v2"), data=story_file(tmp_path), out_dir=out, steps=2)
     done = python("-OO", ROOT / "v2.py", *args)
     assert done.returncode == 0, done.stderr
-    assert (out / "loss.png").exists() and read(out / "result.json")["idea"]
+    assert (out / "loss.png").exists()
 
 
 # ---- Folders -------------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ def test_a_part_is_evaluated_along_the_way_and_at_the_end_the_whole_split(
     expected = max(17, trained // 10 // len(way))
     assert {limit for limit, _ in way} == {expected} and n_tokens > expected
     assert final == (n_tokens if whole else trained) <= n_tokens
-    share = f"the first {expected / n_tokens:.0%} of the validation split\n"
+    share = f"the first {100 * expected / n_tokens:.2g} % of the validation split\n"
     assert f"evaluations along the way are on {share}" in err
 
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from common.data.corpus import Corpus
+from common.data.readable import detokenize
 from common.errors import UserError
 
 WIKITEXT = ("wikitext-2", "wikitext-2-raw", "wikitext-103", "wikitext-103-raw")
@@ -34,11 +35,7 @@ def readable(name):
 
     WikiText spaces its punctuation; training and evaluation use it so, readers need not.
     """
-    if name not in WIKITEXT:
-        return str
-    from common.data.readable import detokenize
-
-    return detokenize
+    return detokenize if name in WIKITEXT else str
 
 
 def _open(name, data_dir, cache_dir):

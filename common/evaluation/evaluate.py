@@ -52,22 +52,21 @@ def evaluate(
     was_training = model.training
     model.eval()
     totals = torch.zeros(4, dtype=torch.float64)  # what _score returns of a group of windows
-    windows_at_once = 1  # the first tells how large the vocabulary is, and so how many fit
+    at_once = 1  # the first window tells how large the vocabulary is, and so how many fit
     # A window's inputs are tokens[i : i + T], its targets tokens[i + 1 : i + T + 1].
     starts = range(0, max(1, n - 1 - (T - stride)), stride)
     at = 0
     with tqdm(total=len(starts), desc="evaluating", delay=2, leave=False, disable=None) as bar:
         while at < len(starts):
             length = min(T, n - 1 - starts[at])  # the last window ends with the split
-            group = [i for i in starts[at : at + windows_at_once] if i + length < n]
+            group = [i for i in starts[at : at + at_once] if i + length < n]
             at += len(group)
             rows = torch.stack([_int64(tokens[i : i + length + 1]) for i in group]).to(device)
             logits = model(rows[:, :-1])  # (B, T, V)
             skip = 0 if group[0] == 0 else T - stride
             totals += _score(logits[:, skip:], rows[:, 1:][:, skip:])
             vocab_size = logits.shape[-1]
-            fitting = min(LOGIT_BYTES // (4 * vocab_size), WINDOW_TOKENS) * memory // T
-            windows_at_once = max(1, fitting)
+            at_once = max(1, min(LOGIT_BYTES // (4 * vocab_size), WINDOW_TOKENS) * memory // T)
             bar.update(len(group))
     model.train(was_training)
     nats, top1, top5, counted = totals.tolist()

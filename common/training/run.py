@@ -3,7 +3,6 @@
 The training loop stands in the scripts. What stands here must not be lost and is no lesson.
 """
 
-import ast
 import contextlib
 import dataclasses
 import signal
@@ -41,9 +40,8 @@ class Run:
     def __init__(self, config, script, description):
         self.config, self.version = config, Path(script).stem
         self.source = Path(script).read_bytes()  # what runs, whatever becomes of the file
-        # With python -OO there are no docstrings; in the source there still is one.
-        description = description or ast.get_docstring(ast.parse(self.source)) or ""
-        self.idea = description.strip().partition("\n")[0].partition(": ")[2].rstrip(".")
+        # With python -OO there is no docstring, and so no idea.
+        self.idea = (description or "").strip().partition("\n")[0].partition(": ")[2].rstrip(".")
         self.device = join_processes(machine.pick_device(config.device), config)
         self.dtype = machine.pick_dtype(config.dtype, self.device)
         self.folder = RunFolder(config.out_dir)
@@ -157,9 +155,7 @@ class Run:
         read = config.steps * logging.tokens_per_step(config)
         self.final_limit = n_val if config.data in NAMES else min(n_val, max(read, T + 1))
         if self.val_limit < n_val:
-            share = self.val_limit / n_val
-            share = f"{share:.0%}" if share >= 0.01 else "less than 1 %"
-            part = f"the first {share} of the validation split"
+            part = f"the first {100 * self.val_limit / n_val:.2g} % of the validation split"
             self.log.say(f"evaluations along the way are on {part}")
         # Ctrl-C, a shutdown, a closed terminal; and what comes after Ctrl-Z or SIGSTOP.
         handlers = dict.fromkeys(("SIGINT", "SIGTERM", "SIGHUP"), self._stop)
