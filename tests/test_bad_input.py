@@ -135,7 +135,7 @@ def test_flags_that_contradict_each_other(version, args, wanted, place, monkeypa
 @pytest.mark.parametrize("steps, wanted", [(3, True), (4, False), (0, False)])
 def test_steps_under_the_warm_up_are_noted(train, steps, wanted):
     _, _, err = train("v3", steps=steps, warmup_steps=4)
-    assert (f"4 --warmup-steps, and --steps are {steps}" in err) == wanted
+    assert (f"warms up for 4 steps, but the run has {steps}: give fewer" in err) == wanted
 
 
 @pytest.mark.parametrize("position", ["alibi", "rope", "sinusoidal", "learned", "none"])

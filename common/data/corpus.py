@@ -59,7 +59,9 @@ class Corpus:
     cache_dir: str | os.PathLike | None = None
 
     def pieces(self, split: str) -> Iterator[str]:
-        """A new pass over a split, one of SPLITS: documents, or chunks of one long text."""
+        """A new pass over a split: documents, or chunks of one long text."""
+        if split not in SPLITS:
+            raise UserError(f"no split {split!r}: a corpus has {', '.join(SPLITS)}")
         return filter(None, self.read(split))
 
     def checked_pieces(self, split, advance=lambda n_bytes: None) -> Iterator[str]:

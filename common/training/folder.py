@@ -39,11 +39,9 @@ class RunFolder:
     def take(self, text):
         """Make the folder and lock it; nothing else is written yet. It can't be that of the run's
         text, which would be read as a run's from then on."""
-        here = os.path.isdir(self.path) and os.path.exists(text)
-        if here and os.path.samefile(self.path, text):
-            raise UserError(f"--out-dir {self.path} is the text's: give the run its own")
-        if os.path.isfile(self.path):
-            raise UserError(f"--out-dir {self.path} is a file: give a folder")
+        both = os.path.isdir(self.path) and os.path.exists(text)
+        if os.path.isfile(self.path) or both and os.path.samefile(self.path, text):
+            raise UserError(f"--out-dir {self.path} is a file or the text's: give the run its own")
         with write_errors(f"to the folder {self.path}"):
             above = (self.path, *self.path.parents)
             self._created = [path for path in above if not path.exists()]
