@@ -35,8 +35,8 @@ def test_everything_runs_from_a_repository_that_cannot_be_written(tmp_path):
     """Given --out-dir and LINEAGE_CACHE; the administrator may write everywhere, so that nothing
     was written is looked at as well."""
     copy = tmp_path / "repository"
-    leave = shutil.ignore_patterns("__pycache__", "cache")
-    for folder in ("common", "data"):
+    leave = shutil.ignore_patterns("__pycache__", "cache", "models", "*.json", "page.html")
+    for folder in ("common", "data", "results"):
         shutil.copytree(ROOT / folder, copy / folder, ignore=leave)
     for path in ROOT.glob("*.py"):
         shutil.copy(path, copy)

@@ -41,7 +41,8 @@ class RunFolder:
         text, which would be read as a run's from then on."""
         both = os.path.isdir(self.path) and os.path.exists(text)
         if os.path.isfile(self.path) or both and os.path.samefile(self.path, text):
-            raise UserError(f"--out-dir {self.path} is a file or the text's: give the run its own")
+            taken = f"--out-dir {self.path} is a file or the text's folder"
+            raise UserError(f"{taken}: give the run its own")
         with write_errors(f"to the folder {self.path}"):
             above = (self.path, *self.path.parents)
             self._created = [path for path in above if not path.exists()]

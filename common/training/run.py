@@ -128,9 +128,8 @@ class Run:
             self.first_step = self.step = checkpoint.restore(self, self.saved)
             before, self.saved = self.saved["config"]["steps"], None  # as large as the model
             if before != config.steps:
-                decays = getattr(config, "cosine_decay", False)
-                rate = ": the learning rate goes on along the schedule of that length" * decays
-                self.log.say(f"{before:,} steps become {config.steps:,}{rate}")
+                become = f"{before:,} steps become {config.steps:,}"
+                self.log.say(f"{become}: a learning rate that decays goes on along the new length")
             if self.step == config.steps and summary.is_finished(self):
                 sys.exit(0)
         if self.writes:  # when it goes on, too: the next --resume goes on to as many steps
