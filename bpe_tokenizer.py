@@ -210,7 +210,7 @@ class BPETokenizer:
 
         A string, or an iterable of strings: each is a document, encoded on its own, and followed
         by the id of <|endoftext|> if `end_of_text` is true. Up to `processes` share the work, which
-        pays from about 50 MB on; a script that uses them needs `if __name__ == "__main__":`.
+        pays from about 50 MB on.
         """
         parts = list(self.encode_stream(text_or_chunks, processes, end_of_text))
         return np.concatenate(parts) if parts else np.zeros(0, self.dtype)

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import json
+import multiprocessing
 import os
 import tracemalloc
 import unicodedata
@@ -353,14 +354,12 @@ def test_processes_give_the_same_ids(tokenizer, small_blocks, monkeypatch):
     assert tokenizer.encode_corpus("the", processes=2).tolist() == tokenizer.encode("the")
 
 
-def test_processes_need_a_guarded_script(tmp_path):
+def test_processes_do_not_run_the_script_again(tmp_path):
     script = """from bpe_tokenizer import BPETokenizer
-import common.bpe.encode
-common.bpe.encode.available_processors = lambda: 2
-BPETokenizer().encode_corpus('some text', processes=2)
+print(len(BPETokenizer().encode_corpus('some text', processes=2)))
 """
     done = python(put(tmp_path / "unguarded.py", script), PYTHONPATH=str(ROOT))
-    assert done.returncode == 1 and "TokenizerError: a process that shared the work" in done.stderr
+    assert done.stdout == "9\n", done.stderr
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -371,7 +370,10 @@ def test_a_stream_takes_documents_as_it_needs_them(tokenizer, small_blocks, monk
     stream = tokenizer.encode_stream(endless, processes=processes)
     assert tokenizer.decode(next(stream)).startswith("document 0 ")
     assert next(taken) < 20 * (4 * processes + 2)  # an iterable without end: else this hangs
-    stream.close()
+    for child in multiprocessing.active_children()[:1]:  # there is none where one process works
+        child.kill()
+        with refused("shared the work has died"):
+            list(itertools.islice(stream, 99))
 
 
 def test_memory_does_not_grow_with_the_corpus(tokenizer, monkeypatch):

@@ -222,11 +222,9 @@ def test_picture_that_cannot_be_drawn_costs_a_warning(train, monkeypatch):
 @pytest.mark.slow
 def test_a_run_needs_no_docstrings_of_python(tmp_path):
     """`python -OO` drops them."""
-    out = tmp_path / "run"
-    args = flags(load("v2"), data=story_file(tmp_path), out_dir=out, steps=2)
+    args = flags(load("v2"), data=story_file(tmp_path), out_dir=tmp_path / "run", steps=2)
     done = python("-OO", ROOT / "v2.py", *args)
     assert done.returncode == 0, done.stderr
-    assert (out / "loss.png").exists()
 
 
 # ---- Folders -------------------------------------------------------------------------------------

@@ -62,7 +62,6 @@ compare v2-sample v9-sample | no published run is called v9-sample; near to it a
 compare v2 v2-wikitext-2    | are of different texts
 compare v2 v2-sample-dot    | make it: python -m results publish --only v2-sample-dot
 compare v2 runs/v3          | no finished run in runs/v3: make one
-compare v2 v2 --data none   | no published run is called v2-none
 compare v2 mine/            | can't be read as Python
 check half                  | go on with python v3.py --resume --out-dir half
 check damaged               | is not a run's settings

@@ -3,7 +3,10 @@
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
 from multiprocessing import get_context
+from types import ModuleType
+from unittest.mock import patch
 
 from common.bpe.checks import TokenizerError
 
@@ -15,7 +18,7 @@ def _start_worker(encoder):
     _encoder = encoder
 
 
-def _encode_block(block, ends):
+def _encode(block, ends):
     return _encoder.encode_block(block, ends)
 
 
@@ -24,18 +27,18 @@ def encode_blocks(encoder, blocks, processes, ends):
     # An executor's own map would take the whole iterable at once: keep a few blocks in flight.
     # "spawn" is the one way to start a process that is safe with threads, on any system.
     pool = ProcessPoolExecutor(processes, get_context("spawn"), _start_worker, (encoder,))
-    in_flight = deque()
     try:
+        # The first blocks start the processes. Each would begin by running the main script, up to
+        # its guard, and all that this imports: with an empty one in its place they start at once.
+        with patch.dict("sys.modules", __main__=ModuleType("__main__")):
+            in_flight = deque(pool.submit(_encode, b, ends) for b in islice(blocks, processes))
         for block in blocks:
-            in_flight.append(pool.submit(_encode_block, block, ends))
+            in_flight.append(pool.submit(_encode, block, ends))
             if len(in_flight) > 4 * processes:
                 yield in_flight.popleft().result()
         while in_flight:
             yield in_flight.popleft().result()
     except BrokenProcessPool:
-        raise TokenizerError(
-            "a process that shared the work has died: too little memory, or the script that"
-            ' asks for processes lacks `if __name__ == "__main__":`'
-        ) from None
+        raise TokenizerError("a process that shared the work has died: too little memory") from None
     finally:
         pool.shutdown(cancel_futures=True)

@@ -22,7 +22,6 @@ SPLIT_OF = {  # the names of splits
 }
 LONGEST_CHUNK = 16 << 20  # characters of a document, and of a chunk without a good place to cut
 LOOK_BACK = 1 << 20  # bytes in which a line end is looked for, before a cut
-KINDS = ("text", "csv", "json", "parquet")
 BIG = 1 << 24  # bytes from which on a corpus is known by its files' sizes and times
 
 
@@ -101,7 +100,7 @@ def _look_through(folder, cache_dir):
         look(folder.resolve())
     except OSError as error:
         raise UserError(f"cannot read {error.filename}: {error.strerror}") from None
-    kinds = {kind: sorts.pop(kind) for kind in list(sorts) if kind in KINDS}
+    kinds = {kind: sorts.pop(kind) for kind in ("text", "csv", "json", "parquet") if kind in sorts}
     if not kinds:
         raise UserError(f"{folder}: no file in this folder holds text in UTF-8 or a table of texts")
     kind = max(kinds, key=lambda kind: sum(path.stat().st_size for path in kinds[kind]))
