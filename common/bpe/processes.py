@@ -5,7 +5,6 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from multiprocessing import get_context
-from types import ModuleType
 from unittest.mock import patch
 
 from common.bpe.checks import TokenizerError
@@ -29,8 +28,8 @@ def encode_blocks(encoder, blocks, processes, ends):
     pool = ProcessPoolExecutor(processes, get_context("spawn"), _start_worker, (encoder,))
     try:
         # The first blocks start the processes. Each would begin by running the main script, up to
-        # its guard, and all that this imports: with an empty one in its place they start at once.
-        with patch.dict("sys.modules", __main__=ModuleType("__main__")):
+        # its guard, and all that this imports: where it has no name and no file, there is none.
+        with patch.multiple("__main__", create=True, __spec__=None, __file__=None):
             in_flight = deque(pool.submit(_encode, b, ends) for b in islice(blocks, processes))
         for block in blocks:
             in_flight.append(pool.submit(_encode, block, ends))
