@@ -5,7 +5,6 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from multiprocessing import get_context
-from unittest.mock import patch
 
 from common.bpe.checks import TokenizerError
 
@@ -23,6 +22,8 @@ def _encode(block, ends):
 
 def encode_blocks(encoder, blocks, processes, ends):
     """An iterator of arrays: what encoder.encode_block(block, ends) gives for each block."""
+    from unittest.mock import patch  # which the other processes do not need
+
     # An executor's own map would take the whole iterable at once: keep a few blocks in flight.
     # "spawn" is the one way to start a process that is safe with threads, on any system.
     pool = ProcessPoolExecutor(processes, get_context("spawn"), _start_worker, (encoder,))
