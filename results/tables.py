@@ -10,7 +10,7 @@ from pathlib import Path
 from common.errors import UserError
 from results import plan, store
 from results.intervals import bits_by_seed, delta, lossy_mark, spread
-from results.scripts import code_sha256, diff_size
+from results.scripts import code_sha256, diff_size, idea
 from results.store import load_results, markdown, read_references, read_result
 
 # Word perplexities of others on WikiText-2's test split, each from the paper's own table.
@@ -79,6 +79,11 @@ def lineage(corpus):
             before = before if run.variant else run.name
 
 
+def _idea(run):
+    """The first line of the script's docstring, without its name and the full stop."""
+    return idea(run.version).partition(": ")[2].rstrip(".")
+
+
 def lineage_rows(corpus):
     """Head and rows of the whole table: what each version is, what it costs, what it reaches, and
     by how much that is better than the run before. What counting reaches comes last.
@@ -91,7 +96,7 @@ def lineage_rows(corpus):
         rows.append(
             [
                 f"`{run.version}`{dagger(run, results)}",
-                run.label or first.idea,
+                run.label or _idea(run),
                 diff,
                 f"{first.params:,}",
                 f"{first.tokens_seen / 1e6:.2f} M",
@@ -164,7 +169,7 @@ def short_lineage():
     rows = [
         [
             f"`{run.version}`{dagger(run, results)}",
-            results[min(results)].idea,
+            _idea(run),
             f"{results[min(results)].params:,}",
             spread(results),
             change(base, results),
