@@ -21,7 +21,7 @@ count is the number of places where the two are side by side ("aaa" holds two pa
 same text always gives the same vocabulary, on any machine.
 
 The functions before the class are the whole method. common/bpe finds the same results many times
-faster; copied alone, this file works, slowly. Command line: `bpe_tokenizer.py --help`.
+faster; copied alone, the class works, slowly. Command line: `bpe_tokenizer.py --help`.
 """
 
 import functools
@@ -55,7 +55,7 @@ GPT4_PATTERN = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
 )
-# White space only. Punctuation stays in its word: "end", "end." and "end," share nothing at first.
+# White space only. Punctuation stays in its word: "end", "end." and "end," are three chunks.
 WHITESPACE_PATTERN = r" ?\S+|\s+(?!\S)|\s+"
 PATTERNS = {"gpt2": GPT2_PATTERN, "gpt4": GPT4_PATTERN, "whitespace": WHITESPACE_PATTERN}
 
@@ -210,7 +210,7 @@ class BPETokenizer:
 
         A string, or an iterable of strings: each is a document, encoded on its own, and followed
         by the id of <|endoftext|> if `end_of_text` is true. Up to `processes` share the work, which
-        pays from about 50 MB on.
+        pays from some tens of megabytes on.
         """
         parts = list(self.encode_stream(text_or_chunks, processes, end_of_text))
         return np.concatenate(parts) if parts else np.zeros(0, self.dtype)

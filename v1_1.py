@@ -5,8 +5,8 @@ type that holds the ids, in a memory-mapped file, of which only the windows that
 read. A batch is processed as several micro-batches whose gradients accumulate before the one
 update, so that the activations and the logits of only one micro-batch are in memory at a time.
 
-Expect the loss of v1, to rounding, in less memory, however long the corpus is. (Counting bigrams
-needs all tokens in memory, so the counted baseline ends with v1.)
+Expect the loss of v1, to rounding, in less memory, however long the corpus is. (The counted
+baseline ends with v1: as it is written here, it holds all tokens in memory.)
 The step to here is `diff v1.py v1_1.py`.
 """
 
@@ -131,7 +131,7 @@ def train(model, config, corpus, tokenizer, run):
             loss = F.cross_entropy(logits.flatten(0, -2), y.flatten()) / config.grad_accum
             loss.backward()  # accumulates in .grad: after the loop, the gradient of the mean loss
             step_loss = step_loss + loss.detach()
-            del logits, loss  # logits is the largest tensor: free it before the next micro-batch
+            del logits, loss  # the largest activation: free it before the next micro-batch
         run.average_gradients(model)  # over the processes, where there are several
         optimizer.step()
         run.log_step(step_loss, y.numel() * config.grad_accum)

@@ -7,7 +7,8 @@ transforms the result; both add to the residual stream. Positional embeddings sa
 stands. The model sees up to T tokens of context where the bigram table sees one, and on WikiText-2
 its 1.3 million parameters beat the table's 16.8 million.
 
-The settings change with the model: a transformer needs more and smaller steps than a table does.
+The settings change with the model: a transformer needs more and smaller steps than a table does,
+here on 4 sequences each in place of 16.
 
 Expect sentences, and stories that forget what they have said. The ablations in
 `results/ablations/` (their table is in `results/README.md`) show what each part of attention is
@@ -163,9 +164,9 @@ class LanguageModel(nn.Module):
                 nn.init.normal_(parameter, std=0.05)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
-        # A linear map turns the sinusoids of position t into those of t + k, for every t (Vaswani
-        # et al. 2017): one projection can learn a distance for all positions at once. Random
-        # embeddings would have to be learned position by position.
+        # Learned embeddings that start as sinusoids. A linear map turns those of position t into
+        # those of t + k, for every t (Vaswani et al. 2017): one projection can learn a distance for
+        # all positions at once. Random ones would have to be learned position by position.
         self.position_embedding.weight.data = sinusoids(config.context_length, config.n_embd)
 
     def forward(self, idx, last_only=False):  # (B, T) token ids
@@ -239,7 +240,7 @@ def train(model, config, corpus, tokenizer, run):
             loss = F.cross_entropy(logits.flatten(0, -2), y.flatten()) / config.grad_accum
             loss.backward()  # accumulates in .grad: after the loop, the gradient of the mean loss
             step_loss = step_loss + loss.detach()
-            del logits, loss  # logits is the largest tensor: free it before the next micro-batch
+            del logits, loss  # the largest activation: free it before the next micro-batch
         run.average_gradients(model)  # over the processes, where there are several
         optimizer.step()
         run.log_step(step_loss, y.numel() * config.grad_accum)

@@ -6,7 +6,7 @@ gradient clipping, weight decay on the matrices, dropout, and an AdamW (Loshchil
 with a shorter memory of squared gradients (beta2 = 0.95). Dropout is off by default: at this size
 and with this much text nothing overfits.
 
-Expect stories that keep better track of who has the one thing in them. Two controls in
+Expect stories that keep better track of who has the object that they are about. Two controls in
 `results/plan.py` tell the depth from the recipe: v3 with one block, and v3 without schedule,
 clipping and weight decay.
 The step to here is `diff v2.py v3.py`.
@@ -174,9 +174,9 @@ class LanguageModel(nn.Module):
             # does not grow with depth (Radford et al. 2019).
             if name.endswith(("proj.weight", "down.weight")):
                 nn.init.normal_(parameter, std=0.05 / math.sqrt(2 * config.n_layer))
-        # A linear map turns the sinusoids of position t into those of t + k, for every t (Vaswani
-        # et al. 2017): one projection can learn a distance for all positions at once. Random
-        # embeddings would have to be learned position by position.
+        # Learned embeddings that start as sinusoids. A linear map turns those of position t into
+        # those of t + k, for every t (Vaswani et al. 2017): one projection can learn a distance for
+        # all positions at once. Random ones would have to be learned position by position.
         self.position_embedding.weight.data = sinusoids(config.context_length, config.n_embd)
 
     def forward(self, idx, last_only=False):  # (B, T) token ids
@@ -274,7 +274,7 @@ def train(model, config, corpus, tokenizer, run):
             loss = F.cross_entropy(logits.flatten(0, -2), y.flatten()) / config.grad_accum
             loss.backward()  # accumulates in .grad: after the loop, the gradient of the mean loss
             step_loss = step_loss + loss.detach()
-            del logits, loss  # logits is the largest tensor: free it before the next micro-batch
+            del logits, loss  # the largest activation: free it before the next micro-batch
         run.average_gradients(model)  # over the processes, where there are several
         # One unlucky batch must not undo many good ones.
         nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)

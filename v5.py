@@ -51,8 +51,8 @@ class Config(RunConfig):
     bias: bool = False  # add biases to attention's output projection and to the MLP
     qk_norm: bool = True  # normalize queries and keys
     dropout: float = 0.0  # share of activations set to zero in training
-    position: Literal["alibi", "rope", "sinusoidal", "learned", "none"] = "alibi"  # encoding
-    rope_base: float = 10000.0  # RoPE: a larger base rotates the slow pairs of channels slower
+    position: Literal["alibi", "rope", "sinusoidal", "learned", "none"] = "alibi"  # its encoding
+    rope_base: float = 10000.0  # of --position rope: larger rotates the slow channel pairs slower
     qkv_bias: bool = False  # add biases to the query, key and value projections (GPT-2 has them)
     steps: int = 2000  # updates of the parameters
     long_contexts: bool = True  # evaluate at 1, 2, 4 and 8 times the context after training
@@ -270,9 +270,9 @@ class LanguageModel(nn.Module):
             # does not grow with depth (Radford et al. 2019).
             if name.endswith(("proj.weight", "down.weight")):
                 nn.init.normal_(parameter, std=0.05 / math.sqrt(2 * config.n_layer))
-        # A linear map turns the sinusoids of position t into those of t + k, for every t (Vaswani
-        # et al. 2017): one projection can learn a distance for all positions at once. Random
-        # embeddings would have to be learned position by position.
+        # Learned embeddings that start as sinusoids. A linear map turns those of position t into
+        # those of t + k, for every t (Vaswani et al. 2017): one projection can learn a distance for
+        # all positions at once. Random ones would have to be learned position by position.
         if config.position == "learned":
             self.position_embedding.weight.data = sinusoids(config.context_length, config.n_embd)
 
@@ -444,7 +444,7 @@ def train(model, config, corpus, tokenizer, run):
             loss = F.cross_entropy(logits.flatten(0, -2), y.flatten()) / config.grad_accum
             loss.backward()  # accumulates in .grad: after the loop, the gradient of the mean loss
             step_loss = step_loss + loss.detach()
-            del logits, loss  # logits is the largest tensor: free it before the next micro-batch
+            del logits, loss  # the largest activation: free it before the next micro-batch
         run.average_gradients(model)  # over the processes, where there are several
         # One unlucky batch must not undo many good ones.
         nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)

@@ -4,12 +4,13 @@ Attention and MLP spend work on what a table could hold: which token follows a c
 each position's token, together with the one before it, is hashed to a row of a table, and that row
 is added to the token's embedding (Huang et al. 2025, "Over-Tokenized Transformer"; Cheng et al.
 2026, "Conditional Memory via Scalable Lookup", add rows deeper, through a gate, and the records of
-modded-nanogpt add rows of pairs to every layer). Two n-grams with the same hash share a row; for
-those of a large text there are not rows enough, and the model learns to live with it. A step reads
-and updates only the rows of its own n-grams, so a large table costs memory, on disk too, and little
-time.
+modded-nanogpt add rows of pairs to every layer). Two n-grams with the same hash share a row, a
+collision; a large text has more n-grams than the table has rows, so collisions are common. A step
+reads and updates only the rows of its own n-grams, so a large table costs memory, on disk too, and
+little time.
 
-It closes the circle of this lineage: v0's pairs come back as the memory of a transformer.
+It closes the circle of this lineage: v0's table comes back as the memory of a transformer, with
+rows for the last two tokens in place of the last one.
 
 Expect, on WikiText-2, rare words and names to be continued as in the training text; on the sample,
 stories much like v5's, where the table gains nothing.
@@ -46,8 +47,8 @@ class Config(RunConfig):
     n_kv_head: int = 2  # key and value heads, G: where fewer than H, query heads share them
     n_layer: int = 2  # transformer blocks in the stack
     ngram_rows: int = 65536  # rows of each table of hashed n-grams; 0 is none
-    ngram_max: int = 2  # the longest n-gram: 2 is pairs, 3 pairs and triples
-    ngram_at: Literal["input", "head"] = "input"  # add the rows before the blocks, or the head
+    ngram_max: int = 2  # the longest n-gram: 2 is bigrams, 3 bigrams and trigrams
+    ngram_at: Literal["input", "head"] = "input"  # add rows before the blocks or before the head
     ngram_gate: bool = False  # scale the rows by a gate, computed from the residual stream
     ngram_dropout: float = 0.0  # share of the looked-up rows that are left out in training
     norm: Literal["rms", "layer"] = "rms"  # RMSNorm or LayerNorm
@@ -55,8 +56,8 @@ class Config(RunConfig):
     bias: bool = False  # add biases to attention's output projection and to the MLP
     qk_norm: bool = True  # normalize queries and keys
     dropout: float = 0.0  # share of activations set to zero in training
-    position: Literal["alibi", "rope", "sinusoidal", "learned", "none"] = "alibi"  # encoding
-    rope_base: float = 10000.0  # RoPE: a larger base rotates the slow pairs of channels slower
+    position: Literal["alibi", "rope", "sinusoidal", "learned", "none"] = "alibi"  # its encoding
+    rope_base: float = 10000.0  # of --position rope: larger rotates the slow channel pairs slower
     qkv_bias: bool = False  # add biases to the query, key and value projections (GPT-2 has them)
     steps: int = 2000  # updates of the parameters
     long_contexts: bool = True  # evaluate at 1, 2, 4 and 8 times the context after training
@@ -308,9 +309,9 @@ class LanguageModel(nn.Module):
             # does not grow with depth (Radford et al. 2019).
             if name.endswith(("proj.weight", "down.weight")):
                 nn.init.normal_(parameter, std=0.05 / math.sqrt(2 * config.n_layer))
-        # A linear map turns the sinusoids of position t into those of t + k, for every t (Vaswani
-        # et al. 2017): one projection can learn a distance for all positions at once. Random
-        # embeddings would have to be learned position by position.
+        # Learned embeddings that start as sinusoids. A linear map turns those of position t into
+        # those of t + k, for every t (Vaswani et al. 2017): one projection can learn a distance for
+        # all positions at once. Random ones would have to be learned position by position.
         if config.position == "learned":
             self.position_embedding.weight.data = sinusoids(config.context_length, config.n_embd)
 
@@ -496,10 +497,11 @@ def train(model, config, corpus, tokenizer, run):
             loss = F.cross_entropy(logits.flatten(0, -2), y.flatten()) / config.grad_accum
             loss.backward()  # accumulates in .grad: after the loop, the gradient of the mean loss
             step_loss = step_loss + loss.detach()
-            del logits, loss  # logits is the largest tensor: free it before the next micro-batch
+            del logits, loss  # the largest activation: free it before the next micro-batch
         run.average_gradients(model)  # over the processes, where there are several
-        # One unlucky batch must not undo many good ones. (clip_grad_norm_ takes no sparse ones;
-        # SparseAdam's steps are bounded anyway, because they are divided by a gradient's own size.)
+        # One unlucky batch must not undo many good ones. (clip_grad_norm_ takes no sparse ones,
+        # so those of the n-grams stay as they are. As any Adam, theirs divides the mean gradient by
+        # the root of the mean square, and that bounds its steps.)
         dense = [p for p in model.parameters() if not (p.grad is None or p.grad.is_sparse)]
         nn.utils.clip_grad_norm_(dense, config.clip_norm)
         for optimizer in optimizers:

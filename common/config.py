@@ -13,7 +13,7 @@ class RunConfig:
     """A script's `Config` inherits these. The comment after a field is its help text."""
 
     data: str = "sample"  # a corpus by name, hf:OWNER/NAME, or a path: text, tables, a folder
-    data_dir: str = ""  # a folder with a copy of the Hugging Face dataset; or WIKITEXT_DIR
+    data_dir: str = ""  # folder with a copy of the hub's dataset; WikiText: or $WIKITEXT_DIR
     tokenizer: str = "bpe"  # bpe, char, word, gpt2, or a saved vocabulary's path
     seed: int = 1  # random seed of the initial parameters, the batches and the samples
     device: str = "auto"  # auto, cpu, cuda or mps
@@ -27,7 +27,7 @@ class RunConfig:
     interactive: bool = False  # as --sample-only, for each prompt that you type
     n_samples: int = 1  # samples that --sample-only prints, of seeds seed, seed + 1, ...
     prompt: str = ""  # the text to continue; without it one that suits the corpus
-    max_new_tokens: int = 200  # length of a sample in tokens
+    max_new_tokens: int = 200  # tokens that are sampled after the prompt, at most
 
     def __post_init__(self):
         self.sample_only = self.sample_only or self.interactive

@@ -1,4 +1,4 @@
-"""The fast layer under bpe_tokenizer.py: the results of its plain definitions, many times sooner.
+"""The fast layer under bpe_tokenizer.py: the results of its plain definitions, many times faster.
 
 cut.py        pre-tokenization: most of it by a simpler pattern than the vocabulary's own
 merge.py      merging one pair at all its places at once, with numpy
