@@ -64,7 +64,7 @@ def encode(
         file: a text file instead
         vocab: the vocabulary's file
         allow_special: the spelling of a special token is its id, not ordinary text
-        processes: how many share the work; pays from about 50 MB on
+        processes: how many share the work; pays from some tens of megabytes on
         out: write the ids to this file, .npy for a numpy array, instead of the screen
     """
     tokenizer, text = BPETokenizer.load(vocab), _either("a text", text, file, _read_text)

@@ -23,8 +23,8 @@ from results.store import read_points, read_result, refuse_misnamed, result_path
 
 import msgspec
 
-# A result's `seconds` are of training alone. Evaluating made the whole up to 1.25 times as long;
-# to start, to read the text and to sample take some seconds more.
+# A result's `seconds` are of training alone. With evaluation the whole is taken to be 1.25 times as
+# long; to start, to read the text and to sample take some seconds more.
 EVALUATED, STARTED = 1.25, 5
 
 

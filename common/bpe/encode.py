@@ -59,7 +59,7 @@ class Encoder:
     Memory: what is remembered, a block with its ids (about 20 bytes per character), and about 40
     bytes for each byte of ENOUGH new characters: some 300 MB in all, whatever the length of the
     documents. Only a text that cannot be cut, one word of many megabytes for instance, or a long
-    document with a caller's own pattern, takes more: 40 bytes for each of its bytes.
+    document with a caller's own pattern, takes more: about 20 bytes for each of its bytes.
     """
 
     def __init__(self, merges, pre_tokenizer, dtype, end):

@@ -43,9 +43,9 @@ def train_merges(chunk_counts, n_merges, progress=False):
     - Most pairs are too rare to ever be merged. Pairs rarer than `floor` stay out of the heap; when
       the heap runs empty, the floor is lowered and all pairs are counted again.
 
-    Memory: about 50 bytes for each byte of the distinct chunks. English repeats its words, and 10
+    Memory: about 40 bytes for each byte of the distinct chunks. English repeats its words, and 10
     MB of it have some 0.3 MB of distinct chunks. A text without spaces repeats next to nothing: 10
-    MB of it take 500 MB, so give less of it where that is too much.
+    MB of it take 400 MB, so give less of it where that is too much.
     """
     trainer = _Trainer(chunk_counts, n_merges)
     with progress_bar(n_merges, "merges", progress) as bar:

@@ -15,7 +15,7 @@ import numpy as np
 
 LARGE = 2**20  # numbers of a table from which on only a part of it is kept
 PROBABLE = 1e-4  # the probability from which on a large bigram table's logit is kept
-LONGEST_ROWS = 6144  # of each large table of n-grams: the sample has 5,961 pairs
+LONGEST_ROWS = 6144  # of each large table of n-grams: nearly all that the sample trains
 SETTINGS = "context_length n_head position rope_base ngram_at ngram_rows".split()
 
 
