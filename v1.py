@@ -8,8 +8,8 @@ often a word, and never a word with the punctuation after it. A special token <|
 where a document ends. How BPE learns its merges and encodes with them is in `bpe_tokenizer.py`:
 read `train_plainly` and `encode_plainly` there.
 
-On the sample the better loss is the tokenizer's alone: with v0's tokenizer, a control in
-`results/README.md`, batches change how long a token takes and not what is learned.
+On the sample the better loss is the tokenizer's: with v0's tokenizer, a control in
+`results/README.md`, batches give v0's loss again, as far as three seeds can tell.
 
 Compare bits per byte with v0's, not the loss per token: a longer token carries more of the text.
 
