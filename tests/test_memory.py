@@ -80,22 +80,22 @@ SIZES += [{"n_layer": 4, "activation_checkpointing": True}]
 @pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("version", [v for v in VERSIONS if hasattr(load(v).Config, "n_embd")])
 def test_activations_are_about_what_a_step_takes(version, sizes):
-    """Somewhat more: not all of them are there at once."""
+    """To a hundredth, or somewhat more: not all of them are there at once."""
     table, model, _ = estimate(version, 400, context_length=32, **sizes)
     tokens = torch.randint(400, (sizes.get("batch_size", 4), 32))
 
     def step():
         F.cross_entropy(model(tokens).flatten(0, -2), tokens.flatten()).backward()
 
-    assert 0.65 * table["activations"] < most_bytes(step) / 1e6 < table["activations"]
+    assert 0.65 * table["activations"] < most_bytes(step) / 1e6 < 1.01 * table["activations"]
 
 
 def test_activations_of_a_table_by_hand():
-    """For each position its id (8 bytes), and V floats four times: the logits, the logarithms of
-    their probabilities, which the backward pass needs, and the gradients of both."""
+    """For each position its id (8 bytes), and V floats three times: the logits, their gradient, and
+    the probabilities that it is made of, a buffer's worth at a time."""
     V, T, B = 500, 16, 4
     table, *_ = estimate("v1", V)
-    assert table["activations"] == pytest.approx(B * T * (8 + 4 * 4 * V) / 1e6, rel=0.001)
+    assert table["activations"] == pytest.approx(B * T * (8 + 3 * 4 * V) / 1e6, rel=0.001)
 
 
 def test_what_all_sequences_share_counts_once():

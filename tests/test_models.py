@@ -6,6 +6,7 @@ import functools
 import itertools
 import math
 
+from common.training.cross_entropy import Logits
 from common.training.machine import fused_attention, pick_dtype, prepare
 
 import pytest
@@ -381,9 +382,31 @@ def test_prompts_longer_than_the_context_are_continued(version, context_length):
 # ---- The machine ----
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("N, V, scale", [(300, 4096, 1), (7, 300_000, 3), (40, 3, 300)])
+def test_cross_entropy_of_training_is_torchs(dtype, N, V, scale):
+    """The loss and its gradient, in any number of chunks, of tokens of any probability."""
+    x = (scale * torch.randn(1, N, V)).to(dtype).requires_grad_()
+    y, shared = torch.randint(V, (N,)), 3  # as by three micro-batches
+    hidden = y.where(torch.arange(N) % 2 == 0, -100)  # which torch leaves out
+    for targets, changes in [(y, {}), (hidden, {}), (y, {"label_smoothing": 0.1})]:
+        theirs, ours = (
+            F.cross_entropy(logits.flatten(0, -2), targets, **changes) / shared
+            for logits in (x.float(), x.as_subclass(Logits))
+        )
+        assert ours.item() == pytest.approx(theirs.item(), rel=1e-6)
+        (expected,), (found,) = (torch.autograd.grad(loss, x) for loss in (theirs, ours))
+        assert found.dtype == dtype  # in bfloat16 both are rounded, to 8 bits
+        close = {"rtol": 1e-5 if dtype == torch.float32 else 1e-2, "atol": 1e-8}
+        assert torch.allclose(found.float(), expected.float(), **close)
+        assert (ours.grad_fn.next_functions[0][0].name() == "CrossEntropyBackward") == (
+            targets is y and not changes
+        )
+
+
 @every_model
 def test_training_in_bfloat16_evaluates_and_samples_in_float32(version, position):
-    """Logits and gradients of training come out in float32, close to those of float32 training."""
+    """Loss and gradients of training come out in float32, close to those of float32 training."""
     module = load(version)
     model, config = model_of(module, n_embd=32, dtype="bfloat16", position=position)
     idx, y = torch.randint(50, (2, 4, config.context_length))
@@ -396,7 +419,7 @@ def test_training_in_bfloat16_evaluates_and_samples_in_float32(version, position
         loss = F.cross_entropy(logits.flatten(0, 1), y.flatten())
         loss.backward()
         found = [p.grad.to_dense() for p in own.parameters()]
-        assert {logits.dtype, *(gradient.dtype for gradient in found)} == {torch.float32}
+        assert {loss.dtype, *(gradient.dtype for gradient in found)} == {torch.float32}
         gradients.append(torch.cat([gradient.flatten() for gradient in found]))
         losses.append(loss.item())
         with torch.no_grad():  # evaluation in training mode, sampling and evaluation in eval mode

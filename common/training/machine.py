@@ -8,10 +8,12 @@ import platform
 import sys
 
 from common.errors import UserError, reason_of
+from common.training.cross_entropy import AT_ONCE, Logits
 from common.training.processes import share_of, world_size
 
 import torch
 import torch.nn.functional as F
+from torch.backends import mkldnn as onednn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils.checkpoint import checkpoint
 
@@ -56,11 +58,12 @@ def to_device(x, y, device):
 def prepare(model, config, device):
     """Move the model to its device and make its training steps run as the settings say.
 
-    Training steps compute in config.dtype (mixed precision: parameters stay in float32, and so do
-    the logits that come out), with --compile compiled, with --activation-checkpointing recomputing
+    Training steps compute in config.dtype (mixed precision: parameters stay in float32, and the
+    loss is computed in it), with --compile compiled, with --activation-checkpointing recomputing
     the activations of each block. Evaluation and sampling run the plain model in float32.
     Where a kernel is quicker than the attention formula of the script and gives the same, which is
-    tried, the kernel takes its place. Returns the model itself, changed in place.
+    tried, the kernel takes its place, and on CPUs the logits of a training step bring a quicker
+    cross-entropy with them. Returns the model itself, changed in place.
     """
     model.to(device)
     dtype = pick_dtype(config.dtype, device)
@@ -73,18 +76,29 @@ def prepare(model, config, device):
 
     def step(idx):
         with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
-            return plain(idx).float()
+            return plain(idx)
 
     model.eager_step = step
     if config.compile and not config.sample_only:
         step = _compiled(step, model, config, device)
 
     def forward(idx, *args, **kwargs):
-        training = model.training and torch.is_grad_enabled()
-        return step(idx) if training else plain(idx, *args, **kwargs)
+        if model.training and torch.is_grad_enabled():
+            return _logits(step(idx))
+        # oneDNN takes longer to set up the GELU of one position than plain kernels to compute it.
+        before, onednn.enabled = onednn.enabled, False
+        try:
+            return plain(idx, *args, **kwargs)
+        finally:
+            onednn.enabled = before
 
     model.forward = forward
     return model
+
+
+def _logits(logits):
+    """A training step's logits: in float32, or on CPUs as their cross-entropy takes them."""
+    return logits.as_subclass(Logits) if logits.device.type == "cpu" else logits.float()
 
 
 @torch.no_grad()
@@ -206,17 +220,19 @@ def _kept(model, config, device, B):
         if config.activation_checkpointing and type(module).__name__ == "Block":
             blocks.append((module, args))
             note(args[0])
+            note(torch.get_rng_state())  # the same dropout, when it is computed again
 
     idx = torch.zeros(B, config.context_length, dtype=torch.long, device=device)
     hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
     drawn_on = [device] if device.type == "cuda" else []  # besides the CPU
     with torch.random.fork_rng(devices=drawn_on), hooks:
         with register_module_forward_pre_hook(note_inputs):
-            logits = model.eager_step(idx)
+            logits = _logits(model.eager_step(idx))
         F.cross_entropy(logits.flatten(0, -2), idx.flatten())
-        # When the backward pass begins there are the logits and, in float32, the gradients of their
-        # log-probabilities and of the logits themselves.
-        largest = sum(storage.nbytes() for storage in kept.values()) + 3 * logits.nbytes
+        # When the backward pass begins there are the logits; on CPUs a buffer, elsewhere, in
+        # float32, the gradients of their log-probabilities and of the logits themselves.
+        others = 4 * min(AT_ONCE, logits.numel()) if device.type == "cpu" else 2 * logits.nbytes
+        largest = sum(storage.nbytes() for storage in kept.values()) + logits.nbytes + others
         if blocks:  # later it recomputes the activations of one block at a time
             block, inputs = blocks[0]
             block.forward.args[1](*inputs)
