@@ -1,66 +1,17 @@
 """Other libraries' tokenizers with the same ids."""
 
-from typing import Literal
+import json
 
-from common.bpe.checks import TokenizerError, read
-
-import msgspec
+from common.bpe.checks import TokenizerError
+from common.errors import reason_of
+from common.files import LARGEST_VOCABULARY, read_bytes
 
 READABLE = (
     "a tokenizer.json that can be read here (byte-level BPE without a normalizer, with the"
     " pre-tokenizer ByteLevel or Split by a Regex, Isolated, not inverted, and then ByteLevel;"
-    " without add_prefix_space, byte_fallback and ignore_merges)"
+    " without add_prefix_space, byte_fallback, ignore_merges and end_of_word_suffix)"
 )
-
-
-class ByteLevel(msgspec.Struct, tag="ByteLevel"):
-    """The pre-tokenizer that maps bytes to letters, and cuts like GPT-2 where it uses its regex."""
-
-    add_prefix_space: bool = False
-    use_regex: bool = True
-
-
-class Regex(msgspec.Struct):
-    Regex: str
-
-
-class Split(msgspec.Struct, tag="Split"):
-    """The pre-tokenizer that cuts by a pattern."""
-
-    pattern: Regex
-    behavior: Literal["Isolated"]
-    invert: bool = False
-
-
-class Sequence(msgspec.Struct, tag="Sequence"):
-    pretokenizers: list[Split | ByteLevel]
-
-
-class Model(msgspec.Struct):
-    """A tokenizer.json's model. Older files write a pair as one string, with a space between."""
-
-    vocab: dict[str, int]
-    merges: list[tuple[str, str] | str]
-    type: Literal["BPE"] = "BPE"
-    dropout: None = None
-    continuing_subword_prefix: Literal["", None] = None
-    end_of_word_suffix: Literal["", None] = None
-    byte_fallback: bool = False
-    ignore_merges: bool = False
-
-
-class AddedToken(msgspec.Struct, order=True):
-    id: int
-    content: str
-
-
-class TokenizerFile(msgspec.Struct):
-    """A tokenizer.json of Hugging Face, as far as it decides the ids of a text."""
-
-    model: Model
-    pre_tokenizer: ByteLevel | Sequence
-    normalizer: None = None
-    added_tokens: list[AddedToken] | None = None
+UNUSUAL = "dropout continuing_subword_prefix end_of_word_suffix byte_fallback ignore_merges".split()
 
 
 def to_tiktoken(tokenizer, name):
@@ -108,17 +59,29 @@ def from_huggingface(path, make, byte_level_pattern):
     would cut a text differently are refused. What a post-processor puts around a text is left out.
     `byte_level_pattern`: the split pattern that the library's ByteLevel has.
     """
-    saved = read(path, READABLE, TokenizerFile)
-    model, cut = saved.model, saved.pre_tokenizer
-    steps = cut.pretokenizers if isinstance(cut, Sequence) else [cut]
-    split = [step for step in steps if isinstance(step, Split) and not step.invert][:1]
-    wanted = [*split, ByteLevel(use_regex=not split)]
-    if steps != wanted or model.byte_fallback or model.ignore_merges:
-        raise TokenizerError(f"{path} is not {READABLE}")
-    added = [token.content for token in sorted(saved.added_tokens or [])]
+    data = read_bytes(path, LARGEST_VOCABULARY)
     try:
-        pattern = split[0].pattern.Regex if split else byte_level_pattern
-        return make(_merges(model, added), pattern, added)
+        from tokenizers import Tokenizer
+
+        # However old the file is, this is as today's are.
+        saved = json.loads(Tokenizer.from_str(data.decode("utf-8")).to_str())
+    except ImportError:
+        raise TokenizerError(f"{path} is read by tokenizers: pip install tokenizers") from None
+    except Exception as error:  # the library has no kind of its own
+        raise TokenizerError(f"{path} is not {READABLE}: {reason_of(error)}") from None
+    model, cut = saved["model"], saved["pre_tokenizer"] or {}
+    steps = cut.get("pretokenizers", [cut])
+    for step in steps:
+        step.pop("trim_offsets", None)  # decides where a token stands, not which it is
+    pattern = steps[0].get("pattern", {}).get("Regex") if steps else None
+    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated"}
+    wanted = [{**split, "invert": False}] * (pattern is not None)
+    wanted += [{"type": "ByteLevel", "add_prefix_space": False, "use_regex": pattern is None}]
+    if steps != wanted or saved["normalizer"] or any(map(model.get, UNUSUAL)):
+        raise TokenizerError(f"{path} is not {READABLE}")
+    added = [token["content"] for token in sorted(saved["added_tokens"], key=lambda one: one["id"])]
+    try:
+        return make(_merges(model, added), pattern or byte_level_pattern, added)
     except TokenizerError as error:
         raise TokenizerError(f"{path}: {error}") from None
 
@@ -143,8 +106,7 @@ def _merges(model, added):
     """The model's merges as pairs of our ids."""
     ids = {letter: byte for byte, letter in _byte_letters().items()}
     merges = []
-    for rank, pair in enumerate(model.merges):
-        pair = pair.split(" ") if isinstance(pair, str) else pair
+    for rank, pair in enumerate(model["merges"]):
         made = "".join(pair)
         if len(pair) != 2 or not ids.keys() >= set(pair):
             raise TokenizerError(f"merge {rank}, {pair!r:.60}, is no pair of earlier tokens")
@@ -152,7 +114,7 @@ def _merges(model, added):
             raise TokenizerError(f"two merges make {made!r:.40}: it was not trained as BPE")
         merges.append((ids[pair[0]], ids[pair[1]]))
         ids[made] = 256 + rank
-    if unmade := model.vocab.keys() - ids.keys() - set(added):
+    if unmade := model["vocab"].keys() - ids.keys() - set(added):
         token = min(unmade)
         raise TokenizerError(f"its token {token!r:.40} is neither a byte nor made by a merge")
     return merges
