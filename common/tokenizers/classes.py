@@ -112,12 +112,7 @@ class WordTokenizer(Tokenizer):
         return cls(words[: vocab_size - len(names)], names)
 
     def decode(self, ids):
-        text = []
-        for i in self._valid(ids):
-            if i == self.unknown and text and not text[-1][-1:].isspace():
-                text.append(" ")
-            text.append(self.vocab[i])
-        return "".join(text)
+        return re.sub(r"(?<=\S)<\|unk\|>", f" {UNKNOWN}", super().decode(ids))
 
 
 class GPT2Tokenizer(Tokenizer):
