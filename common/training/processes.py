@@ -32,30 +32,26 @@ def join_processes(device, config):
     resumes from the checkpoint, all do: torchrun counts a restart only on the host where a process
     failed. Raises UserError where the job can't be joined.
     """
-    try:
-        n = int(os.environ.get("WORLD_SIZE", "1"))
-        local = int(os.environ.get("LOCAL_RANK", "0"))
-    except ValueError:
-        numbers = "WORLD_SIZE and LOCAL_RANK are set but are no numbers"
-        raise UserError(f"{numbers}: torchrun sets them; unset them") from None
-    if n == 1:
+    if os.environ.get("WORLD_SIZE", "1") == "1":
         return device
-    if "MASTER_ADDR" not in os.environ or "RANK" not in os.environ:
-        raise UserError(f"WORLD_SIZE={n} is set without torchrun's other variables: unset it")
     rows = getattr(config, "batch_size", None)
-    if rows is not None and rows % n:
-        raise UserError(f"--batch-size {rows} for {n} processes: give a multiple of {n}")
-    if device.type == "mps":
-        device = torch.device("cpu")  # gloo exchanges no tensors that lie on MPS
-    if device.type == "cuda":
-        if local >= torch.cuda.device_count():
-            raise UserError("more processes than GPUs: lower --nproc-per-node, or --device cpu")
-        device = torch.device("cuda", local)
-        torch.cuda.set_device(device)
     try:
+        n, local = int(os.environ["WORLD_SIZE"]), int(os.environ.get("LOCAL_RANK", "0"))
+        if rows is not None and n > 0 and rows % n:
+            raise UserError(f"--batch-size {rows} for {n} processes: give a multiple of {n}")
+        if device.type == "mps":
+            device = torch.device("cpu")  # gloo exchanges no tensors that lie on MPS
+        if device.type == "cuda":
+            if local >= torch.cuda.device_count():
+                raise UserError("more processes than GPUs: lower --nproc-per-node, or --device cpu")
+            device = torch.device("cuda", local)
+            torch.cuda.set_device(device)
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    except UserError:
+        raise
     except (ValueError, RuntimeError) as error:
-        raise UserError(f"the processes of this job can't be joined: {reason_of(error)}") from None
+        failed = f"the processes of this job can't be joined: {reason_of(error)}"
+        raise UserError(f"{failed}; without torchrun, unset WORLD_SIZE") from None
     atexit.register(_leave)
     if rows is None and rank() == 0:
         print("each step has one sequence: the processes have nothing to share")
