@@ -160,7 +160,6 @@ BAD_NAMES = {  # what is no file, and what is said of it
     "qqq": "unknown corpus 'qqq'",
     "": "unknown corpus ''",
     "a\0b": "unknown corpus",
-    "-": "write it to a file first",
     "no/such/folder": "no such file or folder",
     "x.txt": "no such file or folder",
     os.devnull: f"cannot read {os.devnull}: it is not a regular file",

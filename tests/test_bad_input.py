@@ -132,12 +132,6 @@ def test_flags_that_contradict_each_other(version, args, wanted, place, monkeypa
     assert re.search(wanted, refusal(load(version), monkeypatch, capsys, args))
 
 
-@pytest.mark.parametrize("steps, wanted", [(3, True), (4, False), (0, False)])
-def test_steps_under_the_warm_up_are_noted(train, steps, wanted):
-    _, _, err = train("v3", steps=steps, warmup_steps=4)
-    assert (f"warms up for 4 steps, but the run has {steps}: give fewer" in err) == wanted
-
-
 @pytest.mark.parametrize("position", ["alibi", "rope", "sinusoidal", "learned", "none"])
 def test_a_context_of_one_token_works(train, position):
     folder, *_ = train("v4", context_length=1, position=position)

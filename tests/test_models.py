@@ -184,7 +184,7 @@ def test_the_kernel_does_not_replace_another_formula(monkeypatch):
     monkeypatch.setattr(module.CausalSelfAttention, "attend", mean)
     model, config = model_of(module)
     plain = large(model)(idx)
-    assert torch.equal(prepare(model, config, CPU)(idx), plain)
+    assert torch.allclose(prepare(model, config, CPU)(idx), plain, atol=1e-6)
     monkeypatch.undo()
     assert not torch.allclose(large(model_of(module)[0])(idx), plain, atol=0.1)
 
@@ -382,26 +382,21 @@ def test_prompts_longer_than_the_context_are_continued(version, context_length):
 # ---- The machine ----
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype, rtol", [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
 @pytest.mark.parametrize("N, V, scale", [(300, 4096, 1), (7, 300_000, 3), (40, 3, 300)])
-def test_cross_entropy_of_training_is_torchs(dtype, N, V, scale):
+def test_cross_entropy_of_training_is_torchs(dtype, rtol, N, V, scale):
     """The loss and its gradient, in any number of chunks, of tokens of any probability."""
-    x = (scale * torch.randn(1, N, V)).to(dtype).requires_grad_()
-    y, shared = torch.randint(V, (N,)), 3  # as by three micro-batches
-    hidden = y.where(torch.arange(N) % 2 == 0, -100)  # which torch leaves out
+    x, y = (scale * torch.randn(1, N, V)).to(dtype).requires_grad_(), torch.randint(V, (N,))
+    hidden = y.where(torch.arange(N) % 2 == 0, -100)  # targets which torch leaves out
     for targets, changes in [(y, {}), (hidden, {}), (y, {"label_smoothing": 0.1})]:
-        theirs, ours = (
-            F.cross_entropy(logits.flatten(0, -2), targets, **changes) / shared
-            for logits in (x.float(), x.as_subclass(Logits))
-        )
-        assert ours.item() == pytest.approx(theirs.item(), rel=1e-6)
-        (expected,), (found,) = (torch.autograd.grad(loss, x) for loss in (theirs, ours))
-        assert found.dtype == dtype  # in bfloat16 both are rounded, to 8 bits
-        close = {"rtol": 1e-5 if dtype == torch.float32 else 1e-2, "atol": 1e-8}
-        assert torch.allclose(found.float(), expected.float(), **close)
-        assert (ours.grad_fn.next_functions[0][0].name() == "CrossEntropyBackward") == (
-            targets is y and not changes
-        )
+        found = []
+        for logits in (x.float(), x.as_subclass(Logits)):
+            loss = F.cross_entropy(logits.flatten(0, -2), targets, **changes)
+            found.append((loss.item(), *torch.autograd.grad(loss / 3, x)))
+        (expected, their_gradient), (value, gradient) = found
+        assert value == pytest.approx(expected, rel=1e-6)
+        assert torch.allclose(gradient, their_gradient, rtol, 1e-8)
+        assert ("CrossEntropy" in loss.grad_fn.name()) == (targets is y and not changes)
 
 
 @every_model

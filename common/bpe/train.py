@@ -8,17 +8,14 @@ from common.bpe.merge import Tokens, group
 import numpy as np
 from tqdm import tqdm
 
-
-def progress_bar(total, unit, wanted):
-    """A tqdm bar on standard error: silent if not wanted, and where that is no terminal."""
-    disable = None if wanted else True
-    return tqdm(total=total, unit=f" {unit}", unit_scale=True, leave=False, disable=disable)
+# Of a progress bar on standard error: silent if not wanted, and where that is no terminal.
+BAR = {True: {"leave": False, "unit_scale": True, "disable": None}, False: {"disable": True}}
 
 
 def count_chunks(documents, pre_tokenizer, progress=False):
     """Counter: chunk (string) -> how often it occurs in the documents."""
     counts, chunks = Counter(), Counter()
-    with progress_bar(None, "characters", progress) as bar:
+    with tqdm(unit=" characters", **BAR[progress]) as bar:
         for block in pre_tokenizer.blocks(documents):
             for text, _ in block:
                 counts.update(pre_tokenizer.spans(text))
@@ -48,7 +45,7 @@ def train_merges(chunk_counts, n_merges, progress=False):
     MB of it take 400 MB, so give less of it where that is too much.
     """
     trainer = _Trainer(chunk_counts, n_merges)
-    with progress_bar(n_merges, "merges", progress) as bar:
+    with tqdm(total=n_merges, unit=" merges", **BAR[progress]) as bar:
         while len(trainer.merges) < n_merges and (trainer.heap or trainer.count_all()):
             if trainer.merge_top():
                 bar.update()

@@ -104,11 +104,10 @@ def _limit_waiting():
     import huggingface_hub
     from huggingface_hub.utils import httpx
 
-    hooks = huggingface_hub.get_session().event_hooks
-    if _limit_time not in hooks["request"]:
-        hooks = {"request": [*hooks["request"], _limit_time], "response": [_limit_pause]}
-        options = {"event_hooks": hooks, "follow_redirects": True}
-        huggingface_hub.set_client_factory(lambda: httpx.Client(**options))
+    own = huggingface_hub.get_session().event_hooks["request"]
+    hooks = {"request": list({*own, _limit_time}), "response": [_limit_pause]}
+    options = {"event_hooks": hooks, "follow_redirects": True}
+    huggingface_hub.set_client_factory(lambda: httpx.Client(**options))
 
 
 def _limit_time(request):

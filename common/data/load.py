@@ -77,8 +77,6 @@ def _not_found(name):
         return f"--data {name}: a dataset of the hub is called hf:{page[1]} here"
     if re.match(r"\w+://", name):
         return f"--data {name}: download it first, `curl -O {name}`, and give the file's name"
-    if name == "-":
-        return "--data -: no text is read from a pipe: write it to a file first, and give that"
     if re.search(r"[/\\]|\.\w{1,8}$", name):
         return f"no such file or folder: {name}"
     near = difflib.get_close_matches(name, NAMES, n=1)

@@ -141,10 +141,6 @@ class Run:
         self.extra["memory_estimate_mb"] = estimate
         for line in machine.describe_model(self.model, estimate):
             self.log.say(line)
-        if 0 < config.steps < getattr(config, "warmup_steps", 0):
-            warm_up = f"the learning rate warms up for {config.warmup_steps} steps"
-            few = f"the run has {config.steps}: give fewer --warmup-steps"
-            self.log.say(f"{warm_up}, but {few}")
         if rank() and not config.resume:  # dropout that each process draws for itself
             torch.manual_seed(config.seed + rank())
         evaluated = {row["step"] for row in self.log.metrics}
