@@ -3,7 +3,6 @@
 import re
 
 from common.errors import UserError
-from common.files import LARGEST_VOCABULARY, read_json
 
 import regex
 
@@ -37,6 +36,8 @@ def check_special_tokens(spellings):
 def read(path, what="a vocabulary", schema=dict):
     """The content of a vocabulary's file (see read_json). As a dict it may be any JSON object:
     whether it is what BPETokenizer.save writes is for the caller to see."""
+    from common.files import LARGEST_VOCABULARY, read_json  # processes that encode read none
+
     return read_json(path, what, schema, LARGEST_VOCABULARY)
 
 

@@ -135,7 +135,7 @@ class Step:
             self.model = THEIRS[name](SIZES[size]).to(device)
             forward = torch.compile(self.model) if compiled else self.model
             mixed = torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16")
-            self.logits = mixed(lambda x: logits_of(forward(x)))
+            self.logits = mixed(lambda x: logits_of(forward(x)).float())
         if own is None:
             self.optimizers = [optimizer_of(self.model, 1e-3)]
         else:
@@ -146,7 +146,7 @@ class Step:
     def __call__(self, get_batch):
         self.model.zero_grad()
         x, y = to_device(*get_batch(), self.device)
-        F.cross_entropy(self.logits(x).flatten(0, 1).float(), y.flatten()).backward()
+        F.cross_entropy(self.logits(x).flatten(0, 1), y.flatten()).backward()
         dense = [p for p in self.model.parameters() if not p.grad.is_sparse]
         nn.utils.clip_grad_norm_(dense, 1.0)
         for optimizer in self.optimizers:
