@@ -159,8 +159,8 @@ def keep_freed_memory():
     """Have the C library keep what each step frees, up to 256 MB per block, for the next step.
 
     glibc returns blocks above 32 MB to the system when they are freed, and every step would get
-    fresh pages for its logits, which the system clears first: 1.2 to 1.5 times the time per step,
-    for 3 % less memory (results/bench-memory.txt). A limit of your own (MALLOC_MMAP_THRESHOLD_,
+    fresh pages for its logits, which the system clears first: 1.1 to 1.2 times the time per step,
+    for 1 % less memory (results/bench-memory.txt). A limit of your own (MALLOC_MMAP_THRESHOLD_,
     GLIBC_TUNABLES) is respected; other C libraries stay as they are.
     """
     own = "mmap_threshold" in os.environ.get("GLIBC_TUNABLES", "")
