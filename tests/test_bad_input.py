@@ -121,7 +121,6 @@ TOGETHER = [
     ("v1", ["--vocab-size", "2", "--tokenizer", "word"], "too small|no room"),
     ("v0", ["--data", "sample", "--data-dir", "FOLDER"], "--data-dir .*WikiText"),
     ("v0", ["--data", "story.txt:column"], "has no column"),
-    ("v0", ["--steps"], "steps"),
     ("v0", ["--stepz", "3"], "Unrecognized options: --stepz"),
     ("v0", ["stray"], "Unrecognized"),
 ]

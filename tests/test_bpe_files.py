@@ -187,13 +187,12 @@ def test_a_carried_vocabulary_comes_back(tokenizer, tokenizer_json):
 
 OTHER_KINDS = [  # what is changed where, and what the line says
     ("", {"normalizer": {"type": "NFC"}}, "normalizer"),
-    ("", {"pre_tokenizer": {"type": "Metaspace"}}, "replacement"),
+    ("model", {"type": "WordPiece"}, "missing field|not a tokenizer.json"),
     ("", {"pre_tokenizer": None}, "pre-tokenizer"),
     ("", {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True}}, "add_prefix_space"),
     ("pre_tokenizer pretokenizers 0", {"behavior": "Removed"}, "Isolated"),
     ("model", {"ignore_merges": True}, "ignore_merges"),
     ("model", {"end_of_word_suffix": "</w>"}, "end_of_word_suffix"),
-    ("model merges", [["t", "h"], ["t", "h"]], "no pair of earlier"),
     ("model vocab", {"unmade": 9999}, "neither a byte"),
 ]
 

@@ -397,6 +397,8 @@ def test_cross_entropy_of_training_is_torchs(dtype, rtol, N, V, scale):
         assert value == pytest.approx(expected, rel=1e-6)
         assert torch.allclose(gradient, their_gradient, rtol, 1e-8)
         assert ("CrossEntropy" in loss.grad_fn.name()) == (targets is y and not changes)
+    with pytest.raises(ValueError, match="to match target"):
+        F.cross_entropy(logits.flatten(0, -2), y[1:])
 
 
 @every_model

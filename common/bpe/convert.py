@@ -2,9 +2,8 @@
 
 import json
 
-from common.bpe.checks import TokenizerError
+from common.bpe.checks import TokenizerError, read
 from common.errors import reason_of
-from common.files import LARGEST_VOCABULARY, read_bytes
 
 READABLE = (
     "a tokenizer.json that can be read here (byte-level BPE without a normalizer, with the"
@@ -59,29 +58,31 @@ def from_huggingface(path, make, byte_level_pattern):
     would cut a text differently are refused. What a post-processor puts around a text is left out.
     `byte_level_pattern`: the split pattern that the library's ByteLevel has.
     """
-    data = read_bytes(path, LARGEST_VOCABULARY)
+    given = read(path, READABLE)
+    model = given.get("model")
+    if not isinstance(model, dict) or any(map(model.get, UNUSUAL)):
+        raise TokenizerError(f"{path} is not {READABLE}")
     try:
         from tokenizers import Tokenizer
 
         # However old the file is, this is as today's are.
-        saved = json.loads(Tokenizer.from_str(data.decode("utf-8")).to_str())
+        saved = json.loads(Tokenizer.from_str(json.dumps(given)).to_str())
     except ImportError:
         raise TokenizerError(f"{path} is read by tokenizers: pip install tokenizers") from None
     except Exception as error:  # the library has no kind of its own
         raise TokenizerError(f"{path} is not {READABLE}: {reason_of(error)}") from None
     model, cut = saved["model"], saved["pre_tokenizer"] or {}
-    steps = cut.get("pretokenizers", [cut])
-    for step in steps:
-        step.pop("trim_offsets", None)  # decides where a token stands, not which it is
-    pattern = steps[0].get("pattern", {}).get("Regex") if steps else None
+    steps = cut.get("pretokenizers", [cut]) or [{}]
+    pattern = steps[0].get("pattern", {}).get("Regex")
     split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated"}
-    wanted = [{**split, "invert": False}] * (pattern is not None)
-    wanted += [{"type": "ByteLevel", "add_prefix_space": False, "use_regex": pattern is None}]
-    if steps != wanted or saved["normalizer"] or any(map(model.get, UNUSUAL)):
+    by_bytes = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": pattern is None}
+    wanted = [{**split, "invert": False}] * (pattern is not None) + [steps[-1] | by_bytes]
+    if steps != wanted or saved["normalizer"] or model["type"] != "BPE":
         raise TokenizerError(f"{path} is not {READABLE}")
     added = [token["content"] for token in sorted(saved["added_tokens"], key=lambda one: one["id"])]
     try:
-        return make(_merges(model, added), pattern or byte_level_pattern, added)
+        own = byte_level_pattern if pattern is None else pattern
+        return make(_merges(model, added), own, added)
     except TokenizerError as error:
         raise TokenizerError(f"{path}: {error}") from None
 

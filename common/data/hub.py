@@ -112,8 +112,7 @@ def _limit_waiting():
 
 def _limit_time(request):
     """Some of the client's requests would wait for an answer without end."""
-    kinds = ("connect", "read", "write", "pool")
-    request.extensions["timeout"] = dict.fromkeys(kinds, TIMEOUT)
+    request.extensions["timeout"] = dict.fromkeys("connect read write pool".split(), TIMEOUT)
 
 
 def _limit_pause(response):

@@ -106,9 +106,6 @@ def kind_of(file) -> str:
     next(decoded(file, 0, len(head), cut=True), None)
     text = head.removeprefix(codecs.BOM_UTF8).lstrip()
     first_two = [_is_object(line) for line in text.split(b"\n") if line.strip()][:2]
-    is_rows = text.startswith(b"[") or b"\n" not in text or first_two[0]
-    if endings[-1:] == [".json"] and not is_rows:
-        raise NotText(f"{file} is not a list of rows: write an array, or a row on each line")
     # JSON lines may have another name.
     return named or ("json" if first_two == [True, True] else "text")
 

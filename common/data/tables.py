@@ -112,8 +112,8 @@ def _json_rows(file, column):
             try:
                 value = json.loads(text)
             except (ValueError, RecursionError):
-                what = ", though it begins as an array" if is_array else f": {line[:40].strip()} …"
-                raise UserError(f"{file}: row {number} is not JSON{what}") from None
+                what = f"row {number} is not JSON: {line[:40].strip()} …"
+                raise UserError(f"{file}: {what}: write an array, or a row on each line") from None
             for row in value if is_array else [value]:
                 yield row if isinstance(row, dict) else {column: row}
 

@@ -2,7 +2,6 @@
 
 import torch
 import torch.nn.functional as F
-from torch.autograd.function import once_differentiable
 
 AT_ONCE = 2**18  # logits that are turned into probabilities at once: 1 MiB, which a cache holds
 
@@ -34,22 +33,30 @@ class CrossEntropy(torch.autograd.Function):
         return F.cross_entropy(logits.float(), targets)  # too unlikely for a float32, or not finite
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, upstream):
+        if torch.is_grad_enabled():
+            raise RuntimeError("no second derivatives: give it logits.as_subclass(torch.Tensor)")
         (gradient,) = ctx.saved_tensors
         return gradient if upstream == 1 else gradient * upstream, None
 
 
 class Logits(torch.Tensor):
-    """What a model returns in a training step on a CPU: a tensor whose `F.cross_entropy(logits,
-    targets)` is `CrossEntropy`. With other arguments it is torch's own, in float32."""
+    """What a model returns in a training step on a CPU: a tensor in the step's number format whose
+    `F.cross_entropy(logits, targets)` is `CrossEntropy`. With other arguments it is torch's own, in
+    float32. All else gives plain tensors; other losses of bfloat16 logits need `logits.float()`."""
+
+    SHAPES = ("flatten", "view", "reshape")  # what they give are logits, too
 
     @classmethod
     def __torch_function__(cls, function, types, args=(), kwargs=None):
-        if function is not F.cross_entropy:
-            return super().__torch_function__(function, types, args, kwargs)
-        logits, targets = (z.as_subclass(torch.Tensor) for z in args)
-        usual = tuple(kwargs.values()) == F.cross_entropy.__defaults__
-        if usual and logits.dim() == 2 and targets.dim() == 1 and targets.min() >= 0:
-            return CrossEntropy.apply(logits, targets)
-        return F.cross_entropy(logits.float(), targets, **kwargs)
+        with torch._C.DisableTorchFunctionSubclass():
+            if function is not F.cross_entropy:
+                found = function(*args, **(kwargs or {}))
+                return found.as_subclass(cls) if function.__name__ in cls.SHAPES else found
+            logits, targets = args
+            # Classes from 0 to V - 1, one for each row; torch leaves out some others, or refuses.
+            usual = tuple(kwargs.values()) == F.cross_entropy.__defaults__ and logits.dim() == 2
+            fits = targets.shape == logits.shape[:1] != (0,) and targets.dtype == torch.int64
+            if usual and fits and targets.min() >= 0 and targets.max() < logits.shape[1]:
+                return CrossEntropy.apply(logits.as_subclass(torch.Tensor), targets)
+            return function(logits.float(), targets, **kwargs)

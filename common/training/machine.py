@@ -59,8 +59,9 @@ def prepare(model, config, device):
     """Move the model to its device and make its training steps run as the settings say.
 
     Training steps compute in config.dtype (mixed precision: parameters stay in float32, and the
-    loss is computed in it), with --compile compiled, with --activation-checkpointing recomputing
-    the activations of each block. Evaluation and sampling run the plain model in float32.
+    cross-entropy is computed in it), with --compile compiled, with --activation-checkpointing
+    recomputing the activations of each block. Evaluation and sampling run the plain model in
+    float32.
     Where a kernel is quicker than the attention formula of the script and gives the same, which is
     tried, the kernel takes its place, and on CPUs the logits of a training step bring a quicker
     cross-entropy with them. Returns the model itself, changed in place.
@@ -72,7 +73,7 @@ def prepare(model, config, device):
             module.attend = functools.partial(fused_attention, module, module.attend)
         if config.activation_checkpointing and type(module).__name__ == "Block":
             module.forward = functools.partial(_checkpointed, module, module.forward)
-    plain = model.forward
+    plain, with_onednn = model.forward, onednn.enabled
 
     def step(idx):
         with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
@@ -86,11 +87,11 @@ def prepare(model, config, device):
         if model.training and torch.is_grad_enabled():
             return _logits(step(idx))
         # oneDNN takes longer to set up the GELU of one position than plain kernels to compute it.
-        before, onednn.enabled = onednn.enabled, False
+        onednn.enabled = False
         try:
             return plain(idx, *args, **kwargs)
         finally:
-            onednn.enabled = before
+            onednn.enabled = with_onednn
 
     model.forward = forward
     return model

@@ -50,8 +50,7 @@ def join_processes(device, config):
     except UserError:
         raise
     except (ValueError, RuntimeError) as error:
-        failed = f"the processes of this job can't be joined: {reason_of(error)}"
-        raise UserError(f"{failed}; without torchrun, unset WORLD_SIZE") from None
+        raise UserError(f"job can't be joined ({reason_of(error)}): unset WORLD_SIZE?") from None
     atexit.register(_leave)
     if rows is None and rank() == 0:
         print("each step has one sequence: the processes have nothing to share")

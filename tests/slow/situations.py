@@ -230,7 +230,7 @@ FLAGS += tries("flags", f"{LOADED[1]} --prompt -hello", says="--prompt=-hello")
 
 HERE = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
 JOBS = [
-    *(({"WORLD_SIZE": n}, "without torchrun, unset WORLD_SIZE") for n in ("2", "0", "", "x")),
+    *(({"WORLD_SIZE": n}, "unset WORLD_SIZE") for n in ("2", "0", "", "x")),
     *(({**HERE, name: "x"}, "can't be joined") for name in ("RANK", "LOCAL_RANK", "MASTER_PORT")),
     ({**HERE, "WORLD_SIZE": "3"}, "--batch-size 4 for 3 processes: give a multiple of 3"),
     ({name: value for name, value in HERE.items() if name != "MASTER_PORT"}, "can't be joined"),
