@@ -65,9 +65,8 @@ def wikitext(wikitext_dir):
 
 def make_small(monkeypatch):
     """Everything that bounds memory is so small that it takes part in every test text."""
-    for name, value in {"BLOCK": 500, "PART": 20}.items():
-        monkeypatch.setattr(cut, name, value)
-    for name, value in {"ENOUGH": 50, "REMEMBERED": 5000}.items():
+    monkeypatch.setattr(cut, "PART", 20)
+    for name, value in {"BLOCK": 500, "ENOUGH": 50, "REMEMBERED": 5000}.items():
         monkeypatch.setattr(encode, name, value)
 
 
@@ -181,9 +180,9 @@ def test_the_patterns_on_a_sentence():
 
 
 def fast_chunks(pattern, documents):
-    """The chunks of documents as the fast layer cuts them, block by block and part by part."""
+    """The chunks of documents as the fast layer cuts them, part by part."""
     pre_tokenizer = PreTokenizer(pattern, True)
-    parts = [part for block in pre_tokenizer.blocks(documents) for part, _ in block]
+    parts = [part for part, _ in pre_tokenizer.parts(documents)]
     assert "".join(parts) == "".join(documents)
     spans = [span for part in parts for span in pre_tokenizer.spans(part)]
     return [chunk for span in spans for chunk in pre_tokenizer.chunks_of(span)]
@@ -216,8 +215,8 @@ def test_a_document_without_spaces_is_cut_into_parts(monkeypatch):
     monkeypatch.setattr(cut, "PART", 100)
     documents = ["春眠不覺曉，處處聞啼鳥。" * 100, "12,345;6," * 200]
     for pattern in (GPT2_PATTERN, GPT4_PATTERN):
-        blocks = PreTokenizer(pattern, True).blocks(documents)
-        assert max(len(part) for block in blocks for part, _ in block) < 120
+        parts = PreTokenizer(pattern, True).parts(documents)
+        assert max(len(part) for part, _ in parts) < 120
 
 
 # The last one looks behind, has a group, and matches neither digits nor nothing at all.
@@ -380,7 +379,7 @@ def test_memory_does_not_grow_with_the_corpus(tokenizer, monkeypatch):
     # Words that never come again, so that whatever is remembered without bound shows.
     monkeypatch.setattr(encode, "REMEMBERED", 2**18)
     monkeypatch.setattr(encode, "ENOUGH", 2**12)
-    monkeypatch.setattr(cut, "BLOCK", 2**13)
+    monkeypatch.setattr(encode, "BLOCK", 2**13)
 
     def peak(n):
         documents = (" ".join(f"{i:x}{j}" for j in range(100)) for i in range(n))

@@ -22,12 +22,9 @@ def to_tiktoken(tokenizer, name):
     """
     import tiktoken
 
-    return tiktoken.Encoding(
-        name,
-        pat_str=tokenizer.pattern,
-        mergeable_ranks=_ids_of(tokenizer.vocab[: 256 + len(tokenizer.merges)]),
-        special_tokens=dict(tokenizer.special_tokens),
-    )
+    ranks = _ids_of(tokenizer.vocab[: 256 + len(tokenizer.merges)])
+    ids = {"mergeable_ranks": ranks, "special_tokens": dict(tokenizer.special_tokens)}
+    return tiktoken.Encoding(name, pat_str=tokenizer.pattern, **ids)
 
 
 def to_huggingface(tokenizer):

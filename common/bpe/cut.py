@@ -26,8 +26,7 @@ from common.bpe.checks import TokenizerError, compile_pattern
 
 import regex
 
-BLOCK = 2**23  # characters that are encoded together,
-PART = 2**18  # and that are cut into chunks together
+PART = 2**18  # characters that are cut into chunks together
 
 TIME_LIMIT = 10  # seconds for a caller's own pattern, and 10 more per million characters
 
@@ -45,7 +44,7 @@ TURNS = re.compile(rf"([\0-\x7f]*{SAFE_CUT_IN_ASCII})?(.*?{SAFE_CUT_IN_ASCII}|.+
 
 
 class PreTokenizer:
-    """Splits texts into chunks, and documents into blocks of texts.
+    """Splits texts into chunks, and documents into texts.
 
     pattern   the split pattern
     known     whether it is one of the three patterns that the shorter ways are proven for
@@ -90,27 +89,16 @@ class PreTokenizer:
             chunks += self.pattern.findall(other_part)
         return chunks
 
-    def blocks(self, documents, share=1):
-        """Lists of (text, whether its document ends there), each list of about BLOCK / `share`
-        characters.
-
-        Takes no more documents from the iterable than a block needs. A text is longer than PART
-        only where it has no place to be cut, or with a pattern that is not `known`.
-        """
-        block, size = [], 0
+    def parts(self, documents):
+        """Pairs (text, whether its document ends there): the documents, cut where they may be. A
+        text is longer than PART only where it has no such place, or the pattern is not `known`."""
         for document in documents:
             start = 0
             while start is not None:
                 match = self.safe_cut.search(document, start + PART) if self.known else None
                 cut = match.end() if match else None
-                block.append((document[start:cut], cut is None))
-                size += len(block[-1][0]) + 1
+                yield document[start:cut], cut is None
                 start = cut
-                if size >= BLOCK // share:
-                    yield block
-                    block, size = [], 0
-        if block:
-            yield block
 
 
 def _unmarked(word):

@@ -2,12 +2,13 @@
 
 import heapq
 import os
-from itertools import chain
+from itertools import chain, repeat
 
 from common.bpe.merge import Tokens, group
 
 import numpy as np
 
+BLOCK = 2**23  # characters that are encoded together
 REMEMBERED = 2**26  # bytes, about, of chunks with their ids; then forget and begin again
 ENOUGH = 2**20  # characters of new chunks that are merged together: numpy's calls pay for many
 END = None  # stands for the end of a document among its chunks
@@ -32,10 +33,12 @@ class Table(dict):
 
     def learn(self, ranks):
         """Find the ids of the new spans."""
-        chunks_of_each = list(map(self.chunks_of, self.new))
-        ids, lengths = ranks.merge_all(list(chain.from_iterable(chunks_of_each))).by_chunk()
-        last_chunks = np.cumsum(list(map(len, chunks_of_each))) - 1
-        self.starts = np.append(self.starts, len(self.ids) + np.cumsum(lengths)[last_chunks])
+        chunks, ends = [], []  # of all spans, end to end; and where each span's end
+        for key in self.new:
+            chunks += self.chunks_of(key)
+            ends.append(len(chunks))
+        ids, lengths = ranks.merge_all(chunks).by_chunk()
+        self.starts = np.append(self.starts, len(self.ids) + lengths.cumsum()[np.array(ends) - 1])
         self.ids = np.append(self.ids, ids.astype(self.ids.dtype))
         self.new, self.new_size = [], 0
 
@@ -83,7 +86,7 @@ class Encoder:
         return [i for ids in self.stream([text], 1, False) for i in ids.tolist()]
 
     def encode_block(self, block, ends):
-        """The ids of a block (see PreTokenizer.blocks), an array (number of tokens,); with the id
+        """The ids of a block (see `blocks`), an array (number of tokens,); with the id
         `end` after each document if `ends` is true and the vocabulary has one."""
         numbers = []
         for text, is_end in block:
@@ -103,20 +106,36 @@ class Encoder:
         """An iterator of arrays: the documents' ids, in order (see encode_block). `processes`: at
         most so many share the work, and no more than there are processors for this program."""
         processes = min(processes, available_processors())
+        parts = self.pre_tokenizer.parts(documents)
         if processes == 1:
-            blocks = self.pre_tokenizer.blocks(documents)
-            return (self.encode_block(block, ends) for block in blocks)
+            return (self.encode_block(block, ends) for block in blocks(parts, repeat(BLOCK)))
         from common.bpe.processes import encode_blocks
 
-        blocks = self.pre_tokenizer.blocks(documents, share=4)  # smaller: all end together
-        return encode_blocks(self, blocks, processes, ends)
+        # Small blocks, so that all processes end together; but larger ones at first, because each
+        # process meets most of its spans there, and many of them are merged in little more time.
+        small = BLOCK // 4
+        sizes = chain(repeat(max(small, 2 * BLOCK // processes), processes), repeat(small))
+        return encode_blocks(self, blocks(parts, sizes), processes, ends)
+
+
+def blocks(parts, sizes):
+    """Lists of parts (see PreTokenizer.parts) of about so many characters, one after another.
+
+    sizes: an iterator. Takes no more parts from theirs than a block needs."""
+    block, size, enough = [], 0, next(sizes)
+    for part in parts:
+        block.append(part)
+        size += len(part[0]) + 1
+        if size >= enough:
+            yield block
+            block, size, enough = [], 0, next(sizes)
+    if block:
+        yield block
 
 
 def available_processors():
     """How many processors this program may use, which a container or taskset may have limited."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Ranks:

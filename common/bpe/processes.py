@@ -30,7 +30,9 @@ def encode_blocks(encoder, blocks, processes, ends):
     try:
         # The first blocks start the processes. Each would begin by running the main script, up to
         # its guard, and all that this imports: where it has no name and no file, there is none.
-        with patch.multiple("__main__", create=True, __spec__=None, __file__=None):
+        # And each would keep the others waiting with the threads of a library it does not use.
+        no_script = patch.multiple("__main__", create=True, __spec__=None, __file__=None)
+        with no_script, patch.dict("os.environ", OPENBLAS_NUM_THREADS="1"):
             in_flight = deque(pool.submit(_encode, b, ends) for b in islice(blocks, processes))
         for block in blocks:
             in_flight.append(pool.submit(_encode, block, ends))

@@ -16,10 +16,9 @@ def count_chunks(documents, pre_tokenizer, progress=False):
     """Counter: chunk (string) -> how often it occurs in the documents."""
     counts, chunks = Counter(), Counter()
     with tqdm(unit=" characters", **BAR[progress]) as bar:
-        for block in pre_tokenizer.blocks(documents):
-            for text, _ in block:
-                counts.update(pre_tokenizer.spans(text))
-                bar.update(len(text))
+        for text, _ in pre_tokenizer.parts(documents):
+            counts.update(pre_tokenizer.spans(text))
+            bar.update(len(text))
     for span, count in counts.items():
         for chunk in pre_tokenizer.chunks_of(span):
             chunks[chunk] += count

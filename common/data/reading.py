@@ -128,9 +128,7 @@ def decoded(file, start, end, cut=False) -> Iterator[str]:
     characters = codecs.getincrementaldecoder(encoding)()
     decoder = io.IncrementalNewlineDecoder(characters, translate=False)
     with opened(file, start) as stream:
-        while data := stream.read(
-            min(BLOCK, end - place)
-        ):  # a text that has changed is noticed later
+        while data := stream.read(min(BLOCK, end - place)):  # a changed text is noticed later
             if b"\0" in data:
                 nul = f"NUL byte at position {place + data.index(0)}"
                 hint = "one in every second place is UTF-16, it seems: save it as UTF-8 text"
