@@ -43,4 +43,4 @@ def encode_blocks(encoder, blocks, processes, ends):
     except BrokenProcessPool:
         raise TokenizerError("a process that shared the work has died: too little memory") from None
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(wait=False, cancel_futures=True)
