@@ -45,7 +45,7 @@ class Config(RunConfig):
     n_embd: int = 128  # width of the residual stream, C
     n_layer: int = 2  # transformer blocks in the stack
     dropout: float = 0.0  # share of activations set to zero in training
-    position: Literal["alibi", "rope", "sinusoidal", "learned", "none"] = "alibi"  # its encoding
+    position: Literal["alibi", "rope", "sinusoidal", "learned", "none"] = "alibi"  # which encoding
     rope_base: float = 10000.0  # of --position rope: larger rotates the slow channel pairs slower
     qkv_bias: bool = False  # add biases to the query, key and value projections (GPT-2 has them)
     steps: int = 2000  # updates of the parameters

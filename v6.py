@@ -56,7 +56,7 @@ class Config(RunConfig):
     bias: bool = False  # add biases to attention's output projection and to the MLP
     qk_norm: bool = True  # normalize queries and keys
     dropout: float = 0.0  # share of activations set to zero in training
-    position: Literal["alibi", "rope", "sinusoidal", "learned", "none"] = "alibi"  # its encoding
+    position: Literal["alibi", "rope", "sinusoidal", "learned", "none"] = "alibi"  # which encoding
     rope_base: float = 10000.0  # of --position rope: larger rotates the slow channel pairs slower
     qkv_bias: bool = False  # add biases to the query, key and value projections (GPT-2 has them)
     steps: int = 2000  # updates of the parameters
@@ -386,7 +386,7 @@ def orthogonalize(G, dtype=torch.float32):
 
     Newton-Schulz iteration: a X + b (X X^T) X + c (X X^T)^2 X turns each singular value x of X into
     a x + b x^3 + c x^5. Jordan et al. 2024 chose coefficients that bring values between 0 and 1
-    near 1 in few rounds: five leave all but tiny ones between 0.7 and 1.2. Rounding does it no
+    near 1 in few rounds: five leave all but tiny ones between 0.68 and 1.21. Rounding does it no
     harm, so it computes in the number format of the training steps.
     """
     a, b, c = 3.4445, -4.7750, 2.0315

@@ -93,7 +93,7 @@ def refuse_special(path):
 
 @contextlib.contextmanager
 def atomic_write(path, mode="wb", previous=None):
-    """Open a file that appears under its name whole or not at all. mode: "w" or "wb".
+    """Open a file that appears under its name whole or not at all. mode: "w", "wb" or "w+b".
 
     The bytes go to a new file next to it with a name of its own, which is opened exclusively, are
     flushed to the disk and then moved into place. With `previous`, the file that stood there

@@ -157,7 +157,7 @@ def lineage_table(corpus):
     notes = [
         "Mean ± standard deviation, number of seeds in brackets. Δ is the mean difference of the"
         " same seeds, with its 95 % confidence interval, to the run that it names; n.s. where that"
-        " holds zero. Speed, memory and seconds of training are those of the first seed, on"
+        " contains zero. Speed, memory and seconds of training are those of the first seed, on"
         f" {machines(found)}, torch {torch}, {dtypes}; memory is the whole run's.",
         entropy_note() if corpus == "sample" else f"{counting_note()} {ELSEWHERE}",
     ]
@@ -282,7 +282,7 @@ def counting_note():
         return f"Every run of the table beats counted 5-grams ({counted:.3f})."
     are = "is" if len(better) == 1 else "are"
     return (
-        f"Of this table {', '.join(better)} {are} below counted 5-grams ({counted:.3f}); the other"
+        f"Of this table: {'; '.join(better)} {are} below counted 5-grams ({counted:.3f}); the other"
         " runs are above."
     )
 

@@ -104,7 +104,7 @@ def _logits(logits):
 
 @torch.no_grad()
 def _is_softmax_attention(layer, device):
-    """Whether the layer's formula is the kernel's, tried on an example: an ablation's is not."""
+    """Whether the layer's formula is the kernel's, tried on an example: v2_mean's is not."""
     generator = torch.Generator().manual_seed(0)
     q, k, v = torch.randn(3, 1, 1, 8, 4, generator=generator).to(device)  # (1, 1, T, D) each
     mask = torch.full((8, 8), -torch.inf, device=device).triu(1)
