@@ -159,7 +159,7 @@ class BPETokenizer:
         self.sha256 = hashlib.sha256(content).hexdigest()
         if fast:
             splitter = fast.PreTokenizer(pattern, pattern in PATTERNS.values(), split)
-            self._encoder = fast.Encoder(self.merges, splitter, self.dtype, self.end_of_text)
+            self._encoder = fast.encode.Encoder(self.merges, splitter, self.dtype, self.end_of_text)
 
     @classmethod
     def train(

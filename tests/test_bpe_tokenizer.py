@@ -354,11 +354,13 @@ def test_processes_give_the_same_ids(tokenizer, small_blocks, monkeypatch):
 
 
 def test_processes_do_not_run_the_script_again(tmp_path):
-    script = """from bpe_tokenizer import BPETokenizer
-print(len(BPETokenizer().encode_corpus('some text', processes=2)))
-"""
+    """Not even where a process is idle before the second block is there."""
+    script = """import time, bpe_tokenizer, common.bpe.encode as encode
+encode.BLOCK, encode.available_processors = 400, lambda: 2
+texts = (time.sleep(i == 1) or 'some text' * 200 for i in range(9))
+print(len(bpe_tokenizer.BPETokenizer().encode_corpus(texts, processes=2)))"""
     done = python(put(tmp_path / "unguarded.py", script), PYTHONPATH=str(ROOT))
-    assert done.stdout == "9\n", done.stderr
+    assert (done.stdout, done.stderr) == ("16200\n", "")
 
 
 @pytest.mark.parametrize("processes", [1, 2])

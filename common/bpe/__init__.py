@@ -12,13 +12,12 @@ import importlib
 
 from common.bpe.checks import TokenizerError, check_special_tokens, check_text
 from common.bpe.cut import PreTokenizer
-from common.bpe.encode import Encoder
 
-__all__ = ["Encoder", "PreTokenizer", "TokenizerError", "check_special_tokens", "check_text"]
+__all__ = ["PreTokenizer", "TokenizerError", "check_special_tokens", "check_text"]
 
 
 def __getattr__(name):
-    """The modules `train` and `convert` are imported when they are first used."""
-    if name not in ("train", "convert"):
+    """The modules `train`, `encode` and `convert` are imported when they are first used."""
+    if name not in ("train", "encode", "convert"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return importlib.import_module(f"{__name__}.{name}")

@@ -60,9 +60,10 @@ class Encoder:
     end             id that follows a document, or None
 
     Memory: what is remembered, a block with its ids (about 20 bytes per character), and about 40
-    bytes for each byte of ENOUGH new characters: some 300 MB in all, whatever the length of the
-    documents. Only a text that cannot be cut, one word of many megabytes for instance, or a long
-    document with a caller's own pattern, takes more: about 20 bytes for each of its bytes.
+    bytes for each byte of ENOUGH new characters: some 300 MB in all, or 350 in each of two
+    processes, whatever the length of the documents. Only a text that cannot be cut, one word of
+    many megabytes for instance, or a long document with a caller's own pattern, takes more: about
+    20 bytes for each of its bytes.
     """
 
     def __init__(self, merges, pre_tokenizer, dtype, end):
@@ -114,7 +115,7 @@ class Encoder:
         # Small blocks, so that all processes end together; but larger ones at first, because each
         # process meets most of its spans there, and many of them are merged in little more time.
         small = BLOCK // 4
-        sizes = chain(repeat(max(small, 2 * BLOCK // processes), processes), repeat(small))
+        sizes = chain(repeat(max(small, 3 * BLOCK // processes), processes), repeat(small))
         return encode_blocks(self, blocks(parts, sizes), processes, ends)
 
 

@@ -1,5 +1,7 @@
 """Encoding by several processes."""
 
+import os
+import pickle
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -11,9 +13,12 @@ from common.bpe.checks import TokenizerError
 _encoder = None  # of a worker process, which remembers what it has met
 
 
-def _start_worker(encoder):
+def _start(pickled_encoder):
     global _encoder
-    _encoder = encoder
+    # For numpy, which comes with the encoder: threads that are not used here would keep the other
+    # processes waiting while they start.
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    _encoder = pickle.loads(pickled_encoder)
 
 
 def _encode(block, ends):
@@ -26,14 +31,14 @@ def encode_blocks(encoder, blocks, processes, ends):
 
     # An executor's own map would take the whole iterable at once: keep a few blocks in flight.
     # "spawn" is the one way to start a process that is safe with threads, on any system.
-    pool = ProcessPoolExecutor(processes, get_context("spawn"), _start_worker, (encoder,))
+    pool = ProcessPoolExecutor(processes, get_context("spawn"), _start, (pickle.dumps(encoder),))
     try:
-        # The first blocks start the processes. Each would begin by running the main script, up to
-        # its guard, and all that this imports: where it has no name and no file, there is none.
-        # And each would keep the others waiting with the threads of a library it does not use.
-        no_script = patch.multiple("__main__", create=True, __spec__=None, __file__=None)
-        with no_script, patch.dict("os.environ", OPENBLAS_NUM_THREADS="1"):
-            in_flight = deque(pool.submit(_encode, b, ends) for b in islice(blocks, processes))
+        first = list(islice(blocks, processes))
+        # These blocks, submitted at once, start the processes. Each would begin by running the main
+        # script, up to its guard, and all that this imports: where it has no name and no file,
+        # there is none.
+        with patch.multiple("__main__", create=True, __spec__=None, __file__=None):
+            in_flight = deque(pool.submit(_encode, block, ends) for block in first)
         for block in blocks:
             in_flight.append(pool.submit(_encode, block, ends))
             if len(in_flight) > 4 * processes:
@@ -43,4 +48,4 @@ def encode_blocks(encoder, blocks, processes, ends):
     except BrokenProcessPool:
         raise TokenizerError("a process that shared the work has died: too little memory") from None
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(cancel_futures=True)
