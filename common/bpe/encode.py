@@ -8,7 +8,7 @@ from common.bpe.merge import Tokens, group
 
 import numpy as np
 
-BLOCK = 2**23  # characters that are encoded together
+BLOCK = 2**23  # bytes of text that are encoded together
 REMEMBERED = 2**26  # bytes, about, of chunks with their ids; then forget and begin again
 ENOUGH = 2**20  # characters of new chunks that are merged together: numpy's calls pay for many
 END = None  # stands for the end of a document among its chunks
@@ -59,7 +59,7 @@ class Encoder:
     dtype           numpy type of the ids
     end             id that follows a document, or None
 
-    Memory: what is remembered, a block with its ids (about 20 bytes per character), and about 40
+    Memory: what is remembered, a block with its ids (about 20 times its bytes), and about 40
     bytes for each byte of ENOUGH new characters: some 300 MB in all, or 350 in each of two
     processes, whatever the length of the documents. Only a text that cannot be cut, one word of
     many megabytes for instance, or a long document with a caller's own pattern, takes more: about
@@ -120,13 +120,13 @@ class Encoder:
 
 
 def blocks(parts, sizes):
-    """Lists of parts (see PreTokenizer.parts) of about so many characters, one after another.
+    """Lists of parts (see PreTokenizer.parts) of about so many bytes, one after another.
 
     sizes: an iterator. Takes no more parts from theirs than a block needs."""
     block, size, enough = [], 0, next(sizes)
     for part in parts:
         block.append(part)
-        size += len(part[0]) + 1
+        size += 1 + len(part[0].encode("utf-8"))
         if size >= enough:
             yield block
             block, size, enough = [], 0, next(sizes)
