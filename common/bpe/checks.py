@@ -46,12 +46,11 @@ def compile_pattern(pattern):
     not be the text, and one that calls itself, which may fill the memory before any time limit."""
     if not isinstance(pattern, str) or not pattern:
         raise TokenizerError(f"the split pattern has to be some text, not {pattern!r:.40}")
+    shown = f"the split pattern {pattern!r:.60}"
     try:
         compiled = regex.compile(pattern)
     except Exception as error:  # whatever regex raises where flags, say, contradict each other
-        message = f"the split pattern {pattern!r:.60} is no regular expression: {error}"
-        raise TokenizerError(message) from None
+        raise TokenizerError(f"{shown} is no regular expression: {error}") from None
     if compiled.flags & regex.REVERSE or re.search(r"\(\?(R|&|P[^<=]|[-+]?\d)", pattern):
-        wrong = "searches backwards or calls itself: not supported"
-        raise TokenizerError(f"the split pattern {pattern!r:.60} {wrong}")
+        raise TokenizerError(f"{shown} searches backwards or calls itself: not supported")
     return compiled

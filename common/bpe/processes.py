@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import signal
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -18,6 +19,7 @@ def _start(pickled_encoder):
     # For numpy, which comes with the encoder: threads that are not used here would keep the other
     # processes waiting while they start.
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is theirs, too: end at once, silently
     _encoder = pickle.loads(pickled_encoder)
 
 

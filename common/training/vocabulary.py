@@ -24,8 +24,7 @@ def saved_tokenizer(folder, checkpoint, corpus):
 
 def new_tokenizer(config, corpus):
     """(tokenizer, notes): the one of the settings, and lines that people should read."""
-    special = (END_OF_TEXT,) if config.end_of_text else ()
-    about = config.vocab_size, config.split_pattern, special
+    about = config.vocab_size, config.split_pattern, (END_OF_TEXT,) if config.end_of_text else ()
     tokenizer = load_tokenizer(config.tokenizer, corpus, *about)
     notes = [f"{corpus.name}: {corpus.note}"] if corpus.note else []
     if config.tokenizer == "bpe" and tokenizer.vocab_size < config.vocab_size:
