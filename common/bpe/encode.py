@@ -114,8 +114,7 @@ class Encoder:
 
         # Small blocks, so that all processes end together; but larger ones at first, because each
         # process meets most of its spans there, and many of them are merged in little more time.
-        small = BLOCK // 4
-        sizes = chain(repeat(max(small, 3 * BLOCK // processes), processes), repeat(small))
+        sizes = chain(repeat(3 * BLOCK // processes, processes), repeat(BLOCK // 4))
         return encode_blocks(self, blocks(parts, sizes), processes, ends)
 
 

@@ -13,7 +13,7 @@ from common.cli import handle_signals
 from common.data import token_file
 from common.data.load import NAMES, readable
 from common.errors import NotFinite, UserError
-from common.training import checkpoint, machine, samples, summary
+from common.training import checkpoint, machine, summary
 from common.training import log as logging
 from common.training.folder import BEST, CHECKPOINTS, RunFolder
 from common.training.processes import average_gradients, gather, join_processes, rank, world_size
@@ -260,6 +260,8 @@ class Run:
 
     def print_samples(self, model, tokenizer, generate):
         """Print continuations of the prompt; with --interactive, of each prompt that is typed."""
+        from common.training import samples  # which a run that trains does not need
+
         if self.config.interactive:
             samples.interact(self, model, tokenizer, generate)
         else:
