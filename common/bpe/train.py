@@ -79,7 +79,7 @@ class _Trainer:
         places, a, b = places.take(order), a.take(order), b.take(order)
         totals = np.add.reduceat(self.weights.take(places), starts, dtype=np.int64)
         # The pairs that are merged next are among the most frequent now or come from them.
-        enough = max(100, (self.n_merges - len(self.merges)) // 4)
+        enough = max(500, (self.n_merges - len(self.merges)) // 4)
         self.floor = int(np.sort(totals)[-enough]) if enough < len(totals) else 1
         for i in (totals >= self.floor).nonzero()[0].tolist():
             pair = int(a[starts[i]]), int(b[starts[i]])
