@@ -21,7 +21,7 @@ count is the number of places where the two are side by side ("aaa" holds two pa
 same text always gives the same vocabulary, on any machine.
 
 The functions before the class are the whole method. common/bpe finds the same results many times
-faster; copied alone, the class works, slowly, without to_…, from_… and `bpe_tokenizer.py --help`.
+faster; copied alone, the class works, slowly, but to_…, from_… and the command line do not.
 """
 
 import functools

@@ -318,7 +318,7 @@ def generate(model, config, tokenizer, device):
     ids = tokenizer.encode(config.prompt)
     window = torch.tensor(ids, device=device)  # (T,): the tokens that the model reads
     model.eval()
-    cache = {}  # layer -> the keys and values of the window's tokens but the new ones
+    cache = {}  # layer -> the keys and values of the tokens that were read before
     for _ in range(config.max_new_tokens):
         if len(window) > config.context_length:  # full: continue from its last half
             window, cache = window[-max(1, config.context_length // 2) :], {}

@@ -365,7 +365,7 @@ def generate(model, config, tokenizer, device):
     ids = tokenizer.encode(config.prompt)
     window = torch.tensor(ids, device=device)  # (T,): the tokens that the model reads
     model.eval()
-    cache = {}  # layer -> keys, values of the window but the new token; "tokens" -> their ids
+    cache = {}  # layer -> keys, values of the tokens read before; "tokens" -> their ids
     for _ in range(config.max_new_tokens):
         if len(window) > config.context_length:  # full: continue from its last half
             window, cache = window[-max(1, config.context_length // 2) :], {}

@@ -19,7 +19,7 @@ class RunConfig:
     device: str = "auto"  # auto, cpu, cuda or mps
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # number format of the training steps
     compile: bool = False  # torch.compile the training steps
-    activation_checkpointing: bool = False  # recompute activations: less memory, more time
+    activation_checkpointing: bool = False  # recompute blocks' activations: less memory, slower
     eval_every: int = 0  # steps between evaluations; 0: about ten in all, dense at the start
     out_dir: str = ""  # folder of the run's files; without it runs/VERSION or runs/VERSION-CORPUS
     resume: bool = False  # go on from the checkpoint in out_dir

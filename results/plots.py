@@ -161,8 +161,8 @@ def context_figure(rows):
     figure = new_figure(11, 4.4)
     panels = figure.subplots(1, 2, sharey=True)
     titles = {
-        "side_by_side": "windows side by side: does more context help?",
-        "sliding": "windows sliding by half: does distant context harm?",
+        "side_by_side": "windows side by side: does far context harm?",
+        "sliding": "windows sliding by half: does it help?",
     }
     for axes, (kind, title) in zip(panels, titles.items(), strict=True):
         lengths = {}

@@ -1,6 +1,6 @@
-"""The tables of the local runs and of the lineage; results/variants.py has the others.
+"""The table of the finished runs in a folder, and those of the lineage, as text in Markdown.
 
-Each function of a table returns it as text in Markdown. What a file does not hold is an en dash.
+An en dash stands where a run's file holds no such number.
 """
 
 import statistics

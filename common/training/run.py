@@ -191,7 +191,7 @@ class Run:
     def log_baseline(self, name, bits_per_byte):
         """Note what a simpler method reaches on the same tokens."""
         self.extra.setdefault("references", {})[name] = bits_per_byte
-        self.log.say(f"{name}: {bits_per_byte:.3f} {self.log.unit}")
+        self.log.say(f"{name}: {bits_per_byte:.3f} {self.log.unit} of the whole validation split")
 
     def log_evaluation(self, step, scores, sample):
         """Note an evaluation: the scores and a sample, on the screen and in the folder's files."""
