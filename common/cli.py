@@ -69,12 +69,16 @@ def _parse(config_class, description, args, default):
     return config
 
 
+NO_PATHS = "prompt text special pattern split_pattern".split()  # settings that are texts
+
+
 def at_home(name, value):
-    """A setting's value with the home in place of the ~ at a text's beginning, but a prompt's: a
+    """A setting's value with the home in place of the ~ at its beginning, where it may be a path: a
     shell leaves --out-dir=~/runs as it is."""
     if isinstance(value, tuple):
         return tuple(at_home(name, one) for one in value)
-    return os.path.expanduser(value) if isinstance(value, str) and name != "prompt" else value
+    is_path = isinstance(value, str) and name not in NO_PATHS
+    return os.path.expanduser(value) if is_path else value
 
 
 def prepare_arguments(args):

@@ -47,7 +47,7 @@ Settings = dict[str, bool | int | float | str | None]  # as a run's files hold t
 LATER = {"activation_checkpointing": False, "n_samples": 1, "interactive": False}
 
 AT_LEAST_1 = """vocab_size context_length batch_size max_new_tokens n_samples grad_accum n_head
-n_embd n_layer n_kv_head stories words processes""".split()  # the last three: of other commands
+n_embd n_layer n_kv_head stories words processes rounds tokens""".split()  # the last: of others
 AT_LEAST_0 = "eval_every steps ngram_rows warmup_steps top_k labels".split()
 RATES = "learning_rate muon_learning_rate ngram_learning_rate".split()
 DEVICES = "auto, cpu, cuda (or cuda:1, the second one) or mps"

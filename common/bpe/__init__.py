@@ -5,6 +5,7 @@ merge.py      merging one pair at all its places at once, with numpy
 train.py      counting chunks, and choosing merges without counting all pairs each time
 encode.py     all distinct chunks of a block merged together, remembered
 processes.py  the same by several processes
+checks.py     the error, and checks of what callers and files hand over
 convert.py    from and to tiktoken and Hugging Face's tokenizers
 """
 

@@ -106,7 +106,7 @@ class Encoder:
     def stream(self, documents, processes, ends):
         """An iterator of arrays: the documents' ids, in order (see encode_block). `processes`: at
         most so many share the work, and no more than there are processors for this program."""
-        processes = min(processes, available_processors())
+        processes = min(processes, available_processors(), 61)  # Windows can't wait for more
         parts = self.pre_tokenizer.parts(documents)
         if processes == 1:
             return (self.encode_block(block, ends) for block in blocks(parts, repeat(BLOCK)))

@@ -74,7 +74,8 @@ def share_of(x):
 
 
 def average_gradients(model):
-    """Replace each gradient by its mean over the processes: one exchange for a whole step.
+    """Replace each gradient by its mean over the processes: one exchange for a whole step, and one
+    for each table whose gradient is sparse.
 
     It comes after the backward passes of all micro-batches, so gradient accumulation costs no
     exchange of its own.

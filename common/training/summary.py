@@ -181,12 +181,13 @@ def peak_rss_mb():
     if peak := _told_by_linux("/proc/self/status", "VmHWM"):
         return int(peak.split()[0]) * 1024 / 1e6
     try:
-        import resource  # macOS counts in bytes
+        import resource
     except ImportError:
         import psutil  # Windows
 
         return psutil.Process().memory_info().peak_wset / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, elsewhere KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def processor():
