@@ -19,8 +19,7 @@ import statistics
 from collections import Counter
 from pathlib import Path
 
-from common.errors import UserError
-from common.files import atomic_write
+from common.files import write_json
 from data.reader import KINDS, Reader
 from results.probes import open_sample_runs
 from results.saved import evaluating
@@ -70,8 +69,7 @@ def has_no_slip(reader):
 
 
 def table(found):
-    """Head and rows of the table of {label: [the content of claims.json, seed by seed]}."""
-    found = {label: msgspec.convert(seeds, list[Claims]) for label, seeds in found.items()}
+    """Head and rows of the table of {label: [the Claims, seed by seed]}."""
     shared = min((len(seeds) for seeds in found.values() if len(seeds) >= 3), default=3)
     rows, before = [], []
     for label, seeds in found.items():
@@ -138,8 +136,6 @@ def claims(
         temperature: of the sampling; 0 is greedy
         device: auto, cpu, cuda or mps
     """
-    if stories < 1:
-        raise UserError(f"--stories {stories}: it has to be at least 1")
     found = {}
     for folder, label, run in open_sample_runs(runs, device):
         seeds = tqdm(range(seed, seed + stories), desc=label, leave=False, disable=None)
@@ -147,8 +143,7 @@ def claims(
             texts = [sample(run, each, temperature) for each in seeds]
         version = Path(run.module.__file__).stem
         checked = check(texts, version=version, seed=seed, temperature=temperature)
-        with atomic_write(folder / "claims.json", "wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(checked), indent=2) + b"\n")
+        write_json(folder / "claims.json", checked)
         found[label] = [checked]
     print(markdown(*table(found), aligned=True))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.cli import read_config
-from common.config import LATER, SAFE_TO_CHANGE
+from common.config import SAFE_TO_CHANGE
 from common.errors import UserError
 from results import plan, store
 from results.intervals import bits_by_seed, delta, lossy_mark, prediction_interval, spread
@@ -166,9 +166,8 @@ def verdict(result):
             groups[name] = found
     if not groups:
         return False, f"{bits}; no run of {version} on {data} is published"
-    config = {**LATER, **result.config}
     settings = {
-        name: differing({**LATER, **found[min(found)].config}, config, NO_DIFFERENCE)
+        name: differing(found[min(found)].config, result.config, NO_DIFFERENCE)
         for name, found in groups.items()
     }
     name = min(groups, key=lambda name: len(settings[name]))

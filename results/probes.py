@@ -13,12 +13,12 @@ In the stories as they come the rules do much better.
 
 import hashlib
 import json
-import statistics
 import time
 from pathlib import Path
+from statistics import fmean, stdev
 
 from common.errors import UserError
-from common.files import atomic_write, read_json
+from common.files import read_json, write_json
 from data import world
 from results.questions import KINDS, make_questions, rules
 from results.saved import evaluating, load_own_run
@@ -145,20 +145,16 @@ def summary(questions, answers):
             kinds[name] = Kind(
                 n=len(group),
                 n_hard=len(hard),
-                accuracy=mean(right for _, right, _, _ in group),
-                accuracy_hard=mean(right for _, right in hard),
+                accuracy=fmean(right for _, right, _, _ in group),
+                accuracy_hard=fmean(right for _, right in hard),
                 rules={
-                    rule: mean(found[rule] == question.right for question, _, found, _ in group)
+                    rule: fmean(found[rule] == question.right for question, _, found, _ in group)
                     for rule in RULES
                 },
-                chance_hard=mean(1 / len(question.alternatives) for question, _ in hard),
+                chance_hard=fmean(1 / len(question.alternatives) for question, _ in hard),
                 example=excerpt(min((q for q, _ in hard), key=lambda q: len(q.prefix))),
             )
     return kinds
-
-
-def mean(values):
-    return statistics.fmean([float(value) for value in values])
 
 
 def excerpt(question, length=60):
@@ -173,12 +169,11 @@ def excerpt(question, length=60):
 
 
 def table(found):
-    """Head and rows of the table of {label: [the content of probes.json of each seed]}.
+    """Head and rows of the table of {label: [the Probes of each seed]}.
 
     Of several seeds: the mean ± the standard deviation on the hard half. Of one: the share with its
     95 % interval (Wilson).
     """
-    found = {label: msgspec.convert(seeds, list[Probes]) for label, seeds in found.items()}
     kinds = next(iter(found.values()))[0].kinds
     rows = []
     for name, kind in kinds.items():
@@ -194,12 +189,12 @@ def cell(seeds):
     """'61 ± 3 / 78' of several seeds' Kind, '61 [51, 70] / 78' of one."""
     hard = [100 * kind.accuracy_hard for kind in seeds]
     if len(seeds) > 1:
-        around = f"± {statistics.stdev(hard):.0f}"
+        around = f"± {stdev(hard):.0f}"
     else:
         right = binomtest(round(seeds[0].accuracy_hard * seeds[0].n_hard), seeds[0].n_hard)
         low, high = right.proportion_ci(method="wilson")
         around = f"[{100 * low:.0f}, {100 * high:.0f}]"
-    return f"{mean(hard):.0f} {around} / {100 * mean(kind.accuracy for kind in seeds):.0f}"
+    return f"{fmean(hard):.0f} {around} / {100 * fmean(kind.accuracy for kind in seeds):.0f}"
 
 
 # ---- The command ---------------------------------------------------------------------------------
@@ -249,8 +244,6 @@ def probe(runs: tuple[str, ...], each: int = 300, seed: int = 2024, device: str 
         seed: of the stories; any but the sample's own
         device: auto, cpu, cuda or mps
     """
-    if each < 2:
-        raise UserError(f"--each {each}: it has to be at least 2")
     opened = open_sample_runs(runs, device, seed)
     questions = make_questions(seed, each)
     content = json.dumps([vars(question) for question in questions]).encode("ascii")
@@ -265,8 +258,7 @@ def probe(runs: tuple[str, ...], each: int = 300, seed: int = 2024, device: str 
             seconds=round(time.perf_counter() - began, 1),
             kinds=summary(questions, answers),
         )
-        with atomic_write(folder / "probes.json", "wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(probes), indent=2) + b"\n")
+        write_json(folder / "probes.json", probes)
         found[label] = [probes]
     head, rows = table(found)
     print(markdown(head[:1] + head[2:], [row[:1] + row[2:] for row in rows], aligned=True))

@@ -6,7 +6,6 @@ trained again.
 
 import contextlib
 import json
-import shutil
 import subprocess
 import sys
 import time
@@ -14,9 +13,9 @@ from collections import Counter
 from statistics import median
 
 from common.cli import read_config
-from common.config import LATER, refuse_other_run
+from common.config import refuse_other_run
 from common.errors import UserError
-from common.files import atomic_write, open_regular, read_json, write_json
+from common.files import LARGEST_VOCABULARY, atomic_write, read_bytes, read_json, write_json
 from results import plan, store
 from results.scripts import code_sha256
 from results.store import read_points, read_result, refuse_misnamed, result_path
@@ -116,7 +115,6 @@ def _is_of_code(folder, script):
 
 def _has_settings(config, run, seed):
     """Whether a run's settings are those that the plan gives it."""
-    config = {**LATER, **config}
     wanted = {**run.settings(), "seed": str(seed)}
     return all(_is_value(config.get(key), text) for key, text in wanted.items())
 
@@ -202,6 +200,7 @@ def keep_weights(folder, stem):
 
     stem.parent.mkdir(parents=True, exist_ok=True)
     path = folder / "model.safetensors"
+    vocabulary = read_bytes(folder / "tokenizer.json", LARGEST_VOCABULARY)
     with safe_open(path, "pt") as file:
         weights = {name: file.get_tensor(name).half() for name in file.offset_keys()}
         metadata = file.metadata()
@@ -211,8 +210,7 @@ def keep_weights(folder, stem):
     with atomic_write(stem.with_suffix(".safetensors")) as file:
         file.write(save(weights, metadata))
     with atomic_write(f"{stem}-tokenizer.json") as file:
-        with open_regular(folder / "tokenizer.json") as vocabulary:
-            shutil.copyfileobj(vocabulary, file)
+        file.write(vocabulary)
 
 
 def _call(arguments):

@@ -18,9 +18,10 @@ from common.cli import config_from, read_config
 from common.config import refuse_other_run
 from common.errors import UserError
 from common.tokenizers import load_tokenizer_file
-from common.training.checkpoint import read_checkpoint
+from common.training.checkpoint import fitting, read_checkpoint
 from common.training.machine import pick_device, prepare
 from common.training.result import Result
+from common.training.vocabulary import saved_tokenizer
 from results.store import ROOT, no_run, read_result, result_path, script_of, versions
 
 import torch
@@ -83,13 +84,12 @@ def load_run(folder, device="auto"):
     result = read_result(folder / "result.json")
     module = load_script(script_of(version))
     config = config_from(module.Config, settings, folder / "config.json")
-    tokenizer = load_tokenizer_file(folder / "tokenizer.json")
     checkpoint = read_checkpoint(folder / "best.pt")
+    tokenizer = saved_tokenizer(folder, checkpoint)
     best = checkpoint["version"], checkpoint["config"]
     refuse_other_run(folder / "best.pt", best, (version, settings))
     for name, found, wanted in (
         ("best.pt", checkpoint["data"], result.data.sha256),
-        ("best.pt", checkpoint["tokenizer"], tokenizer.sha256),
         ("result.json", result.tokenizer.sha256, tokenizer.sha256),
     ):
         if found != wanted:
@@ -128,11 +128,8 @@ def _saved_run(folder, version, module, config, result, tokenizer, state, device
     device = pick_device(device)
     model = module.LanguageModel(config, tokenizer.vocab_size)
     prepare(model, replace(config, compile=False), device)  # the kernels that the run had
-    try:
+    with fitting(folder / weights):
         model.load_state_dict(state)
-    except (RuntimeError, KeyError, TypeError, AttributeError) as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise UserError(f"{folder / weights} doesn't fit {version}.py: {reason}") from None
     label = folder.resolve().name
     return SavedRun(folder, label, version, module, config, result, tokenizer, model.eval(), device)
 

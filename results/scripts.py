@@ -6,18 +6,16 @@ import hashlib
 import json
 
 from common.errors import UserError
-from common.files import open_regular
+from common.files import read_bytes
 from results import store
 
 
 def _parse(path):
     """(lines, syntax tree) of a Python file. Raises UserError where it can't be read as one."""
+    data = read_bytes(path)
     try:
-        with open_regular(path) as file:
-            text = file.read().decode("utf-8")
+        text = data.decode("utf-8")
         return text.splitlines(), ast.parse(text)
-    except OSError as error:
-        raise UserError(f"can't read {path}: {error.strerror or error}") from None
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise UserError(f"{path} can't be read as Python: {error}") from None
 

@@ -57,14 +57,13 @@ class Published(Result):
 
     curve: Annotated[list[Point], Meta(min_length=1)] | None = None
     evaluation: Evaluation | None = None
-    heldout: Scores | None = None  # the test split, of results published before `evaluation`
     probes: dict | None = None  # as the commands of these names write and read them
     claims: dict | None = None
 
     def test_scores(self):
         """The test split with windows side by side, or None where it was not measured."""
         split = self.evaluation and self.evaluation.splits.get("test")
-        return split.side_by_side if split else self.heldout
+        return split and split.side_by_side
 
     def windows(self):
         """Bits per byte at several lengths of window, a list of Window, empty where not measured.

@@ -1,5 +1,6 @@
 """The tables of variants, of answers and claims, and the samples: as in results/tables.py, text."""
 
+import contextlib
 import math
 import sys
 import textwrap
@@ -77,18 +78,18 @@ def measured_runs():
 
 
 def measured(key, schema, alike, runs):
-    """What published runs hold under a key: {label: [content of each seed]}.
+    """What published runs hold under a key: {label: [an object of the schema for each seed]}.
 
     Contents that are not of the schema, as older ones are not, don't count. alike: an object of
     the schema -> what has to be the same for contents to compare; the most common is shown, and
     how many others are left out is said on standard error.
     """
-    found = [
-        (label, content, alike(msgspec.convert(content, schema)))
-        for label, name in runs
-        for content in (getattr(result, key) for result in load_results(name).values())
-        if _is_of(schema, content)
-    ]
+    found = []
+    for label, name in runs:
+        for result in load_results(name).values():
+            with contextlib.suppress(msgspec.ValidationError):
+                content = msgspec.convert(getattr(result, key), schema)
+                found.append((label, content, alike(content)))
     kinds = Counter(kind for _, _, kind in found).most_common()
     if kinds[1:]:
         others = sum(n for _, n in kinds[1:])
@@ -98,13 +99,6 @@ def measured(key, schema, alike, runs):
         if kind == kinds[0][0]:
             shown.setdefault(label, []).append(content)
     return shown
-
-
-def _is_of(schema, content):
-    try:
-        return bool(msgspec.convert(content, schema))
-    except msgspec.ValidationError:
-        return False
 
 
 def probes_table(runs=None):

@@ -214,7 +214,7 @@ def test_what_was_measured_otherwise_is_left_out(project, capsys):
         put(project, name, [1.0], probes={"kind": content})
     runs = [(name, name) for name in contents]
     found = variants.measured("probes", Found, lambda one: one.kind, runs)
-    assert found == {"v0-sample": [{"kind": "a"}], "v2-sample": [{"kind": "a"}]}
+    assert found == {"v0-sample": [Found("a")], "v2-sample": [Found("a")]}
     assert "probes: 1 runs were measured otherwise" in capsys.readouterr().err
 
 
@@ -421,7 +421,7 @@ WRONG = [{"val_bits_per_byte": "1.0"}, {"val_loss": None}, {"steps": 1.5}, {"par
 WRONG += [{"config": {"a": [1]}}, {"curve": [{"step": 1}]}, {"extrapolation": [{"times": 1}]}]
 WRONG += [{"evaluation": {"version": "v0", "splits": {"test": {}}}}, {"curve": []}]
 WRONG += [{"environment": []}, {"tokens_seen": -1}, {"tokenizer": {"lossless": 1}}]
-WRONG += [{"heldout": 3}, {"seed": 2}, {"version": "v1"}]
+WRONG += [{"evaluation": 3}, {"seed": 2}, {"version": "v1"}]
 
 
 @pytest.mark.parametrize("changes", WRONG, ids=str)

@@ -90,13 +90,13 @@ def set_state(part, value):
 
 
 @contextlib.contextmanager
-def fitting(folder):
+def fitting(path):
     """Say in one line that a checkpoint, though whole, holds something else than was expected."""
     try:
         yield
     except Exception as error:  # whatever a value of another kind leads to
         why = reason_of(error, line=-1)
-        raise UserError(f"the checkpoint in {folder} doesn't fit this model: {why}") from None
+        raise UserError(f"the checkpoint in {path} doesn't fit this model: {why}") from None
 
 
 def is_finite(weights):

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")  # the newest first
 BEST = ("best.pt", *CHECKPOINTS)  # the best weights where they were kept, else the last
 # What `python -m results …` measured of the best weights of a run.
-MEASURED = "probes.json claims.json heldout.json evaluation.json".split()
+MEASURED = "probes.json claims.json evaluation.json".split()
 FILES = [  # in the order in which an old run is moved aside: while config.json stands, it is a run
     *"checkpoint.previous.pt checkpoint.pt best.pt model.safetensors metrics.jsonl".split(),
     *"samples.txt loss.png script.py tokenizer.json result.json".split(),

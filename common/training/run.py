@@ -87,7 +87,7 @@ class Run:
         if config.resume or config.sample_only:
             best = checkpoint.load(self, BEST)  # another run's is noticed now, not at the end
             self.saved = checkpoint.load(self, CHECKPOINTS) if config.resume else best
-            self.tokenizer = saved_tokenizer(self.folder, self.saved, corpus)
+            self.tokenizer = saved_tokenizer(self.folder.path, self.saved, corpus)
         else:
             config.prompt = config.prompt or corpus.facts.prompt
             self.tokenizer, self.notes = new_tokenizer(config, corpus)

@@ -6,15 +6,15 @@ from common.errors import UserError
 from common.tokenizers import END_OF_TEXT, load_tokenizer, load_tokenizer_file
 
 
-def saved_tokenizer(folder, checkpoint, corpus):
-    """The tokenizer of the run in a RunFolder. Raises UserError where it is not the checkpoint's,
+def saved_tokenizer(folder, checkpoint, corpus=None):
+    """The tokenizer of the run in a folder. Raises UserError where it is not the checkpoint's,
     or where the corpus, if there is one, is not what the run was trained on.
     """
     path, again = folder / "tokenizer.json", "put it back, or train again"
     if not path.exists():
         raise UserError(f"{path} is missing: {again}")
     tokenizer = load_tokenizer_file(path)
-    trained = f"the run in {folder.path} was trained"
+    trained = f"the run in {folder} was trained"
     if checkpoint["tokenizer"] != tokenizer.sha256:
         raise UserError(f"{trained} with another vocabulary than {path} holds: {again}")
     if corpus is not None and checkpoint["data"] != corpus.sha256:
