@@ -27,12 +27,6 @@ COMMANDS = {
 }
 
 
-def load(name):
-    """The function of a command, or the dictionary of its own commands."""
-    module, _, function = COMMANDS[name][0].partition(":")
-    return getattr(importlib.import_module(module), function)
-
-
 def stub(summary):
     """A function in place of a command that is not called now, for the list in --help."""
 
@@ -47,14 +41,13 @@ def main():
     args = sys.argv[1:]
     if not args or args[0].startswith("--") and args[0] != "--help":
         args = ["local", *args]
-    name = args[0] if args[0] in COMMANDS else None
-    called = load(name) if name else None
-    if called:
-        description = sys.modules[COMMANDS[name][0].partition(":")[0]].__doc__
-        run_command(called, description, args[1:], prog=f"python -m results {name}")
-        return
-    commands = {each: stub(summary) for each, (_, summary) in COMMANDS.items()}
-    run_command(commands, __doc__, args, prog="python -m results")
+    if args[0] in COMMANDS:
+        name, _, function = COMMANDS[args[0]][0].partition(":")
+        module, prog = importlib.import_module(name), f"python -m results {args[0]}"
+        run_command(getattr(module, function), module.__doc__, args[1:], prog=prog)
+    else:
+        commands = {each: stub(summary) for each, (_, summary) in COMMANDS.items()}
+        run_command(commands, __doc__, args, prog="python -m results")
 
 
 if __name__ == "__main__":

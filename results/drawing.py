@@ -167,19 +167,12 @@ def draw_line(axes, x, rows, label, number, colour=None):
 
 
 def moved_apart(places, gap):
-    """Rising numbers, moved apart to at least `gap` with as little movement as possible.
+    """Rising numbers, moved apart to at least `gap` with as little movement as possible."""
+    from scipy.optimize import isotonic_regression
 
-    Neighbours that are too close become a block around their mean, and so do blocks.
-    """
-    blocks = []  # [sum of place - number * gap, how many]
-    for number, place in enumerate(places):
-        blocks.append([place - number * gap, 1])
-        while len(blocks) > 1 and blocks[-2][0] / blocks[-2][1] > blocks[-1][0] / blocks[-1][1]:
-            total, n = blocks.pop()
-            blocks[-1][0] += total
-            blocks[-1][1] += n
-    means = [total / n for total, n in blocks for _ in range(n)]
-    return [mean + number * gap for number, mean in enumerate(means)]
+    steps = [number * gap for number in range(len(places))]
+    found = isotonic_regression([place - step for place, step in zip(places, steps, strict=True)])
+    return [float(place) + step for place, step in zip(found.x, steps, strict=True)]
 
 
 def label_ends(axes, lines, values=None):

@@ -227,15 +227,10 @@ def test_bits(results):
 
 def words(results):
     """Word perplexity on the validation and on the test split: the seeds' means."""
-    pair = []
-    for split in ("validation", "test"):
-        scores = [result.test_scores() for result in results.values()]
-        found = [one.word_perplexity for one in scores if one]
-        if split == "validation":
-            found = [result.val_word_perplexity for result in results.values()]
-        found = [value for value in found if value is not None]
-        pair.append(f"{statistics.fmean(found):.1f}" if found else "–")
-    return " / ".join(pair)
+    validation = [result.val_word_perplexity for result in results.values()]
+    scores = [result.test_scores() for result in results.values()]
+    test = [found and found.word_perplexity for found in scores]
+    return f"{mean_of(validation, 1)} / {mean_of(test, 1)}"
 
 
 def above_entropy(results):

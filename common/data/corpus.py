@@ -32,16 +32,11 @@ class _SplitFacts(msgspec.Struct):
 
 
 class _Facts(msgspec.Struct):
+    """What the cache keeps of a corpus that is too long to be read at each start."""
+
     splits: dict[str, _SplitFacts]
     sha256: str
     prompt: str  # what samples begin with: a few words, at most 12 characters, all in training
-
-
-class _Kept(msgspec.Struct):
-    """What the cache holds of a corpus that is too long to be read at each start."""
-
-    key: str
-    value: _Facts
 
 
 @dataclass
@@ -97,12 +92,12 @@ class Corpus:
         name = f"facts-{sha256(self.memo.encode()).hexdigest()[:24]}.json"
 
         def count(path):
-            kept = _Kept(self.memo, self._count())
-            write_json(path, kept)
-            return kept
+            facts = self._count()
+            write_json(path, facts)
+            return facts
 
-        read = functools.partial(read_json, what="facts of a corpus", schema=_Kept)
-        return made_once(cache_folder(self.cache_dir) / name, read, count).value
+        read = functools.partial(read_json, what="facts of a corpus", schema=_Facts)
+        return made_once(cache_folder(self.cache_dir) / name, read, count)
 
     def _count(self) -> _Facts:
         facts, whole = {split: _SplitFacts() for split in SPLITS}, sha256()
