@@ -30,8 +30,8 @@ def operations(*names, then=()):
 
 SAVE = [
     *operations("config.json", "metrics.jsonl", "samples.txt"),  # cut to what the checkpoint knows
-    *operations("checkpoint.pt", then=["replace checkpoint.previous.pt"]),
     *operations("best.pt"),
+    *operations("checkpoint.pt", then=["replace checkpoint.previous.pt"]),
 ]
 END = operations("model.safetensors", "result.json", "loss.png")
 

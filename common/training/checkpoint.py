@@ -150,14 +150,15 @@ def save(run, step):
     names |= {"data": run.corpus.sha256, "config": run.settings()}
     state = {name: get_state(part) for name, part in run.state.items()}
     content = {"run": log.state(), "generators": generators, "state": state}
-    # A damaged checkpoint.pt must not take the place of the good one before it.
-    previous = run.folder / CHECKPOINTS[1] if run.whole else None
-    write_checkpoint(run.folder / CHECKPOINTS[0], {**names, **content}, previous)
-    run.whole = True
+    # The best weights first: killed in between, the run comes to this step again and writes both.
     if step == log.best_step:
         for name in MEASURED:  # that was of the weights before
             (run.folder / name).unlink(missing_ok=True)
         write_checkpoint(run.folder / "best.pt", {**names, "state": {"model": state["model"]}})
+    # A damaged checkpoint.pt must not take the place of the good one before it.
+    previous = run.folder / CHECKPOINTS[1] if run.whole else None
+    write_checkpoint(run.folder / CHECKPOINTS[0], {**names, **content}, previous)
+    run.whole = True
 
 
 def restore(run, checkpoint):
