@@ -100,7 +100,7 @@ def test_copying_task_and_its_entropy():
 
 
 def test_wikitext_2_has_its_official_sizes(wikitext_dir, tmp_path):
-    corpus = load_corpus("wikitext-2", data_dir=wikitext_dir, cache_dir=tmp_path)
+    corpus = load_corpus("wikitext-2", data_dir=wikitext_dir)
     assert corpus.n_bytes == {"train": 10_797_148, "validation": 1_121_681, "test": 1_256_449}
     assert (corpus.words("validation"), corpus.words("test")) == (217_646, 245_569)
     for split, number in {"train": 600, "validation": 60, "test": 60}.items():
@@ -293,8 +293,7 @@ def test_rows_without_text_are_skipped_and_counted(tmp_path):
 # ---- folders -------------------------------------------------------------------------------------
 
 
-def test_a_folder_is_read_in_the_order_of_its_paths_and_says_what_is_not(tmp_path, monkeypatch):
-    monkeypatch.setenv("LINEAGE_CACHE", str(tmp_path / "cache"))
+def test_a_folder_is_read_in_the_order_of_its_paths_and_says_what_is_not(cache, tmp_path):
     texts = {f"deep/{i:02}.md": f"text {i:02}\n{LINE}" for i in range(58)}
     left = {".hidden.txt": "x", ".git/x.txt": "x", "none.txt": "", "latin.txt": b"caf\xe9\n"}
     left |= {"a.png": b"\x89PNG\r\n\x1a\n\0\0", "table.csv": "text\nTABLE\n", "pipe": os.mkfifo}
@@ -342,9 +341,9 @@ def test_a_folder_keeps_its_own_splits_and_leaves_the_rest_out(tmp_path, names):
 
 
 @pytest.fixture
-def corpus(tmp_path):
+def corpus(cache, tmp_path):
     text = "".join(f"line {i} é\n" for i in range(2000))
-    return load_corpus(put(tmp_path / "t.txt", text), cache_dir=tmp_path / "cache")
+    return load_corpus(put(tmp_path / "t.txt", text))
 
 
 def test_token_file_holds_the_ids_and_is_made_once(corpus, tmp_path):
@@ -361,7 +360,7 @@ def test_token_file_holds_the_ids_and_is_made_once(corpus, tmp_path):
 
 def test_documents_end_with_the_end_of_text(tmp_path):
     path = put(tmp_path / "d.jsonl", lines({"text": f"d{i}"} for i in range(40)))
-    ids = token_file(load_corpus(path, cache_dir=tmp_path), "train", Bytes()).load().tolist()
+    ids = token_file(load_corpus(path), "train", Bytes()).load().tolist()
     assert ids[:6] == [100, 48, 256, 100, 49, 256] and ids[-1] == 256 and ids.count(256) == 36
 
 
@@ -370,35 +369,36 @@ def test_a_long_split_is_encoded_by_several_processes(corpus, tmp_path, monkeypa
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     for limit, processes in ((50_000_000, 1), (10_000, 2)):
         monkeypatch.setattr(token_files, "SEVERAL_FROM", limit)
-        token_file(corpus, "train", tokenizer, cache_dir=tmp_path / str(limit))
+        monkeypatch.setenv("LINEAGE_CACHE", str(tmp_path / str(limit)))
+        token_file(corpus, "train", tokenizer)
         assert tokenizer.processes == processes
 
 
 def test_another_vocabulary_text_split_or_border_is_another_token_file(corpus, tmp_path):
-    cache, path, other = tmp_path / "cache", tmp_path / "t.txt", Bytes()
+    path, other = tmp_path / "t.txt", Bytes()
     other.sha256 = "c" * 64
-    longer = load_corpus(put(tmp_path / "b" / "t.txt", b"x" + path.read_bytes()), cache_dir=cache)
+    longer = load_corpus(put(tmp_path / "b" / "t.txt", b"x" + path.read_bytes()))
     paths = {token_file(corpus, split, Bytes()).path for split in SPLITS}
     paths |= {token_file(corpus, "train", other).path, token_file(longer, "train", Bytes()).path}
     for i, two in enumerate((["ab", "c"], ["a", "bc"])):
         rows = put(tmp_path / str(i) / "d.jsonl", lines({"text": text} for text in two * 30))
-        paths.add(token_file(load_corpus(rows, cache_dir=cache), "train", Bytes()).path)
+        paths.add(token_file(load_corpus(rows), "train", Bytes()).path)
     assert len(paths) == 7
-    copy = load_corpus(put(tmp_path / "c" / "t.txt", path.read_bytes()), cache_dir=cache)
+    copy = load_corpus(put(tmp_path / "c" / "t.txt", path.read_bytes()))
     assert copy.sha256 == corpus.sha256
     assert token_file(copy, "test", Bytes()) == token_file(corpus, "test", Bytes())
 
 
 @pytest.mark.parametrize("big", [False, True])
-def test_a_text_that_changes_while_it_is_read_is_refused(corpus, tmp_path, monkeypatch, big):
+def test_a_text_that_changes_while_it_is_read_is_refused(cache, corpus, tmp_path, monkeypatch, big):
     monkeypatch.setattr(own_text, "BIG", 1 if big else 10**9)
     path = tmp_path / "t.txt"
-    corpus = load_corpus(path, cache_dir=tmp_path / "cache")
+    corpus = load_corpus(path)
     path.write_bytes(path.read_bytes().replace(b"line 7 ", b"LINE 7 "))
     with refused("the train split changed while it was read"):
         token_file(corpus, "train", Bytes())
     assert not list((tmp_path / "cache").glob("*.bin"))
-    again = load_corpus(path, cache_dir=tmp_path / "cache")
+    again = load_corpus(path)
     assert bytes(token_file(again, "train", Bytes()).load().astype("u1")).count(b"LINE 7 ") == 1
 
 
@@ -425,22 +425,22 @@ def test_damaged_token_file_is_made_again(corpus, damage):
 
 
 @pytest.mark.parametrize("value", [None, math.inf, {"splits": {}, "sha256": 5}, []])
-def test_damaged_hashes_of_a_big_corpus_are_made_again(tmp_path, monkeypatch, value):
+def test_damaged_hashes_of_a_big_corpus_are_made_again(cache, tmp_path, monkeypatch, value):
     """And whole ones (None) remembered."""
     monkeypatch.setattr(own_text, "BIG", 1)
     path = put(tmp_path / "t.csv", "text,n\n" + "a b,1\n" * 50)
-    sha256 = load_corpus(path, cache_dir=tmp_path / "cache").sha256
+    sha256 = load_corpus(path).sha256
     [file] = (tmp_path / "cache").glob("facts-*.json")
     if value is not None:
         put(file, json.dumps(value))
     before = file.stat().st_mtime_ns
-    assert load_corpus(path, cache_dir=tmp_path / "cache").sha256 == sha256
+    assert load_corpus(path).sha256 == sha256
     assert (before == file.stat().st_mtime_ns) == (value is None)
 
 
-def test_the_share_of_unknown_characters_is_measured(tmp_path, capsys):
+def test_the_share_of_unknown_characters_is_measured(cache, tmp_path, capsys):
     text = "".join(f"{chr(0x4E00 + i * 37 % 5000) * 9}，\n" for i in range(3000))
-    corpus = load_corpus(put(tmp_path / "z.txt", text), cache_dir=tmp_path / "cache")
+    corpus = load_corpus(put(tmp_path / "z.txt", text))
     tokenizer = WordTokenizer.train(corpus.pieces("train"), 50)
     words = tokenizer.pieces(text_of(corpus)["validation"])
     unknown = [word for word in words if word not in tokenizer.vocab]
@@ -457,36 +457,36 @@ def test_the_share_of_unknown_characters_is_measured(tmp_path, capsys):
 
 def test_a_split_of_one_token_is_refused(tmp_path):
     put(tmp_path, {"train.txt": LINE * 50, "val.txt": "T", "test.txt": "T"})
-    corpus = load_corpus(tmp_path, cache_dir=tmp_path / "cache")
+    corpus = load_corpus(tmp_path)
     with refused("1 token in the validation split is too few"):
         token_file(corpus, "validation", CharTokenizer.train([LINE], special_tokens=()))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name, size", [("t.txt", 3e6), ("t.csv", 2e5)])
-def test_memory_does_not_grow_with_the_text(tmp_path, name, size):
+def test_memory_does_not_grow_with_the_text(cache, tmp_path, name, size):
     peaks = []
     for more in (1, 4):
         text = "text,n\n" + "The baker carried a lantern,1\n" * int(more * size / 30)
         path = put(tmp_path / str(more) / name, text)
         tracemalloc.start()
-        token_file(load_corpus(path, cache_dir=tmp_path / "cache"), "train", Bytes())
+        token_file(load_corpus(path), "train", Bytes())
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.3 * peaks[0] < 40e6
 
 
-def test_the_cache_by_argument_environment_and_default(tmp_path, monkeypatch, corpus):
+def test_the_cache_by_environment_and_default(tmp_path, monkeypatch, corpus):
     from common.data import cache
 
     monkeypatch.setenv("LINEAGE_CACHE", str(tmp_path / "by-environment"))
     assert cache.cache_folder() == tmp_path / "by-environment"
-    assert cache.cache_folder(tmp_path / "by-argument") == tmp_path / "by-argument"
     monkeypatch.delenv("LINEAGE_CACHE")
     monkeypatch.setattr(cache, "REPOSITORY", tmp_path)
     assert cache.cache_folder() == tmp_path / "data" / "cache"
+    monkeypatch.setenv("LINEAGE_CACHE", str(tmp_path / "t.txt" / "cache"))
     with refused("LINEAGE_CACHE"):
-        token_file(corpus, "train", Bytes(), cache_dir=tmp_path / "t.txt" / "cache")
+        token_file(corpus, "train", Bytes())
 
 
 # ---- text made readable --------------------------------------------------------------------------

@@ -29,8 +29,8 @@ def gpt2(monkeypatch):
 
 
 @pytest.fixture
-def corpus(tmp_path):
-    return load_corpus(put(tmp_path / "t.txt", TEXT * 40), cache_dir=tmp_path / "cache")
+def corpus(cache, tmp_path):
+    return load_corpus(put(tmp_path / "t.txt", TEXT * 40))
 
 
 MAKE = {  # a tokenizer of each kind
@@ -155,7 +155,7 @@ def test_other_settings_are_another_vocabulary(corpus, tmp_path):
     assert [load_tokenizer("word", corpus, size).vocab_size for size in (10, 12)] == [10, 12]
 
 
-def test_vocabulary_of_a_huge_corpus_is_made_from_its_beginning(monkeypatch, capsys, tmp_path):
+def test_vocabulary_of_a_huge_corpus_is_made_from_its_beginning(monkeypatch, capsys):
     taken = []
 
     def read(split):
@@ -163,7 +163,7 @@ def test_vocabulary_of_a_huge_corpus_is_made_from_its_beginning(monkeypatch, cap
             taken.append(letter)
             yield letter * 1000
 
-    corpus = Corpus("huge", True, read, cache_dir=tmp_path)
+    corpus = Corpus("huge", True, read)
     assert corpus.n_bytes["train"] == 26_000
     monkeypatch.setattr(tokenizers, "ENOUGH", 5000)
     taken.clear()

@@ -11,9 +11,9 @@ from common.errors import UserError, reason_of
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def cache_folder(cache_dir=None) -> Path:
-    """The cache: the argument, or the environment's LINEAGE_CACHE, or data/cache."""
-    folder = cache_dir or os.environ.get("LINEAGE_CACHE") or REPOSITORY / "data" / "cache"
+def cache_folder() -> Path:
+    """The cache of token files and trained vocabularies: LINEAGE_CACHE, or data/cache."""
+    folder = os.environ.get("LINEAGE_CACHE") or REPOSITORY / "data" / "cache"
     return Path(os.path.expanduser(folder))
 
 

@@ -5,7 +5,6 @@ A corpus is never held in memory: each pass reads it from the disk, piece by pie
 
 import functools
 import itertools
-import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -51,7 +50,6 @@ class Corpus:
     counts_words: bool = False  # True where word perplexity is defined
     memo: str = ""  # names the content without reading it; "" where nothing does
     prompt: str = ""  # what samples begin with; "": the validation split's first words
-    cache_dir: str | os.PathLike | None = None
 
     def pieces(self, split: str) -> Iterator[str]:
         """A new pass over a split: documents, or chunks of one long text."""
@@ -97,7 +95,7 @@ class Corpus:
             return facts
 
         read = functools.partial(read_json, what="facts of a corpus", schema=_Facts)
-        return made_once(cache_folder(self.cache_dir) / name, read, count)
+        return made_once(cache_folder() / name, read, count)
 
     def _count(self) -> _Facts:
         facts, whole = {split: _SplitFacts() for split in SPLITS}, sha256()

@@ -13,16 +13,14 @@ WIKITEXT = ("wikitext-2", "wikitext-2-raw", "wikitext-103", "wikitext-103-raw")
 NAMES = ("sample", *WIKITEXT, "copy")
 
 
-def load_corpus(name, data_dir=None, cache_dir=None) -> Corpus:
+def load_corpus(name, data_dir=None) -> Corpus:
     """A corpus by its name, or by the path of a text file, a table of texts or a folder of them.
 
     data_dir: a folder in the hub's own layout, read instead of the hub. For WikiText its
     default is the environment variable WIKITEXT_DIR, where that is set.
-    cache_dir: where token files and trained vocabularies are kept (see `cache_folder`).
     Raises UserError for whatever cannot be found, reached or read.
     """
-    corpus = _open(str(name), data_dir, cache_dir)
-    corpus.cache_dir = cache_dir
+    corpus = _open(str(name), data_dir)
     for split, n_bytes in corpus.n_bytes.items():
         if not n_bytes:
             missing = f"no text is in the {split} split: use a longer text"
@@ -38,7 +36,7 @@ def readable(name):
     return detokenize if name in WIKITEXT else str
 
 
-def _open(name, data_dir, cache_dir):
+def _open(name, data_dir):
     if name in WIKITEXT:
         from common.data.wikitext import wikitext
 
@@ -61,7 +59,7 @@ def _open(name, data_dir, cache_dir):
         return copying_task()
     from common.data.own_text import open_text
 
-    return open_text(*found, cache_dir)
+    return open_text(*found)
 
 
 def _find_text(name):

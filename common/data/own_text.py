@@ -33,7 +33,7 @@ def split_named(name) -> str:
     return found.pop() if len(found) == 1 else ""
 
 
-def open_text(path, column="", cache_dir=None) -> Corpus:
+def open_text(path, column="") -> Corpus:
     """Look at a file or folder and settle its splits.
 
     A folder whose files name their split keeps them. Otherwise the last 5 % are for the test,
@@ -41,7 +41,7 @@ def open_text(path, column="", cache_dir=None) -> Corpus:
     file is one long text; each of several, and each row of a table, is a document.
     """
     if path.is_dir():
-        kind, parts, notes = _look_through(path, cache_dir)
+        kind, parts, notes = _look_through(path)
     else:
         kind, parts, notes = kind_of(path), {"train": [path]}, []
     if column and kind == "text":
@@ -65,7 +65,7 @@ def open_text(path, column="", cache_dir=None) -> Corpus:
 # ---- folders -------------------------------------------------------------------------------------
 
 
-def _look_through(folder, cache_dir):
+def _look_through(folder):
     """The folder's files of the kind that has the most bytes, in a fixed order, and what to say.
 
     Returns (kind, split -> files, notes). Hidden files and folders, symbolic links to folders,
@@ -73,7 +73,7 @@ def _look_through(folder, cache_dir):
     """
     if _is_run(folder):
         raise UserError(f"{folder} is a run's folder: give the text a folder of its own")
-    cache, sorts = cache_folder(cache_dir).resolve(), {}  # sort of file -> paths
+    cache, sorts = cache_folder().resolve(), {}  # sort of file -> paths
 
     def sort_of(path):
         """The kind of a file, or why a file or folder is left out; of other folders nothing."""

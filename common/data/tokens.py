@@ -50,7 +50,7 @@ class _Description(msgspec.Struct):
     unknown_share: Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
-def token_file(corpus, split, tokenizer, cache_dir=None, note=True) -> TokenFile:
+def token_file(corpus, split, tokenizer, note=True) -> TokenFile:
     """Encode a split once; later calls find the file.
 
     The name holds a hash of the split and of the tokenizer, so that another text or another
@@ -58,9 +58,8 @@ def token_file(corpus, split, tokenizer, cache_dir=None, note=True) -> TokenFile
     that want the same file at once wait for the first. Memory stays bounded. note: print what share
     of the characters is unknown.
     """
-    folder = cache_folder(cache_dir if cache_dir is not None else corpus.cache_dir)
     key = hashlib.sha256(f"2 {corpus.key(split)} {tokenizer.sha256}".encode()).hexdigest()[:24]
-    path = folder / f"{slug(corpus.name)}-{split}-{tokenizer.kind}-{key}.bin"
+    path = cache_folder() / f"{slug(corpus.name)}-{split}-{tokenizer.kind}-{key}.bin"
     found = made_once(path, _checked, functools.partial(_encode, corpus, split, tokenizer))
     if found.n_tokens < 2:
         few = f"{found.n_tokens} token in the {split} split is too few"

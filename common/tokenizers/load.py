@@ -36,7 +36,7 @@ def load_tokenizer(kind, corpus, vocab_size, pattern="gpt4", special_tokens=(END
     about = [kind, tuple(special_tokens)]
     about += {"bpe": [vocab_size, pattern], "word": [vocab_size], "char": []}[kind]
     key = hashlib.sha256(f"1 {corpus.key('train')} {about}".encode()).hexdigest()[:24]
-    path = cache_folder(corpus.cache_dir) / f"{slug(corpus.name)}-{kind}-{key}.json"
+    path = cache_folder() / f"{slug(corpus.name)}-{kind}-{key}.json"
 
     def train(path):
         tokenizer = _train(kind, corpus, vocab_size, pattern, special_tokens)
