@@ -77,8 +77,7 @@ def at_home(name, value):
     shell leaves --out-dir=~/runs as it is."""
     if isinstance(value, tuple):
         return tuple(at_home(name, one) for one in value)
-    is_path = isinstance(value, str) and name not in NO_PATHS
-    return os.path.expanduser(value) if is_path else value
+    return os.path.expanduser(value) if isinstance(value, str) and name not in NO_PATHS else value
 
 
 def prepare_arguments(args):
@@ -176,6 +175,8 @@ def run_main(main):
             raise
         _refuse(TOO_MUCH)
     except OSError as error:  # of what is printed: a file's would be a UserError by now
+        if error.errno == errno.ENAMETOOLONG:  # of what was given where a path belongs
+            _refuse(f"the name {str(error.filename)[:40]} … is too long for a file")
         if error.filename or error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EIO):
             raise
         if error.errno != errno.EPIPE:
@@ -183,7 +184,7 @@ def run_main(main):
                 print(f"can't print any more: {error.strerror}", file=sys.stderr)
         discard_output()
         # Of a reader that has seen enough, `head` for one, a shell says the same.
-        sys.exit(141)
+        sys.exit(2 if error.errno == errno.ENOSPC else 141)
     except KeyboardInterrupt:
         handle_signals({"SIGINT": signal.SIG_IGN})  # once more would be a traceback
         _stopped(signal.SIGINT)

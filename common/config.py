@@ -60,7 +60,7 @@ RANGES = {  # field: (test, what is wanted); one table, because a field means th
     "seed": (lambda v: 0 <= v < 2**63, "between 0 and 2^63 - 1"),
     "ngram_max": (lambda v: 2 <= v <= 16, "from 2 to 16"),
     "weight_decay": (lambda v: 0 <= v <= 1e30, "at least 0 and at most 1e30"),
-    "clip_norm": (lambda v: v > 0, "above 0"),
+    "clip_norm": (lambda v: 0 < v <= 1e30, "above 0 and at most 1e30, which is off"),
     **dict.fromkeys(("dropout", "ngram_dropout"), (lambda v: 0 <= v < 1, "at least 0 and below 1")),
     "rope_base": (lambda v: 1 < v < math.inf, "above 1"),
     "temperature": (lambda v: v == 0 or 0.001 <= v < math.inf, "0 (greedy) or at least 0.001"),

@@ -56,7 +56,8 @@ def compare(before: str, after: str, data: str = "sample"):
 
 def _side(name, data):
     """The Side that a name on the command line means. Raises UserError."""
-    if re.search(r"[/\\]", name) or Path(name, "result.json").exists():
+    files = Path(name, "result.json"), Path(name, "config.json")
+    if re.search(r"[/\\]", name) or any(file.exists() for file in files):
         result = read_result(_result_of(name))
         own = _result_of(name).with_name("script.py")
         script = own if own.exists() else store.script_of(result.version)

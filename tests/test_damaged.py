@@ -41,7 +41,7 @@ def flip(path, place, bit=0):
 
 WRITTEN = """-train-bpe 1, story.txt-bpe 1, script.py 1, tokenizer.json 1, config.json 1,
     metrics.jsonl 2, metrics.jsonl 3, samples.txt 4, checkpoint.pt 1, checkpoint.pt 3, best.pt 4,
-    best.pt 2, model.safetensors 1, result.json 1"""  # each file, and the time at which the disk is full
+    best.pt 2, model.safetensors 1, result.json 1"""  # each file, and when the disk is full
 
 
 @pytest.mark.slow

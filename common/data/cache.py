@@ -52,5 +52,4 @@ def progress_bar(title, total=None):
     """A bar on stderr, in bytes, after one second, and only where a person watches."""
     from tqdm import tqdm
 
-    bar = {"unit": "B", "unit_scale": True, "delay": 1, "leave": False}
-    return tqdm(desc=title, total=total, disable=None, **bar)
+    return tqdm(None, title, total, leave=False, disable=None, unit="B", unit_scale=True, delay=1)

@@ -79,5 +79,4 @@ def _not_found(name):
         return f"no such file or folder: {name}"
     near = difflib.get_close_matches(name, NAMES, n=1)
     guess = f"did you mean {near[0]}? Known are" if near else "known are"
-    listed = ", ".join(NAMES)
-    return f"unknown corpus {name!r}: {guess} {listed}, hf:OWNER/NAME, and paths of text files"
+    return f"unknown corpus {name!r}: {guess} {', '.join(NAMES)}, hf:OWNER/NAME and paths of texts"

@@ -89,15 +89,14 @@ def _look_through(folder):
         except NotText:
             return "not UTF-8 text"
 
-    def look(folder):
-        for path in sorted(folder.iterdir()):
-            if sort := sort_of(path):
-                sorts.setdefault(sort, []).append(path)
-            else:
-                look(path)
-
+    waiting = [folder.resolve()]
     try:
-        look(folder.resolve())
+        while waiting:
+            for path in sorted(waiting.pop().iterdir()):
+                if sort := sort_of(path):
+                    sorts.setdefault(sort, []).append(path)
+                else:
+                    waiting.append(path)
     except OSError as error:
         raise UserError(f"cannot read {error.filename}: {error.strerror}") from None
     kinds = {kind: sorts.pop(kind) for kind in ("text", "csv", "json", "parquet") if kind in sorts}
@@ -213,7 +212,7 @@ BEFORE_SPACE = regex.compile(r"(?r)[A-Za-z](?= [A-Za-z])")
 class TextFiles:
     """Plain UTF-8, measured in bytes. One file is one long text; each of several is a document."""
 
-    units, size = "lines", staticmethod(size_of)
+    units, size = "lines or words", staticmethod(size_of)
 
     def __init__(self, documents):
         self.documents = documents

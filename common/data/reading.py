@@ -29,8 +29,8 @@ FOREIGN = {  # the first bytes of files that are often taken for text
 }
 
 
-# What damaged files lead to: the last two are pyarrow's.
-FAILURES = (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError, NotImplementedError)
+# What damaged files lead to: the last three are pyarrow's, one for dates that Python hasn't.
+FAILURES = (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError, RuntimeError, OverflowError)
 
 
 class NotText(UserError):

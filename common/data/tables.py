@@ -122,6 +122,8 @@ def _parquet_rows(file, column):
     from pyarrow.parquet import ParquetFile
 
     with opened(file) as stream, ParquetFile(stream) as table:
+        if len(set(names := table.schema_arrow.names)) < len(names):
+            raise UserError(f"{file}: two of its columns have the same name: rename one")
         for batch in table.iter_batches(ROWS, columns=[column] if column else None):
             yield from batch.to_pylist()
 

@@ -110,10 +110,11 @@ def is_finite(weights):
 def load(run, names):
     """The first whole one of these files of a run as a dictionary. Raises UserError where there is
     none, or where it was made with other settings than the run's."""
-    problem = None
+    problem = missing = None
     for name in names:
         path = run.folder / name
         if not os.path.lexists(path):
+            missing = missing or f"{path} is missing"
             continue
         try:
             checkpoint = read_checkpoint(path)
@@ -121,8 +122,8 @@ def load(run, names):
             problem = problem or error
             run.whole = run.whole and name != CHECKPOINTS[0]
             continue
-        if problem and rank() == 0:
-            print(f"{problem}; {path} is used instead", file=sys.stderr)
+        if (why := problem or missing) and rank() == 0:
+            print(f"{why}; {path} is used instead", file=sys.stderr)
         # --resume and --sample-only take the saved settings. The checkpoint's copy of them decides:
         # config.json may have been edited, or be of another run.
         own = run.settings()

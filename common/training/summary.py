@@ -11,6 +11,7 @@ import re
 import shlex
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 from common.config import refuse_other_run
@@ -173,7 +174,8 @@ def draw_loss(metrics, path, title, entropy=None):
     axes.set(xlabel="step", ylabel="bits per byte", yscale="log", title=title)
     axes.title.set_parse_math(False)  # a $ in a name is a $
     axes.legend()
-    figure.savefig(path, format="png", dpi=120)
+    with warnings.catch_warnings(action="ignore"):  # of letters that the font lacks
+        figure.savefig(path, format="png", dpi=120)
 
 
 def peak_rss_mb():
