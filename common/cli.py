@@ -184,7 +184,7 @@ def run_main(main):
                 print(f"can't print any more: {error.strerror}", file=sys.stderr)
         discard_output()
         # Of a reader that has seen enough, `head` for one, a shell says the same.
-        sys.exit(2 if error.errno == errno.ENOSPC else 141)
+        sys.exit(141)
     except KeyboardInterrupt:
         handle_signals({"SIGINT": signal.SIG_IGN})  # once more would be a traceback
         _stopped(signal.SIGINT)

@@ -57,10 +57,11 @@ def separated(mark=","):
     return file.getvalue()
 
 
-def table(**columns):
-    """A Parquet file's bytes with these columns of values or arrays."""
+def table(names=None, **columns):
+    """A Parquet file's bytes with these columns of values or arrays. names: other ones."""
     file = io.BytesIO()
-    parquet.write_table(pa.table(columns), file, row_group_size=13)
+    renamed = pa.table(columns).rename_columns(names or list(columns))
+    parquet.write_table(renamed, file, row_group_size=13)
     return file.getvalue()
 
 
@@ -152,6 +153,8 @@ BAD_TEXTS = [  # a file's name, what it holds, what is said of it
     ("d.parquet", table(n=[*range(60)]), "none of them reads as text"),
     ("d.parquet", table(a=[LINE] * 60, b=[LINE] * 60), "which column is the text"),
     ("d.parquet:n", table(n=[1]), "does not hold text"),
+    ("d.parquet", table(["t", "t"], a=[LINE] * 60, b=[LINE] * 60), "two .* have the same name"),
+    ("d.parquet", table(t=[LINE] * 60, d=pa.array([2**31 - 1] * 60, pa.date32())), "cannot read"),
 ]
 HUB = ["", "name", "../x/y", "o/n/x", "o/n:a:b:c", "o o/n", "o/n:a:b/.."]
 BAD_NAMES = {  # what is no file, and what is said of it

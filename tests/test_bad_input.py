@@ -45,7 +45,7 @@ OWN = {  # field: further values
     "ngram_rows": [HUGE, "67108865"],
     "ngram_max": [*COUNT, "1", "17"],
     "weight_decay": ["-1", "inf", "1e38"],
-    "clip_norm": ["0", "-1"],
+    "clip_norm": ["0", "-1", "inf"],
     "seed": [str(2**63)],
     "device": ["", "abacus", "meta", "CPU", "cpu:", "cuda:-1", "cuda:99", "cpu,cuda"],
     "out_dir": ["FILE", "FILE/run", LONG],

@@ -284,9 +284,8 @@ def test_rows_without_text_are_skipped_and_counted(tmp_path):
     corpus = load_corpus(put(tmp_path / "d.jsonl", "\r\n".join([*empty, full, odd] * 40)))
     assert set(documents_of(corpus)) == {"a b", "\ufffd!\ufffd"}
     assert "rows without text, skipped: 160" in corpus.note
-    late = put(
-        tmp_path / "late.jsonl", '{"a": null, "n": 1}\n' * 300 + '{"a": "a b", "n": 1}\n' * 60
-    )
+    late = '{"a": null, "n": 1}\n' * 300 + '{"a": "a b", "n": 1}\n' * 60
+    late = put(tmp_path / "late.jsonl", late)
     assert set(documents_of(load_corpus(f"{late}:a"))) == {"a b"}
 
 

@@ -278,9 +278,7 @@ def test_publish_makes_what_is_missing_and_only_that(project, planned, capsys):
     assert calls(project) == []
 
 
-def test_weights_of_the_first_seed_are_kept_and_again_makes_what_was_not_made_here(
-    project, planned
-):
+def test_weights_of_the_first_seed_are_kept_and_again_makes_what_was_not(project, planned):
     planned(Planned("v0-sample", seeds=(1, 2)), Planned("v0-sample-x", seeds=(1,)))
     publish.publish()
     folder = project / "results" / "models"
@@ -352,9 +350,7 @@ STOPPED = [  # what is written meanwhile, and how the script is called then
 
 
 @pytest.mark.parametrize("file, content, then", STOPPED)
-def test_a_stopped_run_is_resumed_unless_it_is_another_one_by_now(
-    project, planned, file, content, then
-):
+def test_a_stopped_run_is_resumed_unless_it_is_another(project, planned, file, content, then):
     """One that stopped while it was measured is not trained again."""
     planned(Planned("v0-sample", seeds=(1,), measured=("evaluation", "probes")))
     (project / "stop").touch()

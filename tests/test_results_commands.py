@@ -63,6 +63,8 @@ compare v2 v2-wikitext-2    | are of different texts
 compare v2 v2-sample-dot    | make it: python -m results publish --only v2-sample-dot
 compare v2 runs/v3          | no finished run in runs/v3: make one
 compare v2 mine/            | can't be read as Python
+compare v2 half             | no finished run in half: if it was stopped, go on with python v3.py
+check {"x" * 300}           | is too long for a file
 check half                  | go on with python v3.py --resume --out-dir half
 check damaged               | is not a run's settings
 check v2                    | no finished run in v2: did you mean runs
