@@ -31,10 +31,10 @@ def test_a_quoted_tilde_is_the_home_in_every_path(home):
     assert parse(load("v0").Config, "", ["--data", "x~", "--out-dir", "a/~"]).out_dir == "a/~"
     called = []
 
-    def command(runs: tuple[str, ...], out: str = "~/a.png", prompt: str = ""):
-        called.append((runs, out, prompt))
+    def command(runs: tuple[str, ...], out: str = "~/a.png", text: str = ""):
+        called.append((runs, out, text))
 
-    run_command(command, "", ["~/x", "y", "--out=~/b.png", "--prompt", "~"])
+    run_command(command, "", ["~/x", "y", "--out=~/b.png", "--text", "~"])
     assert called == [((f"{home}/x", "y"), f"{home}/b.png", "~")]
 
 

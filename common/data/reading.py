@@ -29,7 +29,8 @@ FOREIGN = {  # the first bytes of files that are often taken for text
 }
 
 
-# What damaged files lead to: the last three are pyarrow's, one for dates that Python hasn't.
+# What damaged files lead to. The last three are pyarrow's: its NotImplementedError is a
+# RuntimeError, and it may hold dates that Python does not have.
 FAILURES = (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError, RuntimeError, OverflowError)
 
 
