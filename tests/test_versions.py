@@ -87,7 +87,9 @@ def test_a_stopped_run_goes_on_bit_for_bit(version, cache, monkeypatch, capsys):
     assert stop.value.code == 128 + number and len(metrics_of(cache / "parts")) == step - 5
     assert f"{number.name}: saved at step {step}; go on with: {go_on}\n" in capsys.readouterr().err
     monkeypatch.setattr(module, "get_batch", get_batch)
+    (script := cache / "parts" / "script.py").write_bytes(b"before a change")
     run(module, monkeypatch, go_on.split()[2:])
+    assert f"{version}.py differs from {script}: the run" in capsys.readouterr().err
     assert contents(cache / "whole") == contents(cache / "parts")
 
 

@@ -89,7 +89,11 @@ class RunFolder:
         (self.path / "result.json").unlink(missing_ok=True)
         # config.json is the first: by this file a run's folder is known.
         write_json(self.path / "config.json", {"version": run.version, "config": run.settings()})
-        with atomic_write(self.path / "script.py") as file:
+        script = self.path / "script.py"
+        if run.config.resume and script.exists() and script.read_bytes() != run.source:
+            now = f"{run.version}.py"
+            run.log.say(f"{now} differs from {script}: the run goes on with {now} as it is now")
+        with atomic_write(script) as file:
             file.write(run.source)
         run.tokenizer.save(self.path / "tokenizer.json")
 
