@@ -44,7 +44,9 @@ def main():
     if args[0] in COMMANDS:
         name, _, function = COMMANDS[args[0]][0].partition(":")
         module, prog = importlib.import_module(name), f"python -m results {args[0]}"
-        run_command(getattr(module, function), module.__doc__, args[1:], prog=prog)
+        what = getattr(module, function)
+        description = module.__doc__ if isinstance(what, dict) else None
+        run_command(what, description, args[1:], prog=prog)
     else:
         commands = {each: stub(summary) for each, (_, summary) in COMMANDS.items()}
         run_command(commands, __doc__, args, prog="python -m results")

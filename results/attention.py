@@ -7,6 +7,7 @@ import contextlib
 import math
 
 from common.errors import UserError
+from results.commands import RunName
 from results.drawing import draw, em, new_figure, picture_kind, token_labels, with_fonts
 from results.saved import evaluating, load_run
 from results.store import markdown
@@ -107,7 +108,7 @@ def attention_figure(weights, tokens, title, layer=0, head=0, columns=4):
 
 
 def attention(
-    run: str,
+    run: RunName,
     prompt: str = PROMPT,
     layer: int = 0,
     head: int = 0,
@@ -206,7 +207,7 @@ def induction_figure(scores, title):
 
 
 def induction(
-    run: str,
+    run: RunName,
     length: int = 32,
     out: str = "induction.png",
     slide: bool = False,

@@ -1,17 +1,4 @@
-"""Claims: is what a model's stories say true of the stories themselves?
-
-    python -m results claims runs/v2 runs/v4
-
-Every run samples stories of the sample's world, which data/reader.py reads: everything that a
-sentence says of what came before is a claim, true or false. A story without a slip makes claims,
-all of them true, and has no sentence that the world's patterns can't read. Claims of whose a thing
-is count there and among the true claims, but are too few for a column of their own.
-
-Of several seeds the table has the mean share with its 95 % interval (Student's t), and the mean
-difference to the row above, seed by seed. Rows with three seeds or more all use the same seeds, as
-many as the row with fewest has. Of fewer seeds: the share of all, with Wilson's interval, which for
-claims is somewhat too narrow, since those of one story depend on each other.
-"""
+"""Claims: is what a model's stories say true of the stories themselves?"""
 
 import dataclasses
 import math
@@ -21,6 +8,7 @@ from pathlib import Path
 
 from common.files import write_json
 from data.reader import KINDS, Reader
+from results.commands import RunNames
 from results.probes import open_sample_runs
 from results.saved import evaluating
 from results.store import markdown
@@ -121,13 +109,24 @@ def share(count, n):
 
 
 def claims(
-    runs: tuple[str, ...],
+    runs: RunNames,
     stories: int = 50,
     seed: int = 1,
     temperature: float = 0.8,
     device: str = "auto",
 ):
     """Check what finished runs' stories claim; print a table, write claims.json into their folders.
+
+    Every run samples stories of the sample's world, which data/reader.py reads: everything that a
+    sentence says of what came before is a claim, true or false. A story without a slip makes
+    claims, all of them true, and has no sentence that the world's patterns can't read. Claims of
+    whose a thing is count there and among the true claims, but are too few for a column of their
+    own.
+
+    Of several seeds the table has the mean share with its 95 % interval (Student's t), and the mean
+    difference to the row above, seed by seed. Rows with three seeds or more all use the same seeds,
+    as many as the row with fewest has. Of fewer seeds: the share of all, with Wilson's interval,
+    which for claims is somewhat too narrow, since those of one story depend on each other.
 
     Args:
         runs: folders of finished runs on the sample

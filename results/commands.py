@@ -3,11 +3,16 @@
 import functools
 import sys
 from pathlib import Path
+from typing import Annotated
 
 from common.cli import at_home, prepare_arguments
 from common.config import check_settings
 
 import tyro
+
+# Arguments of commands: a run's folder or a published run's name, and several of them.
+RunName = Annotated[str, tyro.conf.arg(metavar="RUN")]
+RunNames = Annotated[tuple[str, ...], tyro.conf.arg(metavar="[RUN ...]")]
 
 
 def run_command(what, description, args=None, prog=None):

@@ -13,6 +13,7 @@ from common.cli import read_config
 from common.config import SAFE_TO_CHANGE
 from common.errors import UserError
 from results import plan, store
+from results.commands import RunName
 from results.intervals import bits_by_seed, delta, lossy_mark, prediction_interval, spread
 from results.scripts import code_diff, code_sha256, diff_size, idea
 from results.store import load_results, published_names, read_result
@@ -38,7 +39,7 @@ class Side(NamedTuple):
 # ---- Two runs ------------------------------------------------------------------------------------
 
 
-def compare(before: str, after: str, data: str = "sample"):
+def compare(before: RunName, after: RunName, data: str = "sample"):
     """What changed from one run to another: the idea, code, settings, loss and sample.
 
     The code is a diff without docstrings, comments and settings, which are listed: – is what one
@@ -124,7 +125,7 @@ def side_by_side(heads, texts, width):
 # ---- A run of your own ---------------------------------------------------------------------------
 
 
-def check(run: str):
+def check(run: RunName):
     """Does a run agree with the published ones of its version, corpus and settings?
 
     "As expected" is a result within the 95 % prediction interval for one more run. The exit

@@ -5,6 +5,7 @@ import re
 from common.data import load_corpus, token_file
 from common.errors import UserError
 from data import world
+from results.commands import RunName
 from results.drawing import COLOURS, MARKERS, darker, draw, em, new_figure, picture_kind, with_fonts
 from results.saved import load_run
 from results.store import markdown
@@ -189,7 +190,7 @@ def place(axes, text, points, marks, texts, far=(1,), **looks):
 
 
 def embeddings(
-    run: str,
+    run: RunName,
     words: int = 300,
     labels: int = 70,
     neighbours: tuple[str, ...] = (),

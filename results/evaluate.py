@@ -7,6 +7,7 @@ from common.errors import UserError
 from common.evaluation import evaluate as scores_of
 from common.files import write_json
 from common.training.result import Window
+from results.commands import RunNames
 from results.intervals import lossy_mark
 from results.saved import load_own_run
 from results.store import Evaluation, Scores, SplitScores, markdown
@@ -16,7 +17,7 @@ LONG_WINDOWS = 65_536  # tokens of the validation split that longer windows are 
 
 
 def evaluate(
-    runs: tuple[str, ...],
+    runs: RunNames,
     times: tuple[int, ...] = (1, 2, 4, 8),
     data_dir: str = "",
     device: str = "auto",

@@ -7,6 +7,7 @@ from common.data import load_corpus, token_file
 from common.errors import UserError
 from common.files import read_json, write_json
 from common.training.result import Record
+from results.commands import RunName
 from results.drawing import colour, draw, horizontal_grid, new_figure, picture_kind
 from results.saved import load_run
 from results.store import ROOT
@@ -100,23 +101,25 @@ def published_gains():
 
 
 def gains(
-    runs: tuple[str, str],
+    before: RunName,
+    after: RunName,
     out: str = "gains.png",
     slide: bool = False,
     data_dir: str = "",
     publish: bool = False,
 ):
-    """By how much the second run predicts better, by how often the pair before a token was seen.
+    """How much better one run predicts than another after pairs that are rare or common.
 
     Args:
-        runs: two folders of finished runs of the same text and vocabulary
+        before: the folder of a finished run
+        after: that of another, of the same text and vocabulary
         out: the picture, .png or .svg
         slide: large type
         data_dir: where the corpus lies, if not where the runs found it
         publish: write the numbers to results/gains.json, too
     """
     picture_kind(out)
-    found = measure(*[load_run(folder) for folder in runs], data_dir)
+    found = measure(load_run(before), load_run(after), data_dir)
     if publish:
         write_json(PUBLISHED, found)
     draw(out, slide, gains_figure, msgspec.to_builtins(found))

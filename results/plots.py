@@ -20,6 +20,7 @@ from typing import Literal
 
 from common.errors import UserError
 from results.attention import attention, induction
+from results.commands import RunNames
 from results.drawing import (
     colour,
     draw,
@@ -130,7 +131,7 @@ def curves_figure(lines, x="steps", bound=None):
 
 
 def curves(
-    runs: tuple[str, ...],
+    runs: RunNames,
     x: Literal["steps", "tokens", "seconds"] = "steps",
     out: str = "curves.png",
     slide: bool = False,

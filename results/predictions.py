@@ -2,6 +2,7 @@
 
 from common.errors import UserError
 from results.attention import PROMPT, prompt_ids
+from results.commands import RunName
 from results.drawing import COLOURS, draw, em, picture_kind, token_labels, with_fonts
 from results.saved import evaluating, load_run
 from results.store import markdown
@@ -95,7 +96,7 @@ def predictions_figure(rows, title):
 
 
 def predictions(
-    run: str,
+    run: RunName,
     prompt: str = PROMPT,
     top: int = 5,
     out: str = "predictions.png",

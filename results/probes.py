@@ -1,15 +1,4 @@
-"""Probes: what a model knows of a story beyond simple rules, measured by questions.
-
-    python -m results probe runs/v0 runs/v2 runs/v4
-
-All runs get the same questions about new stories (results/questions.py), and answer with the
-alternative to which they give the highest probability. Half of the questions are hard: the rules
-"take what is named last", "... first" and "... most often" are all wrong. The table has two numbers
-in per cent: right answers on the hard half, and on all. What a model knows beyond the rules shows
-on the hard half, compared with chance, which is one alternative taken at random; a model below
-chance there follows the rules. On all questions a rule can reach 50, since half of them are hard.
-In the stories as they come the rules do much better.
-"""
+"""Probes: what a model knows of a story beyond simple rules, measured by questions."""
 
 import hashlib
 import json
@@ -20,6 +9,7 @@ from statistics import fmean, stdev
 from common.errors import UserError
 from common.files import read_json, write_json
 from data import world
+from results.commands import RunNames
 from results.questions import KINDS, make_questions, rules
 from results.saved import evaluating, load_own_run
 from results.store import markdown
@@ -235,8 +225,16 @@ def seed_of_stories(data):
     return about.get("seed") if about.get("format") == world.FORMAT else None
 
 
-def probe(runs: tuple[str, ...], each: int = 300, seed: int = 2024, device: str = "auto"):
-    """Give finished runs the same questions; print a table, write probes.json into their folders.
+def probe(runs: RunNames, each: int = 300, seed: int = 2024, device: str = "auto"):
+    """Ask finished runs the same questions; print a table, write probes.json into their folders.
+
+    The questions are about new stories (results/questions.py); a run answers with the alternative
+    to which it gives the highest probability. Half of the questions are hard: the rules "take what
+    is named last", "... first" and "... most often" are all wrong. The table has two numbers in per
+    cent: right answers on the hard half, and on all. What a model knows beyond the rules shows on
+    the hard half, compared with chance, which is one alternative taken at random; a model below
+    chance there follows the rules. On all questions a rule can reach 50, since half of them are
+    hard. In the stories as they come the rules do much better.
 
     Args:
         runs: folders of finished runs on the sample
