@@ -60,7 +60,7 @@ WHITESPACE_PATTERN = r" ?\S+|\s+(?!\S)|\s+"
 PATTERNS = {"gpt2": GPT2_PATTERN, "gpt4": GPT4_PATTERN, "whitespace": WHITESPACE_PATTERN}
 
 END_OF_TEXT = "<|endoftext|>"
-MAX_VOCAB_SIZE, MAX_VOCAB_BYTES = 2**20, 2**26  # 40 doublings make a terabyte
+MAX_VOCAB_SIZE, MAX_VOCAB_BYTES = 2**20, 2**26  # 40 merges can make a token of a terabyte
 
 
 def split(text, pattern, timeout=None):
@@ -73,7 +73,7 @@ def split(text, pattern, timeout=None):
             end = match.end()
     chunks = [chunk for chunk in [*chunks, text[end:]] if chunk]
     if "".join(chunks) != text:
-        raise TokenizerError(f"the split pattern {pattern!r:.60} does not go forwards")
+        raise TokenizerError(f"the split pattern {pattern!r:.60} does not match from left to right")
     return chunks
 
 

@@ -4,11 +4,14 @@ The simplest language model: the next token is predicted from the current one al
 logits with a row for each of the V tokens of the vocabulary. The tokens come from byte-pair
 encoding (BPE) with 512 tokens and a pre-tokenization that splits at white space only.
 
-For a bigram table the best possible answer to the training text is known: count how often each
-token follows each token.
-The training loss is lowest where softmax(row i) equals the counted frequencies of what follows
-token i, so gradient descent approaches counting. The script prints the bits per byte of such
-counts as the baseline, smoothed so that no pair is impossible (Kneser and Ney 1995).
+Training reads a sequence and measures how surprised the model is by each next token: the loss. Its
+gradient says how the loss changes with each number of the table, and the optimizer, Adam (Kingma
+and Ba 2015), moves each of them a little to where the loss is lower: gradient descent.
+
+For a bigram table the best possible fit to the training text is known: count how often each token
+follows each token. The training loss is lowest where softmax(row i) equals the counted frequencies
+of what follows token i, so gradient descent approaches counting. The script prints the bits per
+byte of such counts as the baseline, smoothed so that no pair is impossible (Kneser and Ney 1995).
 
 Expect word salad: neighbouring tokens fit together and nothing else does.
 The next step is `diff v0.py v1.py`.
@@ -126,8 +129,9 @@ def train(model, config, corpus, tokenizer, run):
         optimizer.zero_grad()
         x, y = run.to_device(*get_batch(tokens, config, generator))
         logits = model(x)  # (T, V)
+        # Cross entropy: the mean of -ln p(next token), in nats.
         loss = F.cross_entropy(logits.flatten(0, -2), y.flatten())
-        loss.backward()
+        loss.backward()  # puts the gradient into .grad of each parameter
         run.average_gradients(model)  # over the processes, where there are several
         optimizer.step()
         run.log_step(loss.detach(), y.numel())

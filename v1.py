@@ -1,12 +1,12 @@
 """v1: batches, and a better tokenizer.
 
 The same bigram table, trained on batches: many sequences per step make the gradient less noisy and
-each sequence cheaper. A less noisy gradient allows a larger learning rate, and fewer steps read
-more text. The BPE vocabulary may grow to 4,096 tokens (on the sample it ends at 1,773, when every
-chunk of the text is one token). Pre-tokenization uses GPT-4's split pattern, so that a token is
-often a word, and never a word with the punctuation after it. A special token <|endoftext|> marks
-where a document ends. How BPE learns its merges and encodes with them is in `bpe_tokenizer.py`:
-read `train_plainly` and `encode_plainly` there.
+take less time each. A less noisy gradient allows a larger learning rate, so that fewer steps do,
+800 in place of 5,000. The BPE vocabulary may grow to 4,096 tokens (on the sample it ends at 1,773,
+when every chunk of the text is one token). Pre-tokenization uses GPT-4's split pattern, so that a
+token is often a word, and never a word with the punctuation after it. A special token <|endoftext|>
+marks where a document ends. How BPE learns its merges and encodes with them is in
+`bpe_tokenizer.py`: read `train_plainly` and `encode_plainly` there.
 
 On the sample the better loss is the tokenizer's: with v0's tokenizer, a control in
 `results/README.md`, batches give v0's loss again, as far as three seeds can tell.
@@ -131,8 +131,9 @@ def train(model, config, corpus, tokenizer, run):
         optimizer.zero_grad()
         x, y = run.to_device(*get_batch(tokens, config, generator))
         logits = model(x)  # (B, T, V)
+        # Cross entropy: the mean of -ln p(next token), in nats.
         loss = F.cross_entropy(logits.flatten(0, -2), y.flatten())
-        loss.backward()
+        loss.backward()  # puts the gradient into .grad of each parameter
         run.average_gradients(model)  # over the processes, where there are several
         optimizer.step()
         run.log_step(loss.detach(), y.numel())

@@ -128,6 +128,7 @@ def train(model, config, corpus, tokenizer, run):
         for _ in range(config.grad_accum):
             x, y = run.to_device(*get_batch(tokens, config, generator))
             logits = model(x)  # (B, T, V)
+            # Cross entropy: the mean of -ln p(next token), in nats.
             loss = F.cross_entropy(logits.flatten(0, -2), y.flatten()) / config.grad_accum
             loss.backward()  # accumulates in .grad: after the loop, the gradient of the mean loss
             step_loss = step_loss + loss.detach()

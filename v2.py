@@ -101,9 +101,9 @@ class CausalSelfAttention(nn.Module):
 
     def attend(self, q, k, v, mask):  # (B, H, T, D) each, and (T, T)
         # Dot products of vectors of D independent numbers of mean 0 and variance 1 have variance D.
-        # Divided by sqrt(D) the scores have a standard deviation of 1; larger ones would saturate
-        # softmax, and its gradient would vanish. (Where torch's fused kernel is quicker and gives
-        # the same, run.prepare puts it in the place of this method.)
+        # Divided by sqrt(D) the scores have a standard deviation of 1; with larger ones softmax
+        # would put nearly all weight on one key, and its gradient would vanish. (Where torch's own
+        # function for all of this is quicker, run.prepare puts it in the place of this method.)
         scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-2, -1)  # (B, H, T, T)
         weights = F.softmax(scores + mask.to(q.dtype), dim=-1)  # attention weights; a row sums to 1
         return weights @ v  # (B, H, T, D)
@@ -117,7 +117,11 @@ class CausalSelfAttention(nn.Module):
 
 
 class MLP(nn.Module):
-    """A position-wise feed-forward network: the same two layers at each position."""
+    """A position-wise feed-forward network: the same two layers at each position.
+
+    Between them stands GELU, a smooth max(0, x): without it two linear layers could do no more than
+    one.
+    """
 
     def __init__(self, config):
         super().__init__()
@@ -133,7 +137,7 @@ class Block(nn.Module):
 
     Both read the residual stream x and add to it. The addition keeps what earlier layers wrote, and
     passes the gradient on undiminished. LayerNorm in front of each (pre-norm, Xiong et al. 2020)
-    gives it inputs of one scale, however large the stream has grown.
+    brings its inputs to mean 0 and variance 1, however large the stream has grown.
     """
 
     def __init__(self, config):
@@ -237,6 +241,7 @@ def train(model, config, corpus, tokenizer, run):
         for _ in range(config.grad_accum):
             x, y = run.to_device(*get_batch(tokens, config, generator))
             logits = model(x)  # (B, T, V)
+            # Cross entropy: the mean of -ln p(next token), in nats.
             loss = F.cross_entropy(logits.flatten(0, -2), y.flatten()) / config.grad_accum
             loss.backward()  # accumulates in .grad: after the loop, the gradient of the mean loss
             step_loss = step_loss + loss.detach()

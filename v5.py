@@ -52,7 +52,7 @@ class Config(RunConfig):
     qk_norm: bool = True  # normalize queries and keys
     dropout: float = 0.0  # share of activations set to zero in training
     position: Literal["alibi", "rope", "sinusoidal", "learned", "none"] = "alibi"  # which encoding
-    rope_base: float = 10000.0  # of --position rope: larger rotates the slow channel pairs slower
+    rope_base: float = 10000.0  # RoPE's: the larger, the more slowly the slow channel pairs rotate
     qkv_bias: bool = False  # add biases to the query, key and value projections (GPT-2 has them)
     steps: int = 2000  # updates of the parameters
     long_contexts: bool = True  # evaluate at 1, 2, 4 and 8 times the context after training
@@ -178,9 +178,9 @@ class CausalSelfAttention(nn.Module):
 
     def attend(self, q, k, v, mask):  # q (B, H, T, D); k, v (B, H, S, D); (T, S) or (1, H, T, S)
         # Dot products of vectors of D independent numbers of mean 0 and variance 1 have variance D.
-        # Divided by sqrt(D) the scores have a standard deviation of 1; larger ones would saturate
-        # softmax, and its gradient would vanish. (Where torch's fused kernel is quicker and gives
-        # the same, run.prepare puts it in the place of this method.)
+        # Divided by sqrt(D) the scores have a standard deviation of 1; with larger ones softmax
+        # would put nearly all weight on one key, and its gradient would vanish. (Where torch's own
+        # function for all of this is quicker, run.prepare puts it in the place of this method.)
         scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-2, -1)  # (B, H, T, S)
         weights = F.softmax(scores + mask.to(q.dtype), dim=-1)  # attention weights; a row sums to 1
         return self.dropout(weights) @ v  # (B, H, T, D)
@@ -335,7 +335,10 @@ def generate(model, config, tokenizer, device):
 
 # ---- Training ------------------------------------------------------------------------------------
 def orthogonalize(G, dtype=torch.float32):
-    """Replace each of K matrices U S V^T by about U V^T, singular values near 1. (K, n, m)
+    """Replace each of K matrices U S V^T by about U V^T: (K, n, m), the gradients G or the like.
+
+    Any matrix is a rotation V^T, then a factor for each direction, its singular values S, then
+    another rotation U. The rotations stay; all factors become about 1.
 
     Newton-Schulz iteration: a X + b (X X^T) X + c (X X^T)^2 X turns each singular value x of X into
     a x + b x^3 + c x^5. Jordan et al. 2024 chose coefficients that bring values between 0 and 1
@@ -373,11 +376,11 @@ class Muon(torch.optim.Optimizer):
             updates = []
             for p in group["params"]:
                 average = self.state[p].setdefault("momentum", torch.zeros_like(p))
-                average.lerp_(p.grad, 1 - group["momentum"])
+                average.lerp_(p.grad, 1 - group["momentum"])  # momentum: of the last gradients
                 updates.append(p.grad.lerp(average, group["momentum"]))  # Nesterov's momentum
             updates = orthogonalize(torch.stack(updates), self.dtype)  # (K, n, m)
             for p, update in zip(group["params"], updates, strict=True):
-                scale = max(1, p.shape[0] / p.shape[1]) ** 0.5  # outputs change alike in all shapes
+                scale = max(1, p.shape[0] / p.shape[1]) ** 0.5  # more outputs share one change
                 p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.add_(update, alpha=-group["lr"] * scale)
 
@@ -441,6 +444,7 @@ def train(model, config, corpus, tokenizer, run):
         for _ in range(config.grad_accum):
             x, y = run.to_device(*get_batch(tokens, config, generator))
             logits = model(x)  # (B, T, V)
+            # Cross entropy: the mean of -ln p(next token), in nats.
             loss = F.cross_entropy(logits.flatten(0, -2), y.flatten()) / config.grad_accum
             loss.backward()  # accumulates in .grad: after the loop, the gradient of the mean loss
             step_loss = step_loss + loss.detach()

@@ -1,6 +1,6 @@
 """v6: memory by lookup, embeddings of hashed n-grams.
 
-Attention and MLP spend work on what a table could hold: which token follows a common pair. Here
+Attention and MLP spend work on what a table could hold: which token follows a pair of tokens. Here
 each position's token, together with the one before it, is hashed to a row of a table, and that row
 is added to the token's embedding (Huang et al. 2025, "Over-Tokenized Transformer"; Cheng et al.
 2026, "Conditional Memory via Scalable Lookup", add rows deeper, through a gate, and the records of
@@ -12,8 +12,8 @@ little time.
 It closes the circle of this lineage: v0's table comes back as the memory of a transformer, with
 rows for the last two tokens in place of the last one.
 
-Expect, on WikiText-2, rare words and names to be continued as in the training text; on the sample,
-stories much like v5's, where the table gains nothing.
+Expect better predictions, on WikiText-2, after pairs that occur a few times in the training text;
+on the sample the table gains nothing, so expect stories much like v5's.
 The step to here is `diff v5.py v6.py`.
 """
 
@@ -57,7 +57,7 @@ class Config(RunConfig):
     qk_norm: bool = True  # normalize queries and keys
     dropout: float = 0.0  # share of activations set to zero in training
     position: Literal["alibi", "rope", "sinusoidal", "learned", "none"] = "alibi"  # which encoding
-    rope_base: float = 10000.0  # of --position rope: larger rotates the slow channel pairs slower
+    rope_base: float = 10000.0  # RoPE's: the larger, the more slowly the slow channel pairs rotate
     qkv_bias: bool = False  # add biases to the query, key and value projections (GPT-2 has them)
     steps: int = 2000  # updates of the parameters
     long_contexts: bool = True  # evaluate at 1, 2, 4 and 8 times the context after training
@@ -184,9 +184,9 @@ class CausalSelfAttention(nn.Module):
 
     def attend(self, q, k, v, mask):  # q (B, H, T, D); k, v (B, H, S, D); (T, S) or (1, H, T, S)
         # Dot products of vectors of D independent numbers of mean 0 and variance 1 have variance D.
-        # Divided by sqrt(D) the scores have a standard deviation of 1; larger ones would saturate
-        # softmax, and its gradient would vanish. (Where torch's fused kernel is quicker and gives
-        # the same, run.prepare puts it in the place of this method.)
+        # Divided by sqrt(D) the scores have a standard deviation of 1; with larger ones softmax
+        # would put nearly all weight on one key, and its gradient would vanish. (Where torch's own
+        # function for all of this is quicker, run.prepare puts it in the place of this method.)
         scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-2, -1)  # (B, H, T, S)
         weights = F.softmax(scores + mask.to(q.dtype), dim=-1)  # attention weights; a row sums to 1
         return self.dropout(weights) @ v  # (B, H, T, D)
@@ -276,7 +276,7 @@ class NgramEmbedding(nn.Module):
         for back, table in enumerate(self.tables, 1):
             # The tokens `back` positions before, -1 where the window had not begun.
             earlier = F.pad(tokens, (back, 0), value=-1)[:, : tokens.shape[1]]
-            hashed = (hashed * 1000003 + earlier + 1) % 2147483647  # both primes
+            hashed = (hashed * 1000003 + earlier + 1) % 2147483647  # two primes
             total = total + table(hashed[:, -T:] % rows)  # (B, T, C)
         if self.gate is not None:
             total = total * torch.sigmoid(self.gate(x))
@@ -382,7 +382,10 @@ def generate(model, config, tokenizer, device):
 
 # ---- Training ------------------------------------------------------------------------------------
 def orthogonalize(G, dtype=torch.float32):
-    """Replace each of K matrices U S V^T by about U V^T, singular values near 1. (K, n, m)
+    """Replace each of K matrices U S V^T by about U V^T: (K, n, m), the gradients G or the like.
+
+    Any matrix is a rotation V^T, then a factor for each direction, its singular values S, then
+    another rotation U. The rotations stay; all factors become about 1.
 
     Newton-Schulz iteration: a X + b (X X^T) X + c (X X^T)^2 X turns each singular value x of X into
     a x + b x^3 + c x^5. Jordan et al. 2024 chose coefficients that bring values between 0 and 1
@@ -420,11 +423,11 @@ class Muon(torch.optim.Optimizer):
             updates = []
             for p in group["params"]:
                 average = self.state[p].setdefault("momentum", torch.zeros_like(p))
-                average.lerp_(p.grad, 1 - group["momentum"])
+                average.lerp_(p.grad, 1 - group["momentum"])  # momentum: of the last gradients
                 updates.append(p.grad.lerp(average, group["momentum"]))  # Nesterov's momentum
             updates = orthogonalize(torch.stack(updates), self.dtype)  # (K, n, m)
             for p, update in zip(group["params"], updates, strict=True):
-                scale = max(1, p.shape[0] / p.shape[1]) ** 0.5  # outputs change alike in all shapes
+                scale = max(1, p.shape[0] / p.shape[1]) ** 0.5  # more outputs share one change
                 p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.add_(update, alpha=-group["lr"] * scale)
 
@@ -494,14 +497,15 @@ def train(model, config, corpus, tokenizer, run):
         for _ in range(config.grad_accum):
             x, y = run.to_device(*get_batch(tokens, config, generator))
             logits = model(x)  # (B, T, V)
+            # Cross entropy: the mean of -ln p(next token), in nats.
             loss = F.cross_entropy(logits.flatten(0, -2), y.flatten()) / config.grad_accum
             loss.backward()  # accumulates in .grad: after the loop, the gradient of the mean loss
             step_loss = step_loss + loss.detach()
             del logits, loss  # the largest activation: free it before the next micro-batch
         run.average_gradients(model)  # over the processes, where there are several
         # One unlucky batch must not undo many good ones. (clip_grad_norm_ takes no sparse ones,
-        # so those of the n-grams stay as they are. As any Adam, theirs divides the mean gradient by
-        # the root of the mean square, and that bounds its steps.)
+        # so those of the n-grams stay as they are. Like any Adam, theirs divides the mean gradient
+        # by the root of the mean square, and that bounds its steps.)
         dense = [p for p in model.parameters() if not (p.grad is None or p.grad.is_sparse)]
         nn.utils.clip_grad_norm_(dense, config.clip_norm)
         for optimizer in optimizers:

@@ -275,11 +275,7 @@ def counting_note():
         return f"Counted 5-grams ({counted:.3f}) beat every run of the table."
     if len(better) == len(bits):
         return f"Every run of the table beats counted 5-grams ({counted:.3f})."
-    are = "is" if len(better) == 1 else "are"
-    return (
-        f"Of this table: {'; '.join(better)} {are} below counted 5-grams ({counted:.3f}); the other"
-        " runs are above."
-    )
+    return f"Better than counted 5-grams ({counted:.3f}): {'; '.join(better)}. The rest is worse."
 
 
 def counted_rows(corpus):

@@ -175,7 +175,7 @@ def test_a_version_needs_its_script_and_one_line_in_the_plan(project, planned):
 
 COUNTED = [  # bits per byte of counted 5-grams, and what is said of them
     (1.0, "Counted 5-grams (1.000) beat every run of the table."),
-    (1.7, "Of this table: v2, longer, one seed (1.500) is below counted 5-grams (1.700);"),
+    (1.7, "Better than counted 5-grams (1.700): v2, longer, one seed (1.500). The rest is worse."),
     (3.0, "Every run of the table beats counted 5-grams (3.000)."),
 ]
 

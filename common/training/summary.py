@@ -141,7 +141,7 @@ def describe_result(run, result):
     lossy = "" if result.tokenizer.lossless else " (lossy: what becomes <|unk|> costs too little)"
     bound = f" (the corpus' entropy is {entropy:.3f})" if entropy else ""
     perplexity = f"perplexity {result.val_perplexity:,.1f} per token{per_word}"
-    likely = f"the right token is the most likely one in {result.val_accuracy:.1%}"
+    likely = f"the right token is the most likely one in {result.val_accuracy:.1%} of places"
     bits = f"{run.version} on {result.data.name}: {result.val_bits_per_byte:.3f} bits per byte"
     speed = f"{result.seconds:.0f} s of training, {result.tokens_per_second:,.0f} tokens/s"
     files = f"peak memory {result.peak_rss_mb:.0f} MB; its files are in {run.folder.path}"
