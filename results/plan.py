@@ -124,6 +124,16 @@ def recipe(corpus, steps, kinds, batches=""):
     return [Planned(*row, base, "recipe") for row in rows]
 
 
+def without_muon(corpus, label, kind="adamw", flags=""):
+    """v4 with the part Muon, but for AdamW in Muon's place, at v4's learning rate."""
+    as_v4 = AS_V4.replace("--optimizer adamw --learning-rate 0.002 ", "")
+    flags = f"{flags} {as_v4}--muon-learning-rate 0.002 {SHORT}".strip()
+    return Planned(
+        *(f"v5-{corpus}-{kind}", flags, label, f"v4-{corpus}", "recipe"),
+        script="results/ablations/v5_adamw.py",
+    )
+
+
 def memory(kind, label, flags="", script=""):
     flags = " ".join(f"{BLOCK} {flags} {SHORT}".split())
     return Planned(
@@ -132,6 +142,7 @@ def memory(kind, label, flags="", script=""):
 
 
 V5 = "v5: all of them"
+ADAMW = "control: AdamW at 0.002 in Muon's place, 0.006 elsewhere"
 TABLE, BLOCK = "--steps 1000", "--batch-size 8"  # on WikiText-2: 4.1 million tokens each
 V0_TOKENIZER = "--vocab-size 512 --split-pattern whitespace --no-end-of-text"
 V2_BATCHES = "--batch-size 4 --grad-accum 1 --steps 2000"
@@ -182,7 +193,12 @@ PLAN = (
     position("none", "none"),
     position("rope", "RoPE", "wikitext-2", BLOCK),
     *recipe("sample", 3100, RECIPE),
+    without_muon("sample", ADAMW),
     *recipe("wikitext-2", 2500, ("rate", "swiglu", "qknorm", "muon"), f"{BLOCK} "),
+    without_muon("wikitext-2", ADAMW, flags=BLOCK),
+    without_muon(
+        "wikitext-2", f"{ADAMW}: 2,500 steps", "adamw-time", flags=f"{BLOCK} --steps 2500"
+    ),
     memory("triples", "pairs and triples", "--ngram-max 3"),
     memory("head", "added before the output head", "--ngram-at head"),
     memory("values", "added to the values of attention", script=VALUES),
