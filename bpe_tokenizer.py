@@ -49,8 +49,8 @@ except ModuleNotFoundError as error:  # this file alone, in a folder of its own
 # Split patterns. Every character is in exactly one chunk. GPT-2's chunks are contractions; words,
 # numbers and punctuation, each with a space before it if there is one; and the white space left.
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-# GPT-4 (cl100k) as first published: numbers of at most three digits, contractions in capitals too,
-# a word may take one sign or space before it, but no line end, and line ends stay together.
+# GPT-4's (cl100k, in tiktoken's spelling of 2024): numbers of up to three digits, contractions in
+# capitals too, a word may take one sign or space before it, no line end; line ends stay together.
 GPT4_PATTERN = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"

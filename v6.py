@@ -13,7 +13,7 @@ It closes the circle of this lineage: v0's table comes back as the memory of a t
 rows for the last two tokens in place of the last one.
 
 Expect better predictions, on WikiText-2, after pairs that occur a few times in the training text;
-on the sample the table gains nothing, so expect stories much like v5's.
+on the sample, stories much like v5's, where the table gains nothing or does slight harm.
 The step to here is `diff v5.py v6.py`.
 """
 

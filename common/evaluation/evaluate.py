@@ -89,7 +89,7 @@ def evaluate_long_contexts(model, tokens, config, corpus, run):
     """Bits per byte at 1, 2, 4 and 8 times the training context: windows side by side, sliding.
 
     Side by side, a longer window leaves fewer tokens with little context: does more context help?
-    Sliding by half a window, all but the first have at least half of it: is far context harmful?
+    Sliding by half a window, most tokens have at least half of it: is far context harmful?
     Learned positions end with the context, so they have the first row alone. Long windows cost a
     lot, so only the first LONG_WINDOWS tokens of a long split are evaluated, the same in each row.
     Where there is no memory for them the table ends before, and the run goes on to its end.
