@@ -83,7 +83,7 @@ TABLES = {
     "spaced.txt": lines(ROWS).replace("\n", "\r\n\r\n"),
     "rows.json": json.dumps(ROWS, indent=2),
     "rows.csv": separated(),
-    "semicolons.csv": separated(";"),
+    "SEMICOLONS.CSV": separated(";"),
     "rows.tsv": b"\xef\xbb\xbf" + separated("\t").encode(),
     **{f"rows.csv.{kind}": pack(separated().encode()) for kind, pack in PACK.items()},
     "rows.jsonl.gz": gzip.compress(lines(ROWS).encode()),

@@ -328,6 +328,9 @@ def test_what_is_no_text_is_refused(tokenizer, text):
 def test_ids_have_the_smallest_type_that_holds_them():
     assert BPETokenizer(special_tokens=()).encode_corpus("é").dtype == np.uint8
     assert BPETokenizer().encode_corpus("é").dtype == np.uint16
+    pairs = [(a, b) for a in range(255, -1, -1) for b in range(170)]  # ids up to 43,776
+    (one, two), last = (256 + pairs.index(pair) for pair in ((98, 97), (99, 100))), 256 + len(pairs)
+    assert BPETokenizer([*pairs, (one, two)]).encode("bacd") == [last]
     large = BPETokenizer([(a, b) for a in range(256) for b in range(256)])
     ids = large.encode_corpus(["\x7f\x7f", "a"], end_of_text=True)
     assert ids.tolist() == [256 + 127 * 256 + 127, 65_792, 97, 65_792]

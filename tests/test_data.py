@@ -259,6 +259,7 @@ STRINGS = [  # a file's name, what it holds, the first text of it
     ("c.jsonl", CHATS, "user: What is it?\ngpt: A lamp.\nuser: a b"),
     ("c.parquet", table(id=["q"] * 50, m=[CHAT[:1]] * 50), "user: What is it?"),
     ("no-text.jsonl", lines([{"text": f"q{i}", "body": LINE} for i in range(60)]), LINE),
+    ("long.csv", "text,n\n" + f"{'a b ' * 40_000},1\n" * 60, "a b " * 40_000),
     ("without-spaces.jsonl", lines([{"t": "黄花落日雨河闻觉"}] * 50), "黄花落日雨河闻觉"),
 ]
 
@@ -297,18 +298,25 @@ def test_a_folder_is_read_in_the_order_of_its_paths_and_says_what_is_not(cache, 
     left = {".hidden.txt": "x", ".git/x.txt": "x", "none.txt": "", "latin.txt": b"caf\xe9\n"}
     left |= {"a.png": b"\x89PNG\r\n\x1a\n\0\0", "table.csv": "text\nTABLE\n", "pipe": os.mkfifo}
     left |= {"cache/v.json": "{}", "runs/v2/config.json": '{"version": "v2", "config": {}}'}
-    more = {"LICENSE": LINE, os.fsdecode(b"caf\xe9.txt"): LINE, "runs/v2/samples.txt": "SAMPLES"}
+    more = {
+        "LICENSE": LINE,
+        "zoo.md": LINE,
+        os.fsdecode(b"caf\xe9.txt"): LINE,
+        "runs/v2/samples.txt": "SAMPLES",
+    }
     put(tmp_path, {**texts, **left, **more})
     (tmp_path / "linked").symlink_to(ROOT, target_is_directory=True)
     corpus = load_corpus(tmp_path)
-    assert documents_of(corpus) == [LINE, LINE, *texts.values()]
-    assert [len(list(corpus.pieces(split))) for split in SPLITS] == [54, 3, 3] and corpus.documents
-    wanted = ["read: 58 .md, 1 LICENSE, 1 .txt; ", ".git, .hidden.txt (hidden)", "linked (a link)"]
+    assert documents_of(corpus) == [LINE, LINE, *texts.values(), LINE]
+    assert [len(list(corpus.pieces(split))) for split in SPLITS] == [54, 3, 4] and corpus.documents
+    wanted = ["read: 59 .md, 1 LICENSE, 1 .txt; ", ".git, .hidden.txt (hidden)", "linked (a link)"]
     wanted += ["runs/v2 (a run's folder)", "table.csv (other kinds)", "pipe (not a regular file)"]
     wanted += ["a.png, latin.txt (not UTF-8 text)", "none.txt (empty)", "cache (the cache)"]
     for words in wanted:
         assert words in corpus.note, corpus.note
     assert "is a run's folder" in refusal(tmp_path / "runs" / "v2")
+    two = load_corpus(put(tmp_path / "two", {"a.txt": TEXT, "b.txt": TEXT}))  # b is cut
+    assert two.n_bytes["train"] > 0.88 * sum(two.n_bytes.values())
 
 
 OWN_SPLITS = [
@@ -332,6 +340,7 @@ def test_a_folder_keeps_its_own_splits_and_leaves_the_rest_out(tmp_path, names):
     assert text_of(corpus)["validation"] == "to choose\n"
     assert "test cut from the end of train" in corpus.note
     program = {"train.py": LINE, "tests/test_model.py": LINE, "model.py": "THE MODEL\n" * 200}
+    program |= {f"{i}.csv": "text\nx\n" for i in range(4)}  # more files, but fewer bytes
     corpus = load_corpus(put(tmp_path / "program", program))  # whose tests are no split
     assert "THE MODEL" in text_of(corpus)["train"]
 
@@ -435,6 +444,7 @@ def test_damaged_hashes_of_a_big_corpus_are_made_again(cache, tmp_path, monkeypa
     before = file.stat().st_mtime_ns
     assert load_corpus(path).sha256 == sha256
     assert (before == file.stat().st_mtime_ns) == (value is None)
+    assert load_corpus(f"{path}:n").sha256 != sha256  # another column is another text
 
 
 def test_the_share_of_unknown_characters_is_measured(cache, tmp_path, capsys):

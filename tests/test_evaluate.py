@@ -32,10 +32,14 @@ def test_both_splits_are_evaluated_side_by_side_and_sliding(copy_of_v3, capsys):
 
 
 def test_longer_windows_are_evaluated_where_the_model_can_read_them(tmp_path):
-    folder = finished_run("v0", tmp_path / "v0")
+    folder = finished_run("v4", tmp_path / "v4", long_contexts=False)
     evaluate((str(folder),), times=(1, 4))
-    rows = read(folder / "evaluation.json")["windows"]
+    run, rows = load_run(folder), read(folder / "evaluation.json")["windows"]
     assert [(row["times"], row["context"]) for row in rows] == [(1, 16), (4, 64)]
+    corpus = load_corpus(run.config.data)
+    about = token_file(corpus, "validation", run.tokenizer).memmap(), 64, corpus, "validation"
+    both = [scores_of(run.model, *about, stride)["bits_per_byte"] for stride in (64, 32)]
+    assert [rows[1]["side_by_side"], rows[1]["sliding"]] == both
 
 
 WRONG = [  # what of config.json is changed, and what is said of it

@@ -20,9 +20,11 @@ class Note(msgspec.Struct):
     size: float = 0.0
 
 
-def test_what_is_written_is_read_again_as_its_schema(tmp_path):
-    path = tmp_path / "a.json"
+def test_what_is_written_is_read_again_as_its_schema(tmp_path, monkeypatch):
+    path, synced = tmp_path / "a.json", []
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append(os.fstat(number).st_size))
     write_json(path, Note("é", 0.1 + 0.2))
+    assert synced == [path.stat().st_size]  # all of it, before it has its name
     assert read_json(path, "a note", Note) == Note("é", 0.1 + 0.2)
     assert read_json(path, "a note") == {"name": "é", "size": 0.1 + 0.2}
     write_json(path, {**json.loads(path.read_text(encoding="utf-8")), "size": 1})

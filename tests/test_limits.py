@@ -127,17 +127,26 @@ def test_ignored_signals_stay_ignored(train, monkeypatch):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="on Windows a process can't be stopped")
-def test_stopped_time_is_not_training_time(train, monkeypatch):
-    module, clock, late = load("v0"), time.perf_counter, []
+def test_evaluations_and_stopped_time_are_not_training_time(train, monkeypatch):
+    module, clock = load("v0"), []  # of seconds that have gone by
+    get_batch, evaluate = module.get_batch, module.evaluate
 
-    def stopped():
-        late.append(1000)  # seconds
-        signal.raise_signal(signal.SIGCONT)
+    def drawn(*args):
+        if clock.count(1) == 4:
+            clock.append(1000)
+            signal.raise_signal(signal.SIGCONT)
+        clock.append(1)
+        return get_batch(*args)
 
-    monkeypatch.setattr(time, "perf_counter", lambda: clock() + sum(late))
-    at_step(module, monkeypatch, 5, stopped)
+    def evaluated(*args, **options):
+        clock.append(100)
+        return evaluate(*args, **options)
+
+    monkeypatch.setattr(time, "perf_counter", lambda: sum(clock))
+    monkeypatch.setattr(module, "get_batch", drawn)
+    monkeypatch.setattr(module, "evaluate", evaluated)
     folder, *_ = train(module)
-    assert late and 0 < read(folder / "result.json")["seconds"] < 1000
+    assert read(folder / "result.json")["seconds"] == 12  # a second for each step
 
 
 def test_run_in_a_thread_works(cache, monkeypatch):

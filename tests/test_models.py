@@ -269,6 +269,24 @@ def test_the_learning_rate_rises_then_falls_to_a_tenth(version):
     assert {module.learning_rate(step, config) for step in range(10, 111)} == {1.0}
 
 
+@every_deep_version
+def test_every_step_has_its_learning_rate_and_a_clipped_gradient(version, train, monkeypatch):
+    module, step, seen = load(version), torch.optim.AdamW.step, []
+
+    def watched(self, *args):
+        gradients = [p.grad for group in self.param_groups for p in group["params"]]
+        seen.append((self.param_groups[0]["lr"], torch.nn.utils.get_total_norm(gradients).item()))
+        return step(self, *args)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", watched)
+    changes = {"clip_norm": 1e-3, "warmup_steps": 4, "steps": 12, "learning_rate": 0.01}
+    train(module, **changes)
+    rates, norms = zip(*seen, strict=True)
+    config = small(module, **changes)
+    assert rates == pytest.approx([module.learning_rate(i, config) for i in range(12)])
+    assert 0 < max(norms) < 1.01e-3
+
+
 # ---- The KV cache ----
 
 
@@ -364,7 +382,7 @@ def test_the_stop_token_ends_the_sample(version):
     module = load(version)
     model, config = model_of(module, 10, temperature=0.0, max_new_tokens=30, prompt="c")
     follow = torch.eye(10).roll(1, dims=1)  # c d e f g h, and h is the stop token
-    model.forward = lambda idx, **options: follow[idx]
+    model.forward = lambda idx, **options: follow[idx] * (not model.training)
     assert module.generate(model, config, Letters(), CPU) == (2, 3, 4, 5, 6)
 
 

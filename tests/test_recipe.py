@@ -46,16 +46,18 @@ def test_muon_takes_the_orthogonalized_momentum_scaled_by_the_shape():
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 def test_every_parameter_has_one_optimizer(version, optimizer):
     module = load(version)
-    model, config = model_of(module, optimizer=optimizer)
-    owner = {}
-    for each in [*module.new_optimizers(model, config, torch.float32)]:
-        for p in (p for group in each.param_groups for p in group["params"]):
-            assert id(p) not in owner
-            owner[id(p)] = type(each).__name__
+    model, config = model_of(module, optimizer=optimizer, learning_rate=0.006)
+    owner, optimizers = {}, module.new_optimizers(model, config, torch.float32)
+    for each, peak in optimizers.items():
+        for group in each.param_groups:
+            decay = group.get("weight_decay", 0)
+            assert owner.keys().isdisjoint(map(id, group["params"]))
+            owner |= dict.fromkeys(map(id, group["params"]), (type(each).__name__, peak, decay))
     for name, p in model.named_parameters():
         in_blocks = name.startswith("blocks") and p.dim() == 2
-        wanted = "Muon" if in_blocks and optimizer == "muon" else "AdamW"
-        assert owner.pop(id(p)) == ("SparseAdam" if "tables" in name else wanted), name
+        wanted = ("Muon", 0.01) if in_blocks and optimizer == "muon" else ("AdamW", 0.006)
+        wanted = *wanted, 0.1 * (p.dim() == 2)  # no decay of biases and norms
+        assert owner.pop(id(p)) == (("SparseAdam", 0.003, 0) if "tables" in name else wanted), name
     assert not owner
 
 

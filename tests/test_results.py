@@ -321,13 +321,17 @@ def test_publish_says_truly_what_is_outdated(project, planned, capsys):
     calls(project)
     publish.publish()  # what is missing is measured, not trained
     assert calls(project) == ["measure claims v3-sample-seed2"]
+    write(script, SCRIPT + "x = 1\n")
+    publish.publish()  # other code: the finished run in its folder is no longer this one
+    assert calls(project)[0].startswith("v3 --out-dir")
 
 
 def test_how_long_it_takes_follows_the_nearest_runs_and_then_the_clock(project, planned, capsys):
     put(project, "v2-sample", [1.0] * 2, seconds=600)
     put(project, "v2-sample-dot", [1.0] * 3, seconds=1000)
+    put(project, "v3-sample-dot", [1.0] * 9, seconds=120)
     write(project / "results" / "v3-sample-seed2.json", "{")
-    for name, seconds in (("v2-sample", 600), ("v2-sample-mean", 1000), ("v1-sample", 1000)):
+    for name, seconds in (("v2-sample", 600), ("v2-sample-mean", 1000), ("v1-sample", 120)):
         planned(Planned(name, seeds=(9,)))
         publish.publish(dry_run=True)
         minutes = round((publish.EVALUATED * seconds + publish.STARTED) / 60)

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from lineage import ROOT, VERSIONS, load, python, read, run, story_file
+from safetensors.torch import load_file
 
 LAST = VERSIONS[-1]
 evaluation = importlib.import_module("common.evaluation.evaluate")
@@ -82,12 +83,20 @@ def test_the_best_trained_weights_are_kept_and_overfitting_is_printed_once(
     scores = dict.fromkeys("bits_per_byte perplexity accuracy accuracy_top5".split(), 0.5)
     scores["word_perplexity"] = None
     monkeypatch.setattr(module, "evaluate", lambda *_, **__: {**scores, "loss": next(left)})
+    log_step, seen = module.Run.log_step, []
+    noted = lambda run, loss, n: seen.append(loss.item()) or log_step(run, loss, n)  # noqa: E731
+    monkeypatch.setattr(module.Run, "log_step", noted)
     folder, _, err = train(module, steps=24, learning_rate=0.05)
+    means = [sum(seen[i : i + 4]) / 4 for i in range(0, 24, 4)]  # since the evaluation before
+    rows = read(folder / "metrics.jsonl")
+    assert [row["train_loss"] for row in rows[1:]] == pytest.approx(means)
     assert err.count("overfitting: validation has risen from 2.000 (step 8)") == overfitting
     assert err.count("overfitting") == overfitting
     assert read(folder / "result.json")["best_step"] == best
     kept = torch.load(folder / "best.pt", weights_only=True)
     assert kept["step"] == best and any(w.any() for w in kept["state"]["model"].values())
+    shared = load_file(folder / "model.safetensors")
+    assert all(torch.equal(w, shared[name]) for name, w in kept["state"]["model"].items())
 
 
 # ---- What is printed ----

@@ -26,7 +26,7 @@ def finished(tmp_path_factory):
     return functools.cache(lambda name: finished_run(name, tmp_path_factory.mktemp(name) / "run"))
 
 
-def test_a_run_leaves_its_files_and_a_full_result(version, finished, cache):
+def test_a_run_leaves_its_files_and_a_full_result(version, finished, monkeypatch):
     folder = finished(version)
     assert {path.name for path in folder.iterdir()} == set(FILES.split())
     result, config = read(folder / "result.json"), small(load(version))
@@ -41,8 +41,12 @@ def test_a_run_leaves_its_files_and_a_full_result(version, finished, cache):
     assert [row["step"] for row in metrics_of(folder)] == [0, 4, 8, 12]
     assert metrics_of(folder)[-1]["train_loss"] < metrics_of(folder)[1]["train_loss"]  # it learns
     assert (folder / "script.py").read_bytes() == (ROOT / f"{version}.py").read_bytes()
-    draw_loss(read(folder / "metrics.jsonl"), cache / "loss.png", version, entropy=0.5)
-    assert (cache / "loss.png").read_bytes().startswith(b"\x89PNG")
+    drawn, rows = [], read(folder / "metrics.jsonl")
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda own, *_, **__: drawn.append(own))
+    draw_loss(rows, None, version, entropy=0.5)
+    _, line, bound = drawn[0].axes[0].lines
+    bits = [row["val_bits_per_byte"] for row in rows]
+    assert [*line.get_ydata(), *bound.get_ydata()] == pytest.approx([*bits, 0.5, 0.5])
 
 
 def test_the_same_seed_gives_the_same_run_bit_for_bit(version, finished, cache, monkeypatch):
@@ -88,6 +92,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(version, cache, monkeypatch, capsys):
     assert f"{number.name}: saved at step {step}; go on with: {go_on}\n" in capsys.readouterr().err
     monkeypatch.setattr(module, "get_batch", get_batch)
     (script := cache / "parts" / "script.py").write_bytes(b"before a change")
+    (cache / "parts" / "probes.json").touch()  # of weights before
     run(module, monkeypatch, go_on.split()[2:])
     assert f"{version}.py differs from {script}: the run" in capsys.readouterr().err
     assert contents(cache / "whole") == contents(cache / "parts")
@@ -108,6 +113,8 @@ def test_a_finished_run_continues_prompts_and_is_left_as_it_was(
         return printed("--sample-only", "--prompt", prompt, "--seed", seed, *more)
 
     five, six = sampled("Anna", 5), sampled("Anna", 6)
+    more = "--top-k 1 --top-p 0.9 --temperature 0.5 --max-new-tokens 9".split()
+    assert sampled("Anna", 5, *more) == sampled("Anna", 6, *more)
     assert five.startswith("Anna") and len(five) > 6 and five != six
     both = sampled("Anna", 5, "--n-samples", "2")
     assert both == f"--- seed 5 ---\n{five}--- seed 6 ---\n{six}"
