@@ -12,7 +12,7 @@ from pathlib import Path
 from common.errors import UserError
 from common.files import atomic_write
 from results.drawing import colour
-from results.intervals import bits_by_seed, difference, mean_and_deviation, spread
+from results.intervals import bits_by_seed, difference, mean, spread
 from results.readme import table
 from results.scripts import diff_size
 from results.store import ROOT, entropy, load_results, script_of, versions
@@ -125,7 +125,7 @@ def chapters():
                 bits = re.sub(r"\((\d+)\)", rf"(\1 seed{'s' * (len(runs) > 1)})", spread(runs))
                 step["corpora"][where] = {"bits": bits, "gain": gained}
                 if corpus == "sample":
-                    step["mean"] = mean_and_deviation(list(bits_by_seed(runs).values()))[0]
+                    step["mean"] = mean(runs, "val_bits_per_byte")
         if before:
             step["size"] = diff_size(before, version)
             step["diff"] = diff_sections(text_before, text)

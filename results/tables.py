@@ -9,7 +9,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from results import plan, store
-from results.intervals import bits_by_seed, delta, lossy_mark, spread
+from results.intervals import delta, lossy_mark, mean, spread
 from results.scripts import code_sha256, diff_size, idea
 from results.store import load_results, markdown, read_references, read_result
 
@@ -247,7 +247,7 @@ def entropy_note():
     )
     for run, results, _ in reversed(list(lineage("sample"))):
         if not run.variant and all(result.sliding_bits() for result in results.values()):
-            side = statistics.fmean(bits_by_seed(results).values())
+            side = mean(results, "val_bits_per_byte")
             sliding = statistics.fmean(result.sliding_bits() for result in results.values())
             gap, cut = side - store.entropy(), side - sliding
             return (
@@ -269,7 +269,7 @@ def counting_note():
         if run.variant in ("", "long"):
             label = ", ".join(part for part in (run.version, run.label) if part)
             label += ", one seed" * (len(results) == 1)
-            bits[label] = statistics.fmean(bits_by_seed(results).values())
+            bits[label] = mean(results, "val_bits_per_byte")
     better = [f"{label} ({value:.3f})" for label, value in bits.items() if value < counted]
     if not better:
         return f"Counted 5-grams ({counted:.3f}) beat every run of the table."

@@ -4,7 +4,7 @@ import math
 import statistics
 
 from results.drawing import colour, moved_apart
-from results.intervals import bits_by_seed
+from results.intervals import mean
 from results.store import entropy, load_results, versions
 
 LEFT, RIGHT, TOP, BOTTOM, WIDTH, HEIGHT = 52, 620, 12, 372, 720, 420  # of the plot, of the picture
@@ -75,8 +75,7 @@ def curve(name):
             points.append((tokens, statistics.fmean(bits), min(bits), max(bits)))
     if not points:
         return None
-    final = statistics.fmean(bits_by_seed(runs).values())
-    return {"points": points, "seeds": len(runs), "final": final}
+    return {"points": points, "seeds": len(runs), "final": mean(runs, "val_bits_per_byte")}
 
 
 def scale(low, high, start, end):
