@@ -4,7 +4,6 @@ import dataclasses
 import math
 import statistics
 from collections import Counter
-from pathlib import Path
 
 from common.files import write_json
 from data.reader import KINDS, Reader
@@ -140,8 +139,7 @@ def claims(
         seeds = tqdm(range(seed, seed + stories), desc=label, leave=False, disable=None)
         with evaluating(run.model):
             texts = [sample(run, each, temperature) for each in seeds]
-        version = Path(run.module.__file__).stem
-        checked = check(texts, version=version, seed=seed, temperature=temperature)
+        checked = check(texts, version=run.version, seed=seed, temperature=temperature)
         write_json(folder / "claims.json", checked)
         found[label] = [checked]
     print(markdown(*table(found), aligned=True))

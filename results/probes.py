@@ -250,7 +250,7 @@ def probe(runs: RunNames, each: int = 300, seed: int = 2024, device: str = "auto
         began = time.perf_counter()
         answers = answer(run.model, run.tokenizer, run.config.context_length, questions)
         probes = Probes(
-            version=Path(run.module.__file__).stem,
+            version=run.version,
             seed=seed,
             questions_sha256=hashlib.sha256(content).hexdigest(),
             seconds=round(time.perf_counter() - began, 1),
