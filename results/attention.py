@@ -5,6 +5,7 @@ The pictures of `python -m results plot attention` and `induction`.
 
 import contextlib
 import math
+from unittest.mock import patch
 
 from common.errors import UserError
 from results.commands import RunName
@@ -33,8 +34,7 @@ def recorded_attention(model):
     `attend(q, k, v, mask)` returns weights @ v, whatever makes the weights. With the identity
     matrix in the place of v, it returns the weights themselves.
     """
-    recorded, modules = [], [module for module in model.modules() if hasattr(module, "attend")]
-    before = [vars(module).get("attend") for module in modules]  # None: it is the class' method
+    recorded = []
 
     def recording(attend):
         def attend_and_record(q, k, v, mask):
@@ -44,15 +44,11 @@ def recorded_attention(model):
 
         return attend_and_record
 
-    for module in modules:
-        module.attend = recording(module.attend)
-    try:
+    with contextlib.ExitStack() as stack:
+        for module in model.modules():
+            if hasattr(module, "attend"):
+                stack.enter_context(patch.object(module, "attend", recording(module.attend)))
         yield recorded
-    finally:
-        for module, attend in zip(modules, before, strict=True):
-            del module.attend
-            if attend:
-                module.attend = attend
 
 
 def attention_weights(run, idx):
