@@ -93,10 +93,10 @@ def nearest(vectors, row, n=5):
     return list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
 
 
-def embeddings_figure(xy, shares, words, kinds, n_labels, title, asked=(), size=(11, 6.5)):
+def embeddings_figure(xy, shares, words, kinds, n_labels, title, requested, size=(11, 6.5)):
     """A mark for each word, by its kind; the kinds and the first n_labels words are named.
 
-    xy (N, 2); words: the most frequent first; kinds: that of each word; asked: words that are
+    xy (N, 2); words: the most frequent first; kinds: that of each word; requested: words that are
     named before all others, with a line to it where it is crowded; size: in inches.
     """
     both = with_fonts([*words, *kinds])
@@ -128,13 +128,13 @@ def embeddings_figure(xy, shares, words, kinds, n_labels, title, asked=(), size=
         if not place(axes, kind, sides, marks, texts, far=FAR, **looks):
             place(axes, kind, [(x, y)] * 8, [], crowded := [], **looks)
             texts += crowded
-    for i in [i for i, word in enumerate(words) if word in asked]:
+    for i in [i for i, word in enumerate(words) if word in requested]:
         looks = {"color": darker(colours[kinds[i]]), "far": FAR}
         place(axes, words[i], [xy[i]] * 8, marks, texts, **looks)
-    named = len(asked)
+    named = len(requested)
     for i in sorted(range(len(words)), key=lambda i: kinds[i] == OTHER):  # words of a kind first
         looks = {"color": darker(colours[kinds[i]]), "fontsize": "small"}
-        if named < n_labels and words[i] not in asked:
+        if named < n_labels and words[i] not in requested:
             named += place(axes, words[i], [xy[i]] * 8, marks, texts, **looks)
     return figure
 
@@ -242,8 +242,10 @@ def frequent_words(run, n, data_dir=""):
     return names, embedding_of(run.model)[ids]
 
 
-def neighbours_table(names, kinds, vectors, requested=()):
-    """Head and rows: the nearest neighbours of the words, by default of two of each kind."""
+def neighbours_table(names, kinds, vectors, requested):
+    """Head and rows: the nearest neighbours of the requested words; where there are none, of the
+    first two of each kind.
+    """
     first_of_kind = [
         name
         for kind in dict.fromkeys(kinds)

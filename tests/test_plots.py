@@ -195,14 +195,14 @@ def test_the_nearest_words_are_so_by_angle_and_clusters_are_named_after_their_wo
     assert all(name in kind for name, kind in zip(names, kinds, strict=True))
 
 
-def test_every_cluster_and_every_word_asked_for_is_named_where_it_is_crowded():
+def test_every_cluster_and_every_requested_word_is_named_where_it_is_crowded():
     names = [f"word{i}" for i in range(40)]
     kinds = [f"kind {i % 5}" for i in range(40)]
     xy = torch.randn(40, 2, generator=torch.Generator().manual_seed(1))
-    asked = names[::5]
-    figure = embeddings.embeddings_figure(xy, [0.5, 0.3], names, kinds, 0, "v4", asked)
+    requested = names[::5]
+    figure = embeddings.embeddings_figure(xy, [0.5, 0.3], names, kinds, 0, "v4", requested)
     (axes,) = figure.axes
-    assert {text.get_text() for text in axes.texts} >= {*kinds, *asked}
+    assert {text.get_text() for text in axes.texts} >= {*kinds, *requested}
     figure.draw_without_rendering()
     boxes = [Text.get_window_extent(text) for text in axes.texts]  # without their lines
     assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
