@@ -222,13 +222,11 @@ def embeddings(
         many = f"the {len(names)} most frequent words that are one token each"
         raise UserError(f"{unknown[0]!r} is not among {many}: give more --words, or another word")
     kinds = kinds_of_words(names, vectors, run.config.data)
-    table = neighbours_table(names, kinds, vectors, neighbours)
-    print(markdown(*table, aligned=True))
+    print(markdown(*neighbours_table(names, kinds, vectors, neighbours), aligned=True))
     title = f"{run.label}: token embeddings"
     draw(
         out, slide, embeddings_figure, *on_a_plane(vectors), names, kinds, labels, title, neighbours
     )
-    return table
 
 
 def frequent_words(run, n, data_dir=""):
