@@ -72,8 +72,8 @@ def _side(name, data):
         near = difflib.get_close_matches(name, published_names(), n=4, cutoff=0)
         there = ", ".join(near) or "none yet"
         raise UserError(f"no published run is called {name}{make}; near to it are: {there}")
-    path = run and store.ROOT / run.script_path()
-    return Side(name, results, path or store.script_of(name.partition("-")[0]))
+    script = run.script_path() if run else store.script_of(name.partition("-")[0])
+    return Side(name, results, script)
 
 
 def comparison(before, after, width):

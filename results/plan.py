@@ -6,6 +6,8 @@ that of the rows in the tables.
 
 from typing import NamedTuple
 
+from results import store
+
 THREE = (1, 2, 3)
 # What is measured after the training: the key in the published file, which is also the name of
 # the file in the run's folder, and the command of `python -m results` that writes it. Longer
@@ -24,7 +26,7 @@ class Planned(NamedTuple):
     table: str = "lineage"
     seeds: tuple = THREE
     measured: tuple = ()  # keys of MEASUREMENTS
-    script: str = ""  # without it the version's own
+    script: str = ""  # from the project's folder; without it the version's own
 
     @property
     def version(self):
@@ -39,8 +41,8 @@ class Planned(NamedTuple):
         return self.name.removeprefix(f"{self.version}-{self.corpus}").removeprefix("-")
 
     def script_path(self):
-        """The script, from the project's folder."""
-        return self.script or f"{self.version}.py"
+        """The script's file."""
+        return store.ROOT / (self.script or f"{self.version}.py")
 
     def arguments(self):
         """All of the command line but --seed and --out-dir, as a list."""

@@ -73,7 +73,7 @@ def publish(
 
 def _reason(run, seed, again=False):
     """Why a run has to be made, in words; "" where its published file is up to date."""
-    path, script = result_path(run.name, seed), store.ROOT / run.script_path()
+    path, script = result_path(run.name, seed), run.script_path()
     if not path.exists():
         return "missing"
     result = read_result(path)
@@ -131,8 +131,7 @@ def _is_finished(folder, run, seed):
     if not (folder / "result.json").exists():
         return False
     result = read_result(folder / "result.json")
-    script = store.ROOT / run.script_path()
-    return _has_settings(result.config, run, seed) and _is_of_code(folder, script)
+    return _has_settings(result.config, run, seed) and _is_of_code(folder, run.script_path())
 
 
 def _is_unfinished(folder, run, seed):
@@ -142,7 +141,7 @@ def _is_unfinished(folder, run, seed):
     with contextlib.suppress(UserError, AttributeError, TypeError):  # damaged: begin again
         config = read_json(folder / "config.json", "a run's settings").get("config")
         same = _has_settings(config, run, seed)
-        return same and _is_of_code(folder, store.ROOT / run.script_path())
+        return same and _is_of_code(folder, run.script_path())
     return False
 
 
@@ -158,7 +157,7 @@ def _is_published(result, folder):
 
 
 def _make(run, seed):
-    folder, script = _folder(run, seed), store.ROOT / run.script_path()
+    folder, script = _folder(run, seed), run.script_path()
     if not _is_finished(folder, run, seed):
         if "more.txt" in run.flags and not _has_more_text():
             if _call(plan.MORE_TEXT):

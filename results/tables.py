@@ -117,7 +117,7 @@ def lineage_rows(corpus):
 
 def dagger(run, results):
     """A mark for a row of runs that an earlier version of the script made, "" where none is."""
-    code = code_sha256(store.ROOT / run.script_path())
+    code = code_sha256(run.script_path())
     found = {result.environment.code_sha256 for result in results.values()}
     return " †" if found - {None, code} else ""
 

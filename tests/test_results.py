@@ -448,4 +448,4 @@ def test_every_planned_run_has_its_script_and_a_name_of_its_own():
     assert len(names) == len(set(names))
     assert {run.version for run in plan.PLAN} == set(store.versions())
     for run in plan.PLAN:
-        assert (ROOT / run.script_path()).exists() and (not run.base or run.base in names)
+        assert run.script_path().exists() and (not run.base or run.base in names)
