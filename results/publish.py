@@ -138,10 +138,9 @@ def _is_unfinished(folder, run, seed):
     """Whether the run in a folder is this one, made by today's code, and was stopped."""
     if (folder / "result.json").exists() or not (folder / "checkpoint.pt").exists():
         return False
-    with contextlib.suppress(UserError, AttributeError, TypeError):  # damaged: begin again
-        config = read_json(folder / "config.json", "a run's settings").get("config")
-        same = _has_settings(config, run, seed)
-        return same and _is_of_code(folder, run.script_path())
+    with contextlib.suppress(UserError):  # damaged: begin again
+        _, config = read_config(folder / "config.json")
+        return _has_settings(config, run, seed) and _is_of_code(folder, run.script_path())
     return False
 
 
