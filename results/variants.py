@@ -50,9 +50,8 @@ def context_table():
 def vocabulary_table():
     """v3 with vocabularies of several sizes: what compares, and beside it what does not."""
     rows = []
-    names = [plan.planned(name) for name in ("v3-wikitext-2",)]
-    names += [run for run in plan.PLAN if run.table == "vocabulary"]
-    for run in names:
+    runs = [run for run in plan.PLAN if run.table == "vocabulary"]
+    for run in [plan.planned("v3-wikitext-2"), *runs]:
         results = load_results(run.name)
         if results:
             size = results[min(results)].tokenizer.vocab_size
