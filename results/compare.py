@@ -59,8 +59,8 @@ def _side(name, data):
     """The Side that a name on the command line means. Raises UserError."""
     files = Path(name, "result.json"), Path(name, "config.json")
     if re.search(r"[/\\]", name) or any(file.exists() for file in files):
-        result = read_result(_result_of(name))
-        own = _result_of(name).with_name("script.py")
+        path = _result_of(name)
+        result, own = read_result(path), path.with_name("script.py")
         script = own if own.exists() else store.script_of(result.version)
         return Side(name, {result.seed: result}, script)
     name = name.removesuffix(".py")
@@ -163,8 +163,9 @@ def verdict(result):
     bits = f"{result.val_bits_per_byte:.3f}{lossy_mark([result])} bits per byte"
     groups = {}
     for name in published_names():
-        first, *_ = found = load_results(name)
-        if (found[first].version, found[first].data.name) == (version, data):
+        found = load_results(name)
+        first = found[min(found)]
+        if (first.version, first.data.name) == (version, data):
             groups[name] = found
     if not groups:
         return False, f"{bits}; no run of {version} on {data} is published"
