@@ -61,7 +61,7 @@ def test_the_sample_is_the_bundled_file():
     assert corpus.documents and corpus.words("validation") is None
     assert corpus.facts.prompt == "One morning" and corpus.note == ""
     for split in SPLITS:
-        assert 0.1 < corpus.floor[split] < 1
+        assert 0.1 < corpus.entropy[split] < 1
         stories = list(corpus.pieces(split))
         assert len(stories) > 50
         assert all(story.endswith("\n\n") and "\n\n" not in story[:-2] for story in stories)
@@ -91,7 +91,7 @@ def test_copying_task_and_its_entropy():
         assert all(first == second for first, second in halves)
         assert {len(first) for first, _ in halves} == set(range(4, 33))
         bits = sum(math.log2(29) + len(first) * math.log2(26) for first, _ in halves)
-        assert corpus.floor[split] == pytest.approx(bits / len(text), rel=1e-9)
+        assert corpus.entropy[split] == pytest.approx(bits / len(text), rel=1e-9)
     assert re.fullmatch("[a-z]+[|]", corpus.facts.prompt)
     assert corpus.sha256 == "7f158729091c023c349ea83564c377e303d969eb3cb443de630da0bf40c371b2"
 

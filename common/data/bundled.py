@@ -11,14 +11,14 @@ from common.files import read_json
 
 def sample(folder=REPOSITORY / "data") -> Corpus:
     """The bundled stories. Their generator knows what every choice cost, hence the entropy."""
-    parts, floor = {}, {}
+    parts, entropy = {}, {}
     try:
         info = read_json(folder / "input.json", "the sample's description")
         text = (folder / "input.txt").read_bytes()
         for split in SPLITS:
             one = info["splits"][split]
             parts[split] = text[one["offset"] : one["offset"] + one["bytes"]]
-            floor[split] = float(one["floor_bits_per_byte"])
+            entropy[split] = float(one["floor_bits_per_byte"])
             if hashlib.sha256(parts[split]).hexdigest() != one["sha256"]:
                 raise UserError(f"the {split} split was edited, or its line ends converted")
     except (OSError, ValueError, LookupError, TypeError) as error:
@@ -30,4 +30,4 @@ def sample(folder=REPOSITORY / "data") -> Corpus:
     def read(split):  # stories, each with the blank line after it
         return iter(re.findall(r".+?(?:\n\n|$)", parts[split].decode("utf-8"), re.DOTALL))
 
-    return Corpus("sample", documents=True, read=read, floor=floor, prompt="One morning")
+    return Corpus("sample", documents=True, read=read, entropy=entropy, prompt="One morning")

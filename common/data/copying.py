@@ -16,7 +16,7 @@ def copying_task() -> Corpus:
     A model that looks back predicts what follows the bar with certainty, so the entropy is known:
     log2(29) bits for a line's length and log2(26) for each letter before the bar.
     """
-    texts, floor = {}, {}  # texts: split -> pieces, of which there is one
+    texts, entropy = {}, {}  # texts: split -> pieces, of which there is one
     for seed, split in enumerate(SPLITS):
         draw = random.Random(seed).random  # of all of `random`, only this stream is promised
         lines, n_bytes, bits = [], 0, 0.0
@@ -26,8 +26,8 @@ def copying_task() -> Corpus:
             lines.append(f"{word}|{word}\n")
             n_bytes += 2 * length + 2
             bits += math.log2(LONGEST - SHORTEST + 1) + length * math.log2(len(LETTERS))
-        texts[split], floor[split] = ["".join(lines)], bits / n_bytes
+        texts[split], entropy[split] = ["".join(lines)], bits / n_bytes
     about = "the copying task; --tokenizer char shows it best"
     prompt = texts["validation"][0].partition("|")[0] + "|"
     read = texts.__getitem__
-    return Corpus("copy", documents=False, read=read, floor=floor, about=about, prompt=prompt)
+    return Corpus("copy", documents=False, read=read, entropy=entropy, about=about, prompt=prompt)

@@ -46,7 +46,7 @@ class Corpus:
     documents: bool  # True: each piece is a document, to be followed by <|endoftext|>
     read: Callable[[str], Iterator[str | None]] = field(repr=False)  # split -> a new iterator
     about: str = ""  # for people: what was read, where the splits come from
-    floor: dict | None = None  # split -> entropy of the source in bits per byte, where known
+    entropy: dict = field(default_factory=dict)  # of the source, split -> bits per byte, if known
     counts_words: bool = False  # True where word perplexity is defined
     memo: str = ""  # names the content without reading it; "" where nothing does
     prompt: str = ""  # what samples begin with; "": the validation split's first words

@@ -74,7 +74,7 @@ def draw_curve(run):
     try:
         with atomic_write(run.folder / "loss.png") as file:
             title = f"{run.version} on {run.corpus.name}" + " (lossy)" * (not run.log.lossless)
-            draw_loss(run.log.metrics, file, title, (run.corpus.floor or {}).get("validation"))
+            draw_loss(run.log.metrics, file, title, run.corpus.entropy.get("validation"))
     except Exception as error:  # whatever a backend raises
         run.log.say(f"loss.png could not be drawn: {error}")
 
@@ -136,7 +136,7 @@ def share_weights(run):
 
 def describe_result(run, result):
     """The lines that a run ends with; the last one names a command to try next."""
-    words, entropy = result.val_word_perplexity, (run.corpus.floor or {}).get("validation")
+    words, entropy = result.val_word_perplexity, run.corpus.entropy.get("validation")
     per_word = f", {words:,.1f} per word" if words else ""
     lossy = "" if result.tokenizer.lossless else " (lossy: what becomes <|unk|> costs too little)"
     bound = f" (the corpus' entropy is {entropy:.3f})" if entropy else ""
