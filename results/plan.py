@@ -46,7 +46,8 @@ class Planned(NamedTuple):
 
     def arguments(self):
         """All of the command line but --seed and --out-dir, as a list."""
-        return ["--data", self.corpus][2 * (self.corpus == "sample") :] + self.flags.split()
+        data = [] if self.corpus == "sample" else ["--data", self.corpus]
+        return data + self.flags.split()
 
     def settings(self):
         """The arguments as {setting: value}, both as text: {"n_head": "4", "compile": "False"}."""
@@ -137,10 +138,8 @@ def without_muon(corpus, label, kind="adamw", flags=""):
 
 
 def memory(kind, label, flags="", script=""):
-    flags = " ".join(f"{BLOCK} {flags} {SHORT}".split())
-    return Planned(
-        *(f"v6-wikitext-2-{kind}", flags, label, "v6-wikitext-2", "memory"), script=script
-    )
+    flags, base = " ".join(f"{BLOCK} {flags} {SHORT}".split()), "v6-wikitext-2"
+    return Planned(f"{base}-{kind}", flags, label, base, "memory", script=script)
 
 
 V5 = "v5: all of them"
@@ -153,7 +152,6 @@ TUNED = (  # v6 at its best on WikiText-2
     "--batch-size 8 --learning-rate 0.008 --muon-learning-rate 0.015 --weight-decay 0.03 "
     "--n-layer 3 --no-qk-norm --ngram-rows 262144 --ngram-dropout 0.2 --steps 3300"
 )
-LONGER = "v4, trained for longer on more stories"
 PLAN = (
     *version("v0"),
     Planned("v1-sample-control", V0_TOKENIZER, "control: with v0's tokenizer", "v0-sample"),
@@ -168,21 +166,26 @@ PLAN = (
     *version("v5", BLOCK),
     *version("v6", BLOCK),
     Planned(
-        *(
-            "v4-wikitext-2-long",
-            "--batch-size 8 --n-layer 4 --steps 3600",
-            "four blocks, trained for longer",
-        ),
-        base="v4-wikitext-2",
+        "v4-wikitext-2-long",
+        "--batch-size 8 --n-layer 4 --steps 3600",
+        "four blocks, trained for longer",
+        "v4-wikitext-2",
         seeds=(1,),
         measured=BOTH_SPLITS,
     ),
     Planned(
-        *("v6-wikitext-2-long", f"{TUNED} {SHORT}", "three blocks, tuned", "v6-wikitext-2"),
+        "v6-wikitext-2-long",
+        f"{TUNED} {SHORT}",
+        "three blocks, tuned",
+        "v6-wikitext-2",
         measured=BOTH_SPLITS,
     ),
     Planned(
-        *("v4-sample-long", "--data more.txt --steps 13500", LONGER, "v4-sample", "longer"),
+        "v4-sample-long",
+        "--data more.txt --steps 13500",
+        "v4, trained for longer on more stories",
+        "v4-sample",
+        "longer",
         seeds=(1,),
         measured=ALL,
     ),
