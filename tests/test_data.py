@@ -27,6 +27,7 @@ class Bytes:
     """A tokenizer whose ids are the text's bytes, and 256 after each document."""
 
     kind, sha256, dtype, end_of_text = "bytes", "b" * 64, np.dtype("uint16"), 256
+    lossless = True
 
     def encode_stream(self, chunks, processes=None, end_of_text=False):
         self.processes = processes

@@ -57,8 +57,11 @@ class Corpus:
             raise UserError(f"no split {split!r}: a corpus has {', '.join(SPLITS)}")
         return filter(None, self.read(split))
 
-    def checked_pieces(self, split, advance=lambda n_bytes: None) -> Iterator[str]:
-        """`pieces`; at the end UserError where it was not the text that was hashed before."""
+    def checked_pieces(self, split, advance) -> Iterator[str]:
+        """`pieces`; at the end UserError where it was not the text that was hashed before.
+
+        advance: a function that is called with each piece's length in bytes, such as a bar's.
+        """
         known, now = self.facts.splits[split], _SplitFacts()
         for piece, data in self._counted(split, now):
             advance(len(data))

@@ -77,7 +77,7 @@ def _encode(corpus, split, tokenizer, path) -> TokenFile:
     dtype = np.dtype(tokenizer.dtype).newbyteorder("<")
     crc = n_tokens = n_known = 0
     lengths = None  # of the tokens in characters, where not all text can be encoded
-    if not getattr(tokenizer, "lossless", True):
+    if not tokenizer.lossless:
         lengths = np.array(list(map(len, tokenizer.vocab)))
         lengths[list(tokenizer.special_tokens.values())] = 0
     with (
