@@ -2,7 +2,7 @@
 
 import re
 
-from common.data import load_corpus, token_file
+from common.data import token_file
 from common.errors import UserError
 from data import world
 from results.commands import RunName
@@ -231,8 +231,7 @@ def embeddings(
 
 def frequent_words(run, n, data_dir=""):
     """The n most frequent whole words of a SavedRun's corpus, and their vectors (n, C)."""
-    corpus = load_corpus(run.config.data, data_dir or run.config.data_dir or None)
-    tokens = token_file(corpus, "train", run.tokenizer).memmap()
+    tokens = token_file(run.corpus(data_dir), "train", run.tokenizer).memmap()
     found = list(whole_words(run.tokenizer, tokens).items())[: max(n, 3)]
     if len(found) < 3:
         raise UserError(f"the vocabulary of {run.label} has no whole words to show")

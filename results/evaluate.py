@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from common.data import load_corpus, token_file
+from common.data import token_file
 from common.errors import UserError
 from common.evaluation import evaluate as scores_of
 from common.files import write_json
@@ -70,7 +70,7 @@ def evaluate(
 
 def evaluation(run, times=(1,), data_dir=""):
     """The Evaluation of a SavedRun, with windows of `times` its context."""
-    corpus = load_corpus(run.config.data, data_dir or run.config.data_dir or None)
+    corpus = run.corpus(data_dir)
     if corpus.sha256 != run.result.data.sha256:
         raise UserError(f"{run.config.data} is another text than {run.folder} was trained on")
     T = run.config.context_length

@@ -3,7 +3,7 @@
 python -m results plot gains runs/v5-wikitext-2 runs/v6-wikitext-2
 """
 
-from common.data import load_corpus, token_file
+from common.data import token_file
 from common.errors import UserError
 from common.files import read_json, write_json
 from common.training.result import Record
@@ -51,7 +51,7 @@ def measure(before, after, data_dir=""):
     """
     if before.tokenizer.sha256 != after.tokenizer.sha256:
         raise UserError(f"{before.folder} and {after.folder} have different vocabularies")
-    corpus = load_corpus(after.config.data, data_dir or after.config.data_dir or None)
+    corpus = after.corpus(data_dir)
     read = {split: token_file(corpus, split, after.tokenizer) for split in ("train", "validation")}
     train, tokens = (np.asarray(each.memmap(), dtype=np.int64) for each in read.values())
     tokens, V = tokens[:LIMIT], after.tokenizer.vocab_size

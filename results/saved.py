@@ -16,6 +16,7 @@ from typing import Any
 
 from common.cli import config_from, read_config
 from common.config import refuse_other_run
+from common.data import load_corpus
 from common.errors import UserError
 from common.tokenizers import load_tokenizer_file
 from common.training.checkpoint import fitting, read_checkpoint
@@ -39,6 +40,10 @@ class SavedRun:
     tokenizer: Any
     model: torch.nn.Module  # on `device`, in evaluation mode
     device: torch.device
+
+    def corpus(self, data_dir=""):
+        """What the run was trained on. data_dir: where it lies, if not where the run found it."""
+        return load_corpus(self.config.data, data_dir or self.config.data_dir or None)
 
 
 def load_script(path):
