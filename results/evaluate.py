@@ -5,6 +5,7 @@ from pathlib import Path
 from common.data import token_file
 from common.errors import UserError
 from common.evaluation import evaluate as scores_of
+from common.evaluation.evaluate import LONG_WINDOWS
 from common.files import write_json
 from common.training.result import Window
 from results.commands import RunNames
@@ -13,7 +14,6 @@ from results.saved import load_own_run
 from results.store import Evaluation, Scores, SplitScores, markdown
 
 SPLITS = ("validation", "test")
-LONG_WINDOWS = 65_536  # tokens of the validation split that longer windows are evaluated on
 
 
 def evaluate(
