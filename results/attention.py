@@ -14,6 +14,7 @@ from results.saved import evaluating, load_run
 from results.store import markdown
 
 import torch
+import torch.nn.functional as F
 
 PROMPT = "Mira had an old copper key. Tom had a new silver bell. Mira lost the old"
 
@@ -163,9 +164,9 @@ def previous_scores(weights):
     return torch.stack([each.diagonal(-1, dim1=-2, dim2=-1).mean((0, -1)) for each in weights])
 
 
-def repeated_tokens(vocab_size, n, batch, seed=1):
+def repeated_tokens(vocab_size, n, batch):
     """Sequences of n random tokens that stand there twice: (batch, 2 n)."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(1)
     return torch.randint(vocab_size, (batch, n), generator=generator).repeat(1, 2)
 
 
@@ -176,8 +177,8 @@ def copy_losses(model, idx):
     """
     n = idx.shape[-1] // 2
     with evaluating(model):
-        log_probs = model(idx)[:, :-1].float().log_softmax(-1)  # (B, 2 n - 1, V)
-    losses = -log_probs.gather(-1, idx[:, 1:, None]).squeeze(-1)  # (B, 2 n - 1)
+        logits = model(idx)[:, :-1].float()  # (B, 2 n - 1, V)
+    losses = F.cross_entropy(logits.mT, idx[:, 1:], reduction="none")  # (B, 2 n - 1)
     return float(losses[:, : n - 1].mean()), float(losses[:, n:].mean())
 
 

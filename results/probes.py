@@ -147,9 +147,9 @@ def summary(questions, answers):
     return kinds
 
 
-def excerpt(question, length=60):
+def excerpt(question):
     """A question's last words and its alternatives, the right one first, in one short line."""
-    words = question.prefix.replace("\n", " ")[-length:].partition(" ")[2]
+    words = question.prefix.replace("\n", " ")[-60:].partition(" ")[2]
     right = question.alternatives[question.right].strip()
     others = [each.strip() for each in question.alternatives if each.strip() != right]
     return f"… {words} ___ ({right}; not {', '.join(others)})"
