@@ -1,7 +1,6 @@
 """For the tests of the scripts: the versions as modules, small settings, a run in this process."""
 
 import contextlib
-import importlib.util
 import json
 import os
 import subprocess
@@ -45,10 +44,9 @@ def python(*args, cwd=None, **environment):
 
 def load(version):
     """The script as a module, read again."""
-    spec = importlib.util.spec_from_file_location(version, ROOT / f"{version}.py")
-    module = sys.modules[version] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    from results.saved import load_script  # torch is imported only for this
+
+    return load_script(ROOT / f"{version}.py")
 
 
 def small(module, **changes):
