@@ -22,10 +22,9 @@ def _parse(path):
 
 def _docstrings(tree):
     """The statements of a tree that are docstrings, with what they stand in."""
+    kinds = ast.Module, ast.ClassDef, ast.FunctionDef
     for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(
-            node
-        ):
+        if isinstance(node, kinds) and ast.get_docstring(node):
             yield node, node.body[0]
 
 
