@@ -103,13 +103,13 @@ def load_run(folder, device="auto"):
     return _saved_run(folder, version, module, config, result, tokenizer, state, device, "best.pt")
 
 
-def load_own_run(folder, device="auto"):
+def load_own_run(folder, device):
     """`load_run` of a folder alone, into which what is measured can be written."""
     read_settings(folder)
     return load_run(folder, device)
 
 
-def published_run(version, device="auto"):
+def published_run(version, device):
     """A version's published run on the sample with seed 1, with the weights in results/models."""
     folder, path = ROOT / "results" / "models" / version, result_path(f"{version}-sample", 1)
     weights = f"{version}.safetensors"

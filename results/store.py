@@ -143,7 +143,7 @@ def read_result(path):
     return result
 
 
-def read_json_lines(path, what, schema=dict):
+def read_json_lines(path, what, schema):
     """The lines of a file of JSON objects, a list of `schema`; the last line may be half written.
 
     Raises UserError as `read_json` does, and where the file holds no whole line.

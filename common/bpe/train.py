@@ -12,7 +12,7 @@ from tqdm import tqdm
 BAR = {True: {"leave": False, "unit_scale": True, "disable": None}, False: {"disable": True}}
 
 
-def count_chunks(documents, pre_tokenizer, progress=False):
+def count_chunks(documents, pre_tokenizer, progress):
     """Counter: chunk (string) -> how often it occurs in the documents."""
     counts, chunks = Counter(), Counter()
     with tqdm(unit=" characters", **BAR[progress]) as bar:
@@ -25,7 +25,7 @@ def count_chunks(documents, pre_tokenizer, progress=False):
     return chunks
 
 
-def train_merges(chunk_counts, n_merges, progress=False):
+def train_merges(chunk_counts, n_merges, progress):
     """The first n_merges merges for {chunk (string): count}; fewer if the pairs run out.
 
     Every distinct chunk is there once, with its count as the weight of its pairs. Three thoughts

@@ -154,11 +154,11 @@ def describe_result(run, result):
     ]
 
 
-def draw_loss(metrics, path, title, entropy=None):
+def draw_loss(metrics, path, title, entropy):
     """Training and validation loss against steps, from the lines of metrics.jsonl.
 
-    entropy: the entropy of the corpus in bits per byte, where it is known: the lower bound of the
-    expected loss.
+    path: a file's name, or a binary file. entropy: that of the corpus in bits per byte, the lower
+    bound of the expected loss; None where it is unknown.
     """
     from matplotlib.figure import Figure
 
