@@ -1,5 +1,6 @@
 """The command line, made from a script's Config dataclass, and errors that are one line long."""
 
+import atexit
 import contextlib
 import dataclasses
 import errno
@@ -168,6 +169,8 @@ def run_main(main):
     try:
         main()
         sys.stdout.flush()
+        # While Python ends, after all is written, a signal would be a traceback.
+        atexit.register(handle_signals, dict.fromkeys(("SIGINT", "SIGTERM"), signal.SIG_DFL))
     except UserError as error:
         _refuse(str(error))
     except (MemoryError, RuntimeError) as error:

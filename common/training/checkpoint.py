@@ -83,9 +83,7 @@ def get_state(part):
 
 
 def set_state(part, value):
-    """Put a saved state back. Of an optimizer's state its settings stay as they are."""
-    if isinstance(part, torch.optim.Optimizer):
-        value = {**part.state_dict(), "state": value["state"]}
+    """Put a saved state back."""
     part.load_state_dict(value) if hasattr(part, "state_dict") else part.set_state(value)
 
 

@@ -91,8 +91,7 @@ class RunFolder:
         write_json(self.path / "config.json", {"version": run.version, "config": run.settings()})
         script = self.path / "script.py"
         if run.config.resume and script.exists() and script.read_bytes() != run.source:
-            now = f"{run.version}.py"
-            run.log.say(f"{now} differs from {script}: the run goes on with {now} as it is now")
+            run.log.say(f"{script} differs from {run.version}.py, with which the run goes on")
         with atomic_write(script) as file:
             file.write(run.source)
         run.tokenizer.save(self.path / "tokenizer.json")

@@ -52,8 +52,6 @@ def is_finished(run):
     except UserError as error:
         run.log.say(f"{path} is written again: {error}")
         return False
-    if result.steps != run.config.steps:
-        return False  # of fewer steps, before it was given more
     if run.writes and not (run.folder / "loss.png").exists():  # killed before it was drawn
         draw_curve(run)
     finished = f"the run in {run.folder.path} is finished, nothing is left to do"
