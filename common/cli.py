@@ -11,11 +11,12 @@ import re
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
 import typing
 from pathlib import Path
 
-from common.config import LATER, RunConfig, Settings, check_settings
+from common.config import RunConfig, Settings, check_settings
 from common.errors import UserError, is_out_of_memory
 from common.files import read_json
 
@@ -25,6 +26,8 @@ import tyro
 TOO_MUCH = """out of memory: give a lower --batch-size, --context-length, --vocab-size, --n-embd,
 --n-layer or --ngram-rows, or a shorter text where it came while that was read or encoded; what was
 saved is still there"""
+# A text as the system's shell takes it: cmd.exe knows no single quotes.
+quote = shlex.quote if os.name != "nt" else lambda text: subprocess.list2cmdline([text])
 
 
 # ---- Scripts -------------------------------------------------------------------------------------
@@ -85,7 +88,7 @@ def prepare_arguments(args):
     """Refuse, or set right, what tyro does not know what to do with."""
     for flag, value in itertools.pairwise(args):
         if flag == "--prompt" and value.startswith("-"):
-            wanted = shlex.quote(f"--prompt={value}")
+            wanted = quote(f"--prompt={value}")
             raise UserError(f"--prompt {value}: write a text that begins with a dash as {wanted}")
     if shutil.get_terminal_size().columns < 40:  # tyro does not end on the narrowest of them
         os.environ["COLUMNS"] = "40"
@@ -132,7 +135,7 @@ def read_config(path):
     """(version, settings) of a run's config.json. Raises UserError where it is none."""
     saved = read_json(path, "a run's settings", _Saved)
     config_from(RunConfig, saved.config, path, needed=["seed"])
-    return saved.version, LATER | saved.config
+    return saved.version, saved.config
 
 
 def config_from(config_class, values, path, needed=None):
@@ -142,7 +145,8 @@ def config_from(config_class, values, path, needed=None):
     """
     missing = [name for name in needed or config_class.__dataclass_fields__ if name not in values]
     if missing:
-        raise UserError(f"{path} lacks {', '.join(missing)}: was it written by an older script?")
+        other = "another script wrote it, the script.py beside it if there is one"
+        raise UserError(f"{path} lacks {', '.join(missing)}: {other}")
     try:
         config = msgspec.convert(values, config_class)
         check_settings(values)

@@ -43,9 +43,6 @@ SAFE_TO_CHANGE = frozenset(
 
 Settings = dict[str, bool | int | float | str | None]  # as a run's files hold them
 
-# What settings were called, or meant, in runs that were made before they existed.
-LATER = {"activation_checkpointing": False, "n_samples": 1, "interactive": False}
-
 AT_LEAST_1 = """vocab_size context_length batch_size max_new_tokens n_samples grad_accum n_head
 n_embd n_layer n_kv_head stories words processes rounds tokens""".split()  # the last: of others
 AT_LEAST_0 = "eval_every steps ngram_rows warmup_steps top_k labels".split()

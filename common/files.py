@@ -107,8 +107,7 @@ def atomic_write(path, mode="wb", previous=None):
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
     try:
         with write_errors(path):
-            for place in (path, previous or path):
-                refuse_special(place)
+            refuse_special(path)
             with open(temporary, mode.replace("w", "x"), **text) as file:
                 yield file
                 file.flush()

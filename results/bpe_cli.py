@@ -41,6 +41,12 @@ def train(
     """
     if os.path.isdir(out) or not os.path.isdir(os.path.dirname(os.path.abspath(out))):
         raise UserError(f"--out {out}: it has to be a file's name in a folder that exists")
+    if os.path.exists(out):
+        try:
+            BPETokenizer.load(out)
+        except UserError:
+            why = "is there and is no vocabulary: give another name, or remove it"
+            raise UserError(f"--out {out} {why}") from None
     text, pattern = _training_text(data, data_dir), PATTERNS.get(pattern, pattern)
     tokenizer = BPETokenizer.train(text, vocab_size, pattern, special, progress=True)
     tokenizer.save(out)
@@ -68,7 +74,7 @@ def encode(
         out: write the ids to this file, .npy for a numpy array, instead of the screen
     """
     tokenizer, text = BPETokenizer.load(vocab), _either("a text", text, file, _read_text)
-    with _output(out) as stream:
+    with _output(out, file, vocab) as stream:
         if allow_special:
             ids = np.array(tokenizer.encode(text, "all"), tokenizer.dtype)
         else:
@@ -94,7 +100,7 @@ def decode(
         out: write the text to this file instead of the screen
     """
     tokenizer = BPETokenizer.load(vocab)
-    with _output(out) as stream:
+    with _output(out, file, vocab) as stream:
         stream.write(tokenizer.decode_bytes(_either("ids", ids or None, file, _read_ids)))
     if out is None and sys.stdout.isatty():
         print()
@@ -138,8 +144,12 @@ def show(
         print(f"{n / max(n_words, 1):.2f} tokens per word (fertility)")
 
 
-def _output(path):
-    """A binary stream to a file, which has to be writable before the work, or to the screen."""
+def _output(path, *read):
+    """A binary stream to the screen, or to a file, which has to be writable before the work and is
+    none of those that are read."""
+    for other in filter(os.path.exists, filter(None, read)):
+        if path is not None and os.path.exists(path) and os.path.samefile(path, other):
+            raise UserError(f"--out {path} is read as well: give another name")
     return contextlib.nullcontext(sys.stdout.buffer) if path is None else atomic_write(path)
 
 

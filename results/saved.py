@@ -17,12 +17,14 @@ from typing import Any
 from common.cli import config_from, read_config
 from common.config import refuse_other_run
 from common.data import load_corpus
+from common.data.load import NAMES
 from common.errors import UserError
 from common.tokenizers import load_tokenizer_file
 from common.training.checkpoint import fitting, read_checkpoint
 from common.training.machine import pick_device, prepare
 from common.training.result import Result
 from common.training.vocabulary import saved_tokenizer
+from results.scripts import code_sha256
 from results.store import ROOT, no_run, read_result, result_path, script_of, versions
 
 import torch
@@ -42,8 +44,19 @@ class SavedRun:
     device: torch.device
 
     def corpus(self, data_dir=""):
-        """What the run was trained on. data_dir: where it lies, if not where the run found it."""
-        return load_corpus(self.config.data, data_dir or self.config.data_dir or None)
+        """What the run was trained on. data_dir: where it lies, if not where the run found it.
+        Raises UserError where that is another text."""
+        name, where = self.config.data, data_dir or self.config.data_dir or None
+        if data_dir and name not in NAMES and not name.startswith("hf:"):
+            name, where = data_dir, None  # the user's own text
+        try:
+            corpus = load_corpus(name, where)
+        except UserError as error:
+            advice = "" if data_dir else "; --data-dir says where the run's text is now"
+            raise UserError(f"{error}{advice}") from None
+        if corpus.sha256 != self.result.data.sha256:
+            raise UserError(f"{name} is another text than {self.folder} was trained on")
+        return corpus
 
 
 def load_script(path):
@@ -87,7 +100,11 @@ def load_run(folder, device="auto"):
             f" python {version}.py --resume --out-dir {folder}"
         )
     result = read_result(folder / "result.json")
-    module = load_script(script_of(version))
+    script, own = script_of(version), folder / "script.py"
+    with contextlib.suppress(UserError):  # it is damaged, or not there
+        if code_sha256(own) != code_sha256(script):
+            print(f"{own} differs from {script.name}, which is used", file=sys.stderr)
+    module = load_script(script)
     config = config_from(module.Config, settings, folder / "config.json")
     checkpoint = read_checkpoint(folder / "best.pt")
     tokenizer = saved_tokenizer(folder, checkpoint)

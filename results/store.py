@@ -110,7 +110,7 @@ def script_of(version):
     """The script of a version, or of an ablation such as v2_dot. Raises UserError."""
     for folder in (ROOT, ROOT / "results" / "ablations"):
         path = folder / f"{version}.py"
-        if re.fullmatch(r"v\d+\w*", version) and path.exists():
+        if re.fullmatch(r"\w+", version) and path.exists():
             return path
     raise UserError(f"there is no script {version!r:.40}; there are {', '.join(versions())}")
 
@@ -126,7 +126,8 @@ def no_run(folder, what="run"):
     elif below:
         advice = f"did you mean {' or '.join(below)}?"
     else:
-        advice = f"make one, python v2.py --out-dir {folder}"
+        script = f"{folder}.py" if str(folder) in versions() else f"v2.py --out-dir {folder}"
+        advice = f"make one, python {script}"
     return UserError(f"no {what} in {folder}: {advice}")
 
 

@@ -249,7 +249,7 @@ def test_a_run_in_a_folder_of_another_disk_moves_the_older_one_inside(train, cac
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", across)
-    said = [train("v0", "run", seed=seed, steps=1)[1] for seed in (1, 2, 3)]
+    said = [train("v0", "run", seed=seed, steps=1)[2] for seed in (1, 2, 3)]
     found = [read(path / "result.json")["seed"] for path in (out / "older.1", out / "older.2", out)]
     assert found == [1, 2, 3] and not out.with_name("run.1").exists()
     assert f"the run that was in {out} is now in {out / 'older.2'}" in said[2]

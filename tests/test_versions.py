@@ -94,7 +94,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(version, cache, monkeypatch, capsys):
     (script := cache / "parts" / "script.py").write_bytes(b"before a change")
     (cache / "parts" / "probes.json").touch()  # of weights before
     run(module, monkeypatch, go_on.split()[2:])
-    assert f"{script} differs from {version}.py, with which" in capsys.readouterr().err
+    assert f"{script} differs from {version}.py, which is used" in capsys.readouterr().err
     assert contents(cache / "whole") == contents(cache / "parts")
 
 

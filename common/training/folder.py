@@ -85,14 +85,11 @@ class RunFolder:
         its result, because a run that has one is complete.
         """
         if self._old and not run.config.resume:
-            print(f"the run that was in {self.path} is now in {self._move_aside()}")
+            run.log.say(f"the run that was in {self.path} is now in {self._move_aside()}")
         (self.path / "result.json").unlink(missing_ok=True)
         # config.json is the first: by this file a run's folder is known.
         write_json(self.path / "config.json", {"version": run.version, "config": run.settings()})
-        script = self.path / "script.py"
-        if run.config.resume and script.exists() and script.read_bytes() != run.source:
-            run.log.say(f"{script} differs from {run.version}.py, with which the run goes on")
-        with atomic_write(script) as file:
+        with atomic_write(self.path / "script.py") as file:
             file.write(run.source)
         run.tokenizer.save(self.path / "tokenizer.json")
 

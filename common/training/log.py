@@ -25,6 +25,7 @@ class SavedLog(msgspec.Struct):
     seconds: Amount
     loss_count: Count
     metrics: list[Point]
+    val_limit: Count
     sample: str
     samples: str
 
@@ -41,7 +42,7 @@ class Log:
         self.folder, self.writes = folder, writes
         self.run = {"version": version, "seed": seed}  # each line of metrics.jsonl names it
         self.metrics, self.samples, self.sample = [], "", ""
-        self.tokens, self.seconds = 0, 0.0
+        self.tokens, self.seconds, self.val_limit = 0, 0.0, 0
         self.loss_sum, self.loss_count, self.last_loss = 0.0, 0, None
         self.bar, self._mark = tqdm(disable=True), None  # until training begins
         self.reader_left = False  # of what is printed

@@ -13,6 +13,7 @@ from common.cli import handle_signals
 from common.data import token_file
 from common.data.load import NAMES, readable
 from common.errors import NotFinite, UserError
+from common.files import read_bytes
 from common.training import checkpoint, machine, summary
 from common.training import log as logging
 from common.training.folder import BEST, CHECKPOINTS, RunFolder
@@ -88,6 +89,10 @@ class Run:
             best = checkpoint.load(self, BEST)  # another run's is noticed now, not at the end
             self.saved = checkpoint.load(self, CHECKPOINTS) if config.resume else best
             self.tokenizer = saved_tokenizer(self.folder.path, self.saved, corpus)
+            config.prompt = config.prompt or best["config"]["prompt"]
+            script = self.folder / "script.py"
+            if rank() == 0 and script.exists() and read_bytes(script) != self.source:
+                print(f"{script} differs from {self.version}.py, which is used", file=sys.stderr)
         else:
             config.prompt = config.prompt or corpus.facts.prompt
             self.tokenizer, self.notes = new_tokenizer(config, corpus)
@@ -145,7 +150,9 @@ class Run:
             torch.manual_seed(config.seed + rank())
         evaluated = {row["step"] for row in self.log.metrics}
         self.evaluation_steps = logging.evaluation_steps(config) - evaluated
-        self.val_limit = logging.evaluation_limit(config, n_val)
+        # Of a run that goes on, the part that it began with: the best step is told by this loss.
+        self.log.val_limit = self.log.val_limit or logging.evaluation_limit(config, n_val)
+        self.val_limit = self.log.val_limit
         # The last evaluation is of the whole split, but of a user's text no longer than training.
         read = config.steps * logging.tokens_per_step(config)
         self.final_limit = n_val if config.data in NAMES else min(n_val, max(read, T + 1))
@@ -264,5 +271,5 @@ class Run:
 
         if self.config.interactive:
             samples.interact(self, model, tokenizer, generate)
-        else:
+        elif rank() == 0:
             samples.continue_prompt(self, model, tokenizer, generate, self.config)

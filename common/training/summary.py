@@ -8,13 +8,14 @@ import hashlib
 import json
 import platform
 import re
-import shlex
 import subprocess
 import sys
 import warnings
 from pathlib import Path
 
+from common.cli import quote
 from common.config import refuse_other_run
+from common.data.cache import REPOSITORY
 from common.errors import UserError
 from common.files import atomic_write, read_json, write_json
 from common.training.checkpoint import load
@@ -61,10 +62,10 @@ def is_finished(run):
 
 def command(run, flag):
     """The command line that resumes the run, or samples from it, where the user is."""
-    line = f"python {shlex.quote(sys.argv[0])} {flag}"
+    line = f"python {quote(sys.argv[0])} {flag}"
     if run.folder.path == Path("runs", run.version):
         return line
-    return f"{line} --out-dir {shlex.quote(str(run.folder.path))}"
+    return f"{line} --out-dir {quote(str(run.folder.path))}"
 
 
 def draw_curve(run):
@@ -143,7 +144,7 @@ def describe_result(run, result):
     bits = f"{run.version} on {result.data.name}: {result.val_bits_per_byte:.3f} bits per byte"
     speed = f"{result.seconds:.0f} s of training, {result.tokens_per_second:,.0f} tokens/s"
     files = f"peak memory {result.peak_rss_mb:.0f} MB; its files are in {run.folder.path}"
-    sampling = f"--prompt={shlex.quote(run.config.prompt)} --temperature 0.5 --n-samples 3"
+    sampling = f"--prompt={quote(run.config.prompt)} --temperature 0.5 --n-samples 3"
     return [
         f"\n{result.sample}\n",
         f"{perplexity}; {likely}, among the five most likely in {result.val_accuracy_top5:.1%}",
@@ -207,7 +208,9 @@ def _told_by_linux(path, name):
 
 def commit():
     """The checkout's commit, with a + where its files have changed since, or None outside git."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe"]
-    command += "--always --exclude=* --abbrev=40 --dirty=+".split()
+    if not Path(REPOSITORY, ".git").exists():
+        return None  # a copy in another project's checkout, whose commit would be named
+    command = ["git", "-C", REPOSITORY, *"describe --always --exclude=* --abbrev=40".split()]
     with contextlib.suppress(OSError):
-        return subprocess.run(command, capture_output=True, encoding="utf-8").stdout.strip() or None
+        done = subprocess.run([*command, "--dirty=+"], capture_output=True, encoding="utf-8")
+        return done.stdout.strip() or None
