@@ -270,6 +270,8 @@ BAD_COMMANDS = """paint
 train --data text.txt --vocab-size 5
 train --data empty.txt --out new.json
 train --data missing.txt --out new.json
+train --data text.txt --out text.txt
+encode --file text.txt --out text.txt
 encode
 encode text --file text.txt
 encode text --vocab missing.json

@@ -42,6 +42,18 @@ def test_longer_windows_are_evaluated_where_the_model_can_read_them(tmp_path):
     assert [rows[1]["side_by_side"], rows[1]["sliding"]] == both
 
 
+def test_a_text_that_has_moved_is_found_and_a_changed_script_is_noted(copy_of_v3, capsys):
+    text = read(copy_of_v3 / "config.json")["config"]["data"]
+    edit_json(copy_of_v3 / "config.json", config={"data": "gone.txt"})
+    put(copy_of_v3 / "script.py", "x = 1\n")
+    with refused("no such file or folder: gone.txt; --data-dir says where"):
+        evaluate((str(copy_of_v3),))
+    evaluate((str(copy_of_v3),), data_dir=text)
+    assert "script.py differs from v3.py, which is used\n" in capsys.readouterr().err
+    with refused("is another text than"):
+        load_run(copy_of_v3).corpus(str(put(copy_of_v3.parent / "other.txt", "a text\n" * 99)))
+
+
 WRONG = [  # what of config.json is changed, and what is said of it
     ({"config": {"n_head": "2"}}, "n_head is '2'"),
     ({"version": "../v3"}, "no script '../v3'"),

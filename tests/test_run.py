@@ -58,7 +58,7 @@ def test_a_part_is_evaluated_along_the_way_and_at_the_end_the_whole_split(
         return evaluate(model, tokens, *args, limit=limit)
 
     monkeypatch.setattr(module, "evaluate", watched)
-    _, _, err = train(module, steps=steps, grad_accum=1, data="sample.txt")
+    folder, _, err = train(module, steps=steps, grad_accum=1, data="sample.txt")
     *way, (final, n_tokens) = calls
     trained = steps * 4 * 16
     expected = max(17, trained // 10 // len(way))
@@ -66,6 +66,8 @@ def test_a_part_is_evaluated_along_the_way_and_at_the_end_the_whole_split(
     assert final == (n_tokens if whole else trained) <= n_tokens
     share = f"the first {100 * expected / n_tokens:.2g} % of the validation split\n"
     assert f"evaluations along the way are on {share}" in err
+    run(module, monkeypatch, ["--resume", "--out-dir", folder, "--steps", 4 * steps])
+    assert {limit for limit, _ in calls[len(way) + 1 : -1]} == {expected}  # the same part
 
 
 LOSSES = [  # of the evaluations, the step of the best, and whether it overfits

@@ -115,6 +115,7 @@ def test_a_finished_run_continues_prompts_and_is_left_as_it_was(
     five, six = sampled("Anna", 5), sampled("Anna", 6)
     more = "--top-k 1 --top-p 0.9 --temperature 0.5 --max-new-tokens 9".split()
     assert sampled("Anna", 5, *more) == sampled("Anna", 6, *more)
+    assert sampled("", 5) == printed("--sample-only", "--seed", "5")  # the run's own prompt
     assert five.startswith("Anna") and len(five) > 6 and five != six
     both = sampled("Anna", 5, "--n-samples", "2")
     assert both == f"--- seed 5 ---\n{five}--- seed 6 ---\n{six}"
