@@ -43,8 +43,8 @@ def prediction_interval(values):
     if len(values) < 3:
         return None
     mean, deviation = mean_and_deviation(values)
-    low, high = t.interval(0.95, len(values) - 1, mean, deviation * math.sqrt(1 + 1 / len(values)))
-    return float(low), float(high)
+    margin = float(t.ppf(0.975, len(values) - 1)) * deviation * math.sqrt(1 + 1 / len(values))
+    return mean - margin, mean + margin
 
 
 def bits_by_seed(results):

@@ -131,6 +131,7 @@ def test_intervals_by_hand():
     assert intervals.difference(before, {1: 6.0, 2: 7.0, 3: 8.0}) == (1, 1, 1)
     half = t * math.sqrt(1 + 1 / 3)
     assert intervals.prediction_interval([1, 2, 3]) == pytest.approx((2 - half, 2 + half))
+    assert intervals.prediction_interval([1.0] * 3) == (1.0, 1.0)
     assert intervals.prediction_interval([1.0, 1.1]) is None
 
 
