@@ -197,9 +197,9 @@ def load_results(name):
 
 def refuse_misnamed(path, name, result):
     """Raise UserError for a file under another run's name: it would be counted as that run."""
-    version, _, rest = name.partition("-")
-    ablation = f"{version}_{rest.rpartition('-')[2]}"  # v2-sample-dot is made by v2_dot.py
-    if result.version not in (version, ablation) or path.name != f"{name}-seed{result.seed}.json":
+    version, *rest = name.split("-")
+    makers = {version, *(f"{version}_{part}" for part in rest)}  # v2-sample-dot: v2_dot.py
+    if result.version not in makers or path.name != f"{name}-seed{result.seed}.json":
         raise UserError(
             f"{path} holds a run of {result.version} with seed {result.seed}: give it its own name"
         )
