@@ -99,15 +99,6 @@ def test_training_by_hand(text, vocab_size, merges):
     assert tokenizer.merges == merges and tokenizer.vocab_size == 256 + len(merges)
 
 
-def test_encoding_by_hand():
-    aa_ab = BPETokenizer([(97, 97), (97, 98), (256, 257)])
-    assert aa_ab.special_tokens == {"<|endoftext|>": 259}
-    assert aa_ab.vocab[256:] == [b"aa", b"ab", b"aaab", b"<|endoftext|>"]
-    assert aa_ab.encode("aaabdaaabac") == [258, 100, 258, 97, 99]
-    pairs = BPETokenizer([(97, 97), (256, 256)])
-    assert (pairs.encode("aaaaa"), pairs.encode("aaa")) == ([257, 97], [256, 97])
-
-
 IMPOSSIBLE = [(size, ()) for size in (0, 255, 2**20 + 1, -1, 300.5, "300", True, None)]
 IMPOSSIBLE += [(256, ["<x>"])]
 IMPOSSIBLE += [(300, names) for names in ("<x>", [""], [3], ["a", "a"], ["\ud800"])]
