@@ -37,12 +37,6 @@ def code(text):
     return [(number, line) for number, line in numbered if line and number not in docstrings]
 
 
-def test_comments_docstrings_and_blank_lines_are_no_code():
-    text = '"""Doc.\n\nMore."""\n\n# why\nx = 1  # words\n\n\ndef f():\n    """Doc."""\n'
-    text += '    return "#"  # words\n'
-    assert code(text) == [(6, "x = 1"), (9, "def f():"), (11, '    return "#"')]
-
-
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_script_is_short_narrow_and_of_the_same_sections(version):
     lines = code(text_of(version))
@@ -121,8 +115,7 @@ def test_scripts_and_common_speak_the_fields_language():
     assert private == []
 
 
-def test_versions_stand_in_natural_order(tmp_path, monkeypatch):
+def test_versions_stand_in_natural_order(elsewhere):
     for name in "v10 v2 v1_1 v0 v1_10 v1 v1_2 v2_dot very".split():
-        (tmp_path / f"{name}.py").touch()
-    monkeypatch.setattr(store, "ROOT", tmp_path)
+        (elsewhere / f"{name}.py").touch()
     assert store.versions() == "v0 v1 v1_1 v1_2 v1_10 v2 v10".split()
