@@ -10,7 +10,7 @@ from pathlib import Path
 from common.training.checkpoint import read_checkpoint
 
 import pytest
-from damage import Evil, added
+from damage import Evil, changed
 from lab import KILLED, Lab
 from lineage import load, refused, run
 
@@ -103,7 +103,7 @@ def test_damaged_weights_give_way_to_the_last_good_ones(out, monkeypatch, capfd)
 
 def test_no_code_in_a_checkpoint_runs(out, monkeypatch):
     monkeypatch.chdir(out)
-    added(Evil())(out / "checkpoint.pt")
+    changed("extra", Evil())(out / "checkpoint.pt")
     with refused("holds more than tensors and plain values"):
         read_checkpoint(out / "checkpoint.pt")
     assert not (out / "trap").exists()
