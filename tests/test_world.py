@@ -49,11 +49,12 @@ class Retold(world.Teller):
 def derivations(text, **more):
     """Every way of choosing that writes this text, and where others left it: [(at, piece)].
 
-    A search in depth: the teller runs again from the start with the choices so far, of which the
-    last one that has another option takes it.
+    A search in depth: the teller runs again from the start with the choices up to one that has
+    another option, and that option.
     """
-    found, left, choices = [], [], []
-    while True:
+    found, left, untried = [], [], [[]]
+    while untried:
+        choices = untried.pop()
         teller = Retold(text, choices, **more)
         try:
             story = teller.story()
@@ -61,14 +62,10 @@ def derivations(text, **more):
                 found.append(story)
         except WrongPath as wrong:
             left.append((teller.length, str(wrong)))
-        path = choices + [options[0] for options in teller.options[len(choices) :]]
-        path = path[: len(teller.options)]
-        while path and path[-1] == teller.options[len(path) - 1][-1]:
-            path.pop()
-        if not path:
-            return found, left
-        options = teller.options[len(path) - 1]
-        choices = path[:-1] + [options[options.index(path[-1]) + 1]]
+        for first, *others in teller.options[len(choices) :]:
+            untried += [[*choices, other] for other in others]
+            choices = [*choices, first]
+    return found, left
 
 
 def stories(seed, n, **more):
