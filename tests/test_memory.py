@@ -1,6 +1,7 @@
 """What a model is said to weigh, against arithmetic; what an evaluation takes, against a step."""
 
 import gc
+import itertools
 import platform
 import re
 import weakref
@@ -43,13 +44,9 @@ def most_bytes(function):
     gc.collect()  # what others left is not freed meanwhile, which would count as less
     with torch.profiler.profile(profile_memory=True) as profile:
         function()
-    live, most = 0, 0
-    events = profile.profiler.kineto_results.events()
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        if event.name() == "[memory]":
-            live += event.nbytes()
-            most = max(most, live)
-    return most
+    events = sorted(profile.profiler.kineto_results.events(), key=lambda event: event.start_ns())
+    changes = [event.nbytes() for event in events if event.name() == "[memory]"]
+    return max(itertools.accumulate(changes, initial=0))
 
 
 @pytest.mark.parametrize("version", VERSIONS)
