@@ -9,16 +9,7 @@ import tracemalloc
 import unicodedata
 from collections import Counter
 
-from bpe_tokenizer import (
-    GPT2_PATTERN,
-    GPT4_PATTERN,
-    PATTERNS,
-    WHITESPACE_PATTERN,
-    BPETokenizer,
-    encode_plainly,
-    split,
-    train_plainly,
-)
+from bpe_tokenizer import PATTERNS, BPETokenizer, encode_plainly, split, train_plainly
 from common.bpe import PreTokenizer, cut, encode
 
 import numpy as np
@@ -29,6 +20,7 @@ from hypothesis import strategies as st
 from inputs import put
 from lineage import ROOT, python, refused
 
+GPT2, GPT4, WHITESPACE = PATTERNS.values()
 TEXT = (
     "The lighthouse keeper's daughter couldn't sleep; she'd heard 1234 waves. \n\n"
     "  'Who's there?' she asked the storm...\tNobody, of course!\n \n = A heading = \n"
@@ -118,10 +110,6 @@ def test_tokens_that_double_cannot_fill_memory():
         BPETokenizer((i // 256, i % 256) for i in itertools.count())
 
 
-def plain_merges(text, n_merges, pattern=GPT4_PATTERN):
-    return train_plainly(Counter(split(text, pattern)), n_merges)
-
-
 @settings(max_examples=400, deadline=None)
 @given(st.text("ab ", max_size=60) | st.text("abc \n'", max_size=80) | TRICKY, st.integers(0, 40))
 @example("aaaaaaaaa aaaa aaaaaaa", 40)
@@ -129,7 +117,7 @@ def plain_merges(text, n_merges, pattern=GPT4_PATTERN):
 def test_fast_training_is_plain_training(text, n_merges):
     for pattern in PATTERNS.values():
         fast = BPETokenizer.train(text, 256 + n_merges, pattern, special_tokens=())
-        assert fast.merges == plain_merges(text, n_merges, pattern)
+        assert fast.merges == train_plainly(Counter(split(text, pattern)), n_merges)
 
 
 def test_long_training_is_plain_training(monkeypatch):
@@ -137,7 +125,7 @@ def test_long_training_is_plain_training(monkeypatch):
     rng = np.random.default_rng(0)
     words = ["".join(rng.choice(list("abcdefghij"), n)) for n in rng.integers(1, 9, 300)]
     text = TEXT + " ".join(rng.choice(words, 1500))
-    plain = plain_merges(text, 600)
+    plain = train_plainly(Counter(split(text, GPT4)), 600)
     assert len(plain) == 600
     for bound in (lambda patch: None, make_small):
         bound(monkeypatch)
@@ -149,7 +137,7 @@ def test_long_training_is_plain_training(monkeypatch):
 def test_merges_are_those_of_rustbpe(wikitext, n_ids):
     rustbpe = pytest.importorskip("rustbpe")
     other = rustbpe.Tokenizer()  # counts bytes and merges, no special tokens
-    other.train_from_iterator([wikitext], n_ids, pattern=GPT4_PATTERN)
+    other.train_from_iterator([wikitext], n_ids, pattern=GPT4)
     ours = BPETokenizer.train(wikitext, n_ids, special_tokens=())
     theirs = sorted((rank, bytes(token)) for token, rank in other.get_mergeable_ranks())
     assert list(enumerate(ours.vocab)) == theirs and len(theirs) == n_ids
@@ -163,9 +151,9 @@ def test_merges_are_those_of_rustbpe(wikitext, n_ids):
 def test_the_patterns_on_a_sentence():
     text = "I'LL say: it's 12345 km.\n\n  Go"
     for pattern, chunks in (
-        (GPT2_PATTERN, "I|'|LL| say|:| it|'s| 12345| km|.|\n\n | Go"),
-        (GPT4_PATTERN, "I|'LL| say|:| it|'s| |123|45| km|.\n\n| | Go"),
-        (WHITESPACE_PATTERN, "I'LL| say:| it's| 12345| km.|\n\n | Go"),
+        (GPT2, "I|'|LL| say|:| it|'s| 12345| km|.|\n\n | Go"),
+        (GPT4, "I|'LL| say|:| it|'s| |123|45| km|.\n\n| | Go"),
+        (WHITESPACE, "I'LL| say:| it's| 12345| km.|\n\n | Go"),
     ):
         assert split(text, pattern) == chunks.split("|")
 
@@ -205,7 +193,7 @@ def test_fast_cutting_is_the_pattern_for_every_character():
 def test_a_document_without_spaces_is_cut_into_parts(monkeypatch):
     monkeypatch.setattr(cut, "PART", 100)
     documents = ["春眠不覺曉，處處聞啼鳥。" * 100, "12,345;6," * 200]
-    for pattern in (GPT2_PATTERN, GPT4_PATTERN):
+    for pattern in (GPT2, GPT4):
         parts = PreTokenizer(pattern, True).parts(documents)
         assert max(len(part) for part, _ in parts) < 120
 
@@ -256,7 +244,7 @@ def any_merges(draw):
 @given(
     any_merges() | st.none(),
     st.lists(ANY_TEXT | st.text("abc ", max_size=30), max_size=6),
-    st.sampled_from([GPT4_PATTERN, WHITESPACE_PATTERN]),
+    st.sampled_from([GPT4, WHITESPACE]),
 )
 def test_encoding_is_the_definition_and_decoding_undoes_it(tokenizer, merges, documents, pattern):
     """Of each document on its own, with a vocabulary that was trained and with any other one."""
