@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import random
+from unittest.mock import Mock
 
 from common.errors import UserError
 from common.files import read_json, write_json
@@ -69,12 +70,9 @@ ENDS = [
 @pytest.mark.parametrize("step", ["fsync", "replace"])
 @pytest.mark.parametrize(("raised", "ends", "message"), ENDS, ids=["full disk", "Ctrl-C"])
 def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch, step, raised, ends, message):
-    def fail(*args):
-        raise raised
-
     path = tmp_path / "a"
     write_json(path, Note("old"))
-    monkeypatch.setattr(os, step, fail)
+    monkeypatch.setattr(os, step, Mock(side_effect=raised))
     with pytest.raises(ends, match=message):
         write_json(path, Note("new"))
     assert read_json(path, "a note", Note) == Note("old")

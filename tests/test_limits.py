@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 from common.cli import run_main
 from common.training.checkpoint import read_checkpoint
@@ -93,22 +94,16 @@ NO_MEMORY = [
 
 @pytest.mark.parametrize("error", NO_MEMORY)
 def test_every_system_s_words_for_no_memory_are_known(error, capsys):
-    def main():
-        raise error
-
     with pytest.raises(SystemExit) as stop:
-        run_main(main)
+        run_main(Mock(side_effect=error))
     said = capsys.readouterr().err
     assert stop.value.code == 2 and said.count("\n") == 1
     assert "give a lower --batch-size" in said and "or a shorter text" in said
 
 
 def test_other_errors_keep_their_traceback():
-    def main():
-        raise RuntimeError("a fault of the program")
-
     with pytest.raises(RuntimeError, match="a fault"):
-        run_main(main)
+        run_main(Mock(side_effect=RuntimeError("a fault of the program")))
 
 
 # ---- Signals and readers -------------------------------------------------------------------------
@@ -218,9 +213,7 @@ run_main(main)
 
 
 def test_picture_that_cannot_be_drawn_costs_a_warning(train, monkeypatch):
-    def broken(*args):
-        raise ValueError("no such backend")
-
+    broken = Mock(side_effect=ValueError("no such backend"))
     monkeypatch.setattr("common.training.summary.draw_loss", broken)
     folder, _, err = train("v0")
     assert "loss.png could not be drawn: no such backend\n" in err
