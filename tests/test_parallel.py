@@ -14,7 +14,7 @@ from lab import metrics_of, plain
 from lineage import ROOT, VERSIONS, flags, load, python, run, story_file
 
 ACCUMULATING = [version for version in VERSIONS if hasattr(load(version).Config, "grad_accum")]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+TORCHRUN = ["-m", "torch.distributed.run"]
 # Process by process, whose torchruns may restart: the README says why.
 ENVIRONMENT = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "PYTHONPATH": str(ROOT)}
 
@@ -81,12 +81,10 @@ if rank() == 0:
 """
 
 
-TWO = [*TORCHRUN, "--standalone", "--nproc-per-node=2"]
-
-
 def two_processes(program, args, cwd):
     """A finished torchrun job of two processes."""
-    done = python(*TWO[1:], program, *args, cwd=cwd, **ENVIRONMENT)
+    two = [*TORCHRUN, "--standalone", "--nproc-per-node=2"]
+    done = python(*two, program, *args, cwd=cwd, **ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     return done
 
@@ -145,7 +143,7 @@ def test_one_sequence_per_step_is_nothing_to_share(cache, monkeypatch):
     assert [row["val_loss"] for row in first] == [row["val_loss"] for row in second]
 
 
-HOSTS = [*TORCHRUN, "--nnodes=2", "--nproc-per-node=1", "--max-restarts=3"]
+HOSTS = [sys.executable, *TORCHRUN, "--nnodes=2", "--nproc-per-node=1", "--max-restarts=3"]
 HOSTS += ["--rdzv-backend=c10d", "--local-addr=127.0.0.1"]
 HOSTS += ["--rdzv-conf=keep_alive_interval=1"]  # a host silent for three of these is lost
 PATIENCE = 600  # seconds after which a test that hangs ends
