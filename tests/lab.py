@@ -191,14 +191,12 @@ class Lab:
 
 def contents(folder):
     """All of a run that has to be the same, in a form that can be compared."""
-    saved = {
-        name: torch.load(folder / name, weights_only=True) for name in ("checkpoint.pt", "best.pt")
-    }
+    paths = folder / "checkpoint.pt", folder / "best.pt"
     return {
         "result": plain(read(folder / "result.json"), OWN),
         "metrics": metrics_of(folder),
         "samples": (folder / "samples.txt").read_bytes(),
-        "saved": plain(saved, OWN),
+        "saved": plain([torch.load(path, weights_only=True) for path in paths], OWN),
         "shared": hashlib.sha256(weights(folder / "model.safetensors")).hexdigest(),
         "files": sorted(path.name for path in folder.iterdir()),
     }
