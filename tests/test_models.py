@@ -30,9 +30,8 @@ def positions_of(version, among=POSITIONS):
 every_version = pytest.mark.parametrize("version", VERSIONS)
 every_transformer = pytest.mark.parametrize("version", TRANSFORMERS)
 every_deep_version = pytest.mark.parametrize("version", DEEP)
-every_model = pytest.mark.parametrize(
-    ("version", "position"), [(v, each) for v in VERSIONS for each in positions_of(v)]
-)
+MODELS = [(v, each) for v in VERSIONS for each in positions_of(v)]
+every_model = pytest.mark.parametrize(("version", "position"), MODELS)
 
 
 def large(model, std=0.5):
@@ -125,7 +124,7 @@ def with_ngrams(ngrams, idx, x):
     return torch.stack(rows)
 
 
-DEFINED = [(v, {"position": each}) for v in TRANSFORMERS for each in positions_of(v)]
+DEFINED = [(v, {"position": each}) for v, each in MODELS if v in TRANSFORMERS]
 DEFINED += [(v, {"qkv_bias": True}) for v in TRANSFORMERS] + [
     ("v5", {"norm": "layer", "bias": True, "n_head": 4, "n_kv_head": 4}),
     ("v5", {"mlp": "swiglu", "qk_norm": True, "n_head": 4, "n_kv_head": 2, "position": "rope"}),
@@ -323,10 +322,8 @@ def sample(version, model, config):
 def test_a_sample_with_the_cache_equals_the_sample_without(version, position, n_layer):
     """Over three times the context: when the window is full, both go on from its last half."""
     more = {"n_head": 4, "n_kv_head": 2, "ngram_max": 4} if version != "v4" else {}
-    more["ngram_at"] = "head" if n_layer == 4 else "input"
-    model, config = model_of(
-        load(version), position=position, n_layer=n_layer, prompt="abc", **more
-    )
+    more |= {"ngram_at": "head" if n_layer == 4 else "input", "prompt": "abc"}
+    model, config = model_of(load(version), position=position, n_layer=n_layer, **more)
     T = config.context_length
     config.max_new_tokens = 3 * T
     large(model)
