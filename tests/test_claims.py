@@ -72,9 +72,8 @@ def test_a_planted_slip_is_found_and_has_its_kind(right, wrong, kind):
     reader = Reader().story(STORY.replace(right, wrong))
     assert kind in [each for each, true, _ in reader.claims if not true]
     assert not claims.has_no_slip(reader) and claims.has_no_slip(Reader().story(STORY))
-    assert not claims.has_no_slip(
-        Reader().story(STORY.replace("Now Mira", "The pl the at. Now Mira"))
-    )
+    unread = Reader().story(STORY.replace("Now Mira", "The pl the at. Now Mira"))
+    assert not claims.has_no_slip(unread)
 
 
 def test_a_slip_that_the_story_keeps_to_counts_once_and_noise_is_unread():

@@ -299,12 +299,8 @@ def test_a_folder_is_read_in_the_order_of_its_paths_and_says_what_is_not(cache, 
     left = {".hidden.txt": "x", ".git/x.txt": "x", "none.txt": "", "latin.txt": b"caf\xe9\n"}
     left |= {"a.png": b"\x89PNG\r\n\x1a\n\0\0", "table.csv": "text\nTABLE\n", "pipe": os.mkfifo}
     left |= {"cache/v.json": "{}", "runs/v2/config.json": '{"version": "v2", "config": {}}'}
-    more = {
-        "LICENSE": LINE,
-        "zoo.md": LINE,
-        os.fsdecode(b"caf\xe9.txt"): LINE,
-        "runs/v2/samples.txt": "SAMPLES",
-    }
+    more = dict.fromkeys(["LICENSE", "zoo.md", os.fsdecode(b"caf\xe9.txt")], LINE)
+    more["runs/v2/samples.txt"] = "SAMPLES"
     put(tmp_path, {**texts, **left, **more})
     (tmp_path / "linked").symlink_to(ROOT, target_is_directory=True)
     corpus = load_corpus(tmp_path)

@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 from inputs import put
 from lineage import refused
 
-TEXT = (
-    "The cat , which sat on Anna 's mat , did n't run .\n \nIt was the cat 's mat , sat the cat .\n"
-)
+TEXT = "The cat , which sat on Anna 's mat , did n't run .\n \n"
+TEXT += "It was the cat 's mat , sat the cat .\n"
 
 
 @pytest.fixture
