@@ -49,9 +49,7 @@ def pytest_xdist_auto_num_workers(config):
 @pytest.fixture(scope="session", autouse=True)
 def cache_of_the_tests(tmp_path_factory):
     """One cache for all tests of a run, so that no test finds or leaves files in data/cache."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setenv("LINEAGE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield Path(os.environ["LINEAGE_CACHE"])
+    os.environ["LINEAGE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(autouse=True)
