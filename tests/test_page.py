@@ -44,9 +44,8 @@ def check_whole(text):
         wanted += [link[1:] for link in links if link.startswith("#")]
         assert {*" ".join(wanted).split()} <= {*ids}, attrs
     assert not {tag for tag, _ in elements} & {"link", "iframe", "object", "embed", "base", "img"}
-    for _, attrs in elements:  # what needs JavaScript is not there without it
-        if "data-script" in attrs:
-            assert attrs.get("hidden") == ""
+    # What needs JavaScript is not there without it.
+    assert all(attrs.get("hidden") == "" for _, attrs in elements if "data-script" in attrs)
     levels = [int(tag[1]) for tag, _ in elements if re.fullmatch("h[1-6]", tag)]
     assert levels.count(1) == 1
     assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
