@@ -60,9 +60,8 @@ def test_the_last_line_of_several_may_be_half_written(tmp_path):
             read_json_lines(path, "notes", Note)
 
 
-FULL = OSError(errno.ENOSPC, "No space left on device")
 ENDS = [
-    (FULL, UserError, "can't write .*a: .*No space"),
+    (OSError(errno.ENOSPC, "No space left on device"), UserError, "can't write .*a: .*No space"),
     (KeyboardInterrupt(), KeyboardInterrupt, None),
 ]
 
