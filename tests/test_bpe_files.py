@@ -284,27 +284,18 @@ show --file latin1.txt
 show text --vocab vocab.json --compare missing.json"""
 
 
-def array(header, data=bytes(64), version=b"\1\0"):
-    """A .npy file's bytes with this header."""
-    header = header.encode("latin-1") + b"\n"
-    return b"\x93NUMPY" + version + len(header).to_bytes(2, "little") + header + data
-
-
 def npy(value, save=np.save, **options):
     file = io.BytesIO()
     save(file, value, **options)
     return file.getvalue()
 
 
-KIND = "{'descr': '<u2', 'fortran_order': False, "
 ARRAYS = [
     *(b"", b"nonsense", npy(np.zeros(3)), npy(np.zeros((2, 2), "u2")), npy(np.array(3))),
     *(npy([1], np.savez), npy(np.array([1, None]), allow_pickle=True), npy(np.array([-1]))),
     *(npy(np.array(["a"])), npy(np.zeros(9, [("a", "i4")])), npy(np.arange(9))[:-5]),
-    *(array(KIND), array(KIND + "'shape': (999999999999,), }"), array(KIND + "'shape': ('a',), }")),
-    *(array(KIND + "'shape': (-1,), }"), npy(np.array([10**6])), array("(" * 5000)),
-    array("{'descr': '<u2\\x00', 'fortran_order': 1, 'shape': (1,)}"),
-    *(array("{}", version=b"\7\0"), os.mkfifo, os.mkdir, sparse, link("ids"), link("/dev/zero")),
+    *(npy(np.array(3)).replace(b"}", b" "), npy(np.array([10**6])), sparse, os.mkfifo, os.mkdir),
+    *(link("ids"), link("/dev/zero")),
 ]
 IDS = [b"", b"1 2 x", b"\xff", b"1.5", b"9" * 6000, b"-1", b"999999", os.mkfifo, os.mkdir]
 BAD = [(command, "latin1.txt", b"caf\xe9") for command in BAD_COMMANDS.splitlines()]
