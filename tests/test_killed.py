@@ -29,8 +29,8 @@ def operations(*names, then=()):
 
 
 SAVE = [
-    *operations("config.json", "metrics.jsonl", "samples.txt"),  # cut to what the checkpoint knows
-    *operations("best.pt"),
+    # The first three are cut to what the checkpoint knows.
+    *operations("config.json", "metrics.jsonl", "samples.txt", "best.pt"),
     *operations("checkpoint.pt", then=["replace checkpoint.previous.pt"]),
 ]
 END = operations("model.safetensors", "result.json", "loss.png")
