@@ -5,12 +5,11 @@ import os
 import pickle
 import shutil
 
-from bpe_tokenizer import BPETokenizer
 from common.training.checkpoint import write_checkpoint
 
 import torch
 from filelock import FileLock
-from inputs import CHINESE, put, sparse
+from inputs import put, sparse
 from lineage import edit_json
 
 
@@ -32,11 +31,6 @@ def replaced(content):
 def of_other(name):
     """Put the other run's file of this name into the run."""
     return {f"run/{name}": lambda path: shutil.copy(path.parents[1] / "other" / name, path)}
-
-
-def learned(path):
-    """A vocabulary of another text."""
-    BPETokenizer.train(CHINESE, 300).save(path)
 
 
 HELD = []
