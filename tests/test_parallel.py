@@ -62,10 +62,8 @@ def test_gradients_of_micro_batches_add_up_to_those_of_the_batch(version, cache,
 
 # ---- Processes -----------------------------------------------------------------------------------
 
-torchrun = pytest.mark.skipif(
-    not torch.distributed.is_available() or os.name == "nt",
-    reason="this build of torch has no gloo, or none that torchrun can start",
-)
+without = not torch.distributed.is_available() or os.name == "nt"
+torchrun = pytest.mark.skipif(without, reason="torch has no gloo, or none that torchrun can start")
 COUNTING = """
 import torch.distributed as dist
 import {version} as script
