@@ -16,9 +16,8 @@ from lineage import ROOT, STEPS, VERSIONS, load
 LARGEST = {"v0": 110, "v1": 240, "v1_1": 240, "v2": 240, "v3": 240, "v4": 240}  # lines of code
 LARGEST_STEP = {"v2": (90, 25), "v5": (110, 40)}  # lines added, removed; to every other (60, 25)
 WIDTH = 100  # columns
-PRIVATE = re.compile(
-    r"\b(likeliest|bolder|anew|beside|stretch(es)?|whoever|judge[sd]?|asked|told|a step|a second)\b"
-)
+WORDS = "likeliest|bolder|anew|beside|stretch(es)?|whoever|judge[sd]?|asked|told|a step|a second"
+PRIVATE = re.compile(rf"\b({WORDS})\b")
 
 
 def text_of(version):
