@@ -55,12 +55,8 @@ def cache_of_the_tests(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def plain_pictures(monkeypatch):
     """A small run spends half of its time on loss.png: here it is a file of a few bytes."""
-
-    def draw_loss(metrics, path, title, entropy=None):
-        path.write(b"\x89PNG")
-
-    if "common.training.summary" in sys.modules:
-        monkeypatch.setattr("common.training.summary.draw_loss", draw_loss)
+    if summary := sys.modules.get("common.training.summary"):
+        monkeypatch.setattr(summary, "draw_loss", lambda metrics, path, *_: path.write(b"\x89PNG"))
 
 
 @pytest.fixture

@@ -71,11 +71,8 @@ def columns(kind):
     return table(**{**values, "text": pa.array(values["text"]).cast(kind)})
 
 
-def zstd(data):
-    return pa.compress(data, "zstd", asbytes=True)
-
-
-PACK = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zst": zstd}
+PACK = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
+PACK["zst"] = lambda data: pa.compress(data, "zstd", asbytes=True)
 
 # Files that all hold the rows, and files that all hold the text.
 TABLES = {
