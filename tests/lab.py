@@ -185,9 +185,6 @@ class Lab:
     def said(self):
         return (self.folder / "said").read_text(encoding="utf-8")
 
-    def contents(self, out):
-        return contents(self.folder / out)
-
 
 def contents(folder):
     """All of a run that has to be the same, in a form that can be compared."""

@@ -11,7 +11,7 @@ from common.training.checkpoint import read_checkpoint
 
 import pytest
 from damage import Evil, changed
-from lab import KILLED, Lab
+from lab import KILLED, Lab, contents
 from lineage import load, refused, run
 
 
@@ -61,7 +61,7 @@ def test_full_disk_loses_nothing_that_was_saved(lab, tmp_path, file_and_time):
         read_checkpoint(tmp_path / "run" / "checkpoint.pt")
         args = ["--resume", "--out-dir", tmp_path / "run"]
     assert lab.run(args) == 0, lab.said()
-    assert lab.contents(tmp_path / "run") == lab.contents("whole")
+    assert contents(lab.folder / tmp_path / "run") == contents(lab.folder / "whole")
 
 
 def test_checkpoint_with_a_flipped_bit_is_noticed_wherever_it_is(out):
@@ -85,7 +85,7 @@ def test_damaged_checkpoint_gives_way_to_the_one_before(lab, out):
     assert f"{out / 'checkpoint.previous.pt'} is used instead" in lab.said()
     assert (out / "checkpoint.previous.pt").read_bytes() == good  # not replaced by the damaged one
     assert lab.resume("copy") == 0, lab.said()
-    assert lab.contents("copy") == lab.contents("whole")
+    assert contents(lab.folder / "copy") == contents(lab.folder / "whole")
 
 
 def test_damaged_weights_give_way_to_the_last_good_ones(out, monkeypatch, capfd):

@@ -9,7 +9,7 @@ from common.training.folder import FILES
 
 import pytest
 import torch
-from lab import KILLED, Lab
+from lab import KILLED, Lab, contents
 
 STEPS = 80
 
@@ -54,7 +54,7 @@ def test_run_killed_at_every_file_operation_ends_as_the_whole_one(lab):
     for operation in END:
         assert lab.resume("parts", at_operation=operation) == KILLED, (operation, lab.said())
     assert lab.resume("parts") == 0 and "is finished, nothing is left to do" in lab.said()
-    assert lab.contents("parts") == lab.contents("whole")
+    assert contents(lab.folder / "parts") == contents(lab.folder / "whole")
     longer = ["--resume", "--out-dir", lab.folder / "parts", "--steps", STEPS + 20]
     assert lab.run(longer, at_step=STEPS + 9) == KILLED, lab.said()  # is no finished run any more
     assert not (lab.folder / "parts" / "result.json").exists()
@@ -71,7 +71,7 @@ def test_new_run_killed_while_it_begins_loses_nothing_of_the_old_one(lab):
     """Killed at each file operation up to the first checkpoint, while the old run moves aside."""
     assert lab.run(lab.args("old", seed=7, steps=0)) == 0, lab.said()
     assert lab.run(lab.args("new", seed=8, steps=0)) == 0, lab.said()
-    old, whole, hit = held(lab.folder / "old"), lab.contents("new"), []
+    old, whole, hit = held(lab.folder / "old"), contents(lab.folder / "new"), []
     while hit[-1:] != ["replace checkpoint.pt"]:
         case = f"case{len(hit)}"
         out = lab.folder / case / "run"
@@ -86,6 +86,6 @@ def test_new_run_killed_while_it_begins_loses_nothing_of_the_old_one(lab):
         if len(hit) % 2 == 0:
             assert lab.run(lab.args(out, seed=8, steps=0)) == 0, lab.said()
             assert old.items() <= held(out.with_name("run.1")).items(), hit[-1]
-            assert lab.contents(out) == whole
+            assert contents(lab.folder / out) == whole
     moves = [f"move aside {name}" for name in FILES if name in old]
     assert hit[: len(moves)] == moves and len(hit) > len(moves) + 10

@@ -17,7 +17,7 @@ from common.training.checkpoint import read_checkpoint
 
 import pytest
 import torch
-from lab import Lab, at_step
+from lab import Lab, at_step, contents
 from lineage import ROOT, VERSIONS, flags, load, python, read, refused, story_file
 
 # ---- Numbers -------------------------------------------------------------------------------------
@@ -256,5 +256,5 @@ def test_two_runs_at_once_share_one_cache(tmp_path):
     for process in pair:  # they make the same vocabulary and the same token files
         process.join()
     assert [process.exitcode for process in pair] == [0, 0]
-    assert lab.contents("a") == lab.contents("b")
+    assert contents(lab.folder / "a") == contents(lab.folder / "b")
     assert len(list((tmp_path / "cache").glob("*.bin"))) == 2  # one for each split
