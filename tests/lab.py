@@ -5,6 +5,7 @@ each run is started from scratch.
 """
 
 import builtins
+import contextlib
 import errno
 import functools
 import hashlib
@@ -114,7 +115,7 @@ class Killer:
             self.point(f"{what} {Path(target).name}")
 
 
-class Written:
+class Written(contextlib.AbstractContextManager):
     """Stands in for an open file; what is written to it goes through `write(file, data)`."""
 
     def __init__(self, file, write):
@@ -122,9 +123,6 @@ class Written:
 
     def __getattr__(self, name):
         return getattr(self.file, name)
-
-    def __enter__(self):
-        return self
 
     def __exit__(self, *exception):
         self.file.close()

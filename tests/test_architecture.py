@@ -75,11 +75,10 @@ def test_modules_and_classes_are_small():
 HEAVY = "matplotlib scipy datasets pandas pyarrow transformers jinja2 safetensors".split()
 HEAVY += "torch tyro argparse tiktoken tokenizers".split()
 HELP = """
+import contextlib
 sys.argv = ["x", "--help"]
-try:
+with contextlib.suppress(SystemExit):
     runpy.run_path("{}.py", run_name="__main__")
-except SystemExit:
-    pass
 """
 VOCABULARY = """
 from bpe_tokenizer import BPETokenizer
