@@ -145,7 +145,7 @@ def config_from(config_class, values, path, needed=None):
     """
     missing = [name for name in needed or config_class.__dataclass_fields__ if name not in values]
     if missing:
-        other = "another script wrote it, the script.py beside it if there is one"
+        other = "another script wrote it, perhaps the script.py in that folder"
         raise UserError(f"{path} lacks {', '.join(missing)}: {other}")
     try:
         config = msgspec.convert(values, config_class)

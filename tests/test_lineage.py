@@ -105,8 +105,13 @@ def test_the_first_version_has_about_ten_settings_of_its_own():
 def test_scripts_and_common_speak_the_fields_language():
     """No line has a word that no paper uses, or uses in another sense."""
     paths = [ROOT / f"{version}.py" for version in VERSIONS] + sorted(ROOT.glob("common/**/*.py"))
-    for path in paths:
-        assert PRIVATE.findall(path.read_text(encoding="utf-8")) == [], path
+    private = [
+        f"{path.relative_to(ROOT)}:{i}: {line.strip()}"
+        for path in paths
+        for i, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if PRIVATE.search(line)
+    ]
+    assert private == []
 
 
 def test_versions_stand_in_natural_order(elsewhere):
