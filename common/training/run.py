@@ -150,7 +150,7 @@ class Run:
             torch.manual_seed(config.seed + rank())
         evaluated = {row["step"] for row in self.log.metrics}
         self.evaluation_steps = logging.evaluation_steps(config) - evaluated
-        # Of a run that goes on, the part that it began with: the best step is told by this loss.
+        # Of a run that goes on, the part that it began with: this loss decides on the best step.
         self.log.val_limit = self.log.val_limit or logging.evaluation_limit(config, n_val)
         self.val_limit = self.log.val_limit
         # The last evaluation is of the whole split, but of a user's text no longer than training.
