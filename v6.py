@@ -427,7 +427,7 @@ class Muon(torch.optim.Optimizer):
                 updates.append(p.grad.lerp(average, group["momentum"]))  # Nesterov's momentum
             updates = orthogonalize(torch.stack(updates), self.dtype)  # (K, n, m)
             for p, update in zip(group["params"], updates, strict=True):
-                scale = max(1, p.shape[0] / p.shape[1]) ** 0.5  # more outputs share one change
+                scale = max(1, p.shape[0] / p.shape[1]) ** 0.5  # for more outputs than inputs
                 p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.add_(update, alpha=-group["lr"] * scale)
 

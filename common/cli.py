@@ -1,6 +1,5 @@
 """The command line, made from a script's Config dataclass, and errors that are one line long."""
 
-import atexit
 import contextlib
 import dataclasses
 import errno
@@ -145,8 +144,7 @@ def config_from(config_class, values, path, needed=None):
     """
     missing = [name for name in needed or config_class.__dataclass_fields__ if name not in values]
     if missing:
-        other = "another script wrote it, perhaps the script.py in that folder"
-        raise UserError(f"{path} lacks {', '.join(missing)}: {other}")
+        raise UserError(f"{path} lacks {', '.join(missing)}: the script.py there wrote it")
     try:
         config = msgspec.convert(values, config_class)
         check_settings(values)
@@ -173,8 +171,6 @@ def run_main(main):
     try:
         main()
         sys.stdout.flush()
-        # While Python ends, after all is written, a signal would be a traceback.
-        atexit.register(handle_signals, dict.fromkeys(("SIGINT", "SIGTERM"), signal.SIG_DFL))
     except UserError as error:
         _refuse(str(error))
     except (MemoryError, RuntimeError) as error:

@@ -45,7 +45,7 @@ def train(
         try:
             BPETokenizer.load(out)
         except UserError:
-            why = "is there and is no vocabulary: give another name, or remove it"
+            why = "is there and no BPE vocabulary: give another name, or remove it"
             raise UserError(f"--out {out} {why}") from None
     text, pattern = _training_text(data, data_dir), PATTERNS.get(pattern, pattern)
     tokenizer = BPETokenizer.train(text, vocab_size, pattern, special, progress=True)

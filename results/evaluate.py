@@ -25,14 +25,14 @@ def evaluate(
     """Evaluate finished runs on the validation and the test split; leave evaluation.json in them.
 
     Windows of the context length stand side by side, as in training, and slide by half their
-    length, so that no token has less than half a window before it. The test split is the one that
-    published figures are of: use the validation split to choose settings. The weights are those
-    of the best evaluation during training.
+    length, so that all tokens but those of the first half window have that much before them. The
+    test split is the one that published figures are of: use the validation split to choose
+    settings. The weights are those of the best evaluation during training.
 
     Args:
         runs: folders of finished runs
         times: also windows of so many times the training context; `--times 1` leaves that out
-        data_dir: where the corpus lies, if not where the runs found it
+        data_dir: where the corpus lies, if not where the runs found it; of an own text its path
         device: auto, cpu, cuda or mps
     """
     if not runs:

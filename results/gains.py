@@ -115,7 +115,7 @@ def gains(
         after: that of another, of the same text and vocabulary
         out: the picture, .png or .svg
         slide: large type
-        data_dir: where the corpus lies, if not where the runs found it
+        data_dir: where the corpus lies, if not where the runs found it; of an own text its path
         publish: write the numbers to results/gains.json, too
     """
     picture_kind(out)

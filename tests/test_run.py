@@ -66,8 +66,13 @@ def test_a_part_is_evaluated_along_the_way_and_at_the_end_the_whole_split(
     assert final == (n_tokens if whole else trained) <= n_tokens
     share = f"the first {100 * expected / n_tokens:.2g} % of the validation split\n"
     assert f"evaluations along the way are on {share}" in err
-    run(module, monkeypatch, ["--resume", "--out-dir", folder, "--steps", 4 * steps])
-    assert {limit for limit, _ in calls[len(way) + 1 : -1]} == {expected}  # the same part
+    more = ["--resume", "--out-dir", folder, "--steps"]
+    run(module, monkeypatch, [*more, steps + 2, "--eval-every", "1"])
+    assert [limit for limit, _ in calls[-3:-1]] == [expected] * 2  # the same part
+    run(module, monkeypatch, [*more, 4 * steps, "--eval-every", 2 * steps])
+    if whole:
+        assert calls[-2][0] > expected  # a larger one: what was better before does not compare
+        assert read(folder / "result.json")["best_step"] in (2 * steps, 4 * steps)
 
 
 LOSSES = [  # of the evaluations, the step of the best, and whether it overfits

@@ -25,9 +25,10 @@ class SavedLog(msgspec.Struct):
     seconds: Amount
     loss_count: Count
     metrics: list[Point]
-    val_limit: Count
     sample: str
     samples: str
+    val_limit: Count = 0  # tokens of the validation split that evaluations along the way are on
+    alike: Count = 0  # from which row of `metrics` on
 
 
 class Log:
@@ -42,7 +43,7 @@ class Log:
         self.folder, self.writes = folder, writes
         self.run = {"version": version, "seed": seed}  # each line of metrics.jsonl names it
         self.metrics, self.samples, self.sample = [], "", ""
-        self.tokens, self.seconds, self.val_limit = 0, 0.0, 0
+        self.tokens, self.seconds, self.val_limit, self.alike = 0, 0.0, 0, 0
         self.loss_sum, self.loss_count, self.last_loss = 0.0, 0, None
         self.bar, self._mark = tqdm(disable=True), None  # until training begins
         self.reader_left = False  # of what is printed
@@ -54,8 +55,9 @@ class Log:
 
     @property
     def best_step(self):
-        """The step with the lowest loss so far; untrained weights are never the best."""
-        trained = self.metrics[1:] or self.metrics
+        """The step with the lowest loss so far, of losses that compare; untrained weights are never
+        the best."""
+        trained = self.metrics[max(1, self.alike) :] or self.metrics[-1:]
         return min(trained, key=lambda row: row["val_loss"])["step"]
 
     def open(self, config):
@@ -109,7 +111,7 @@ class Log:
 
     def _notice_overfitting(self):
         """Say once when validation has risen twice in a row while training fell."""
-        if len(self.metrics) < 3:
+        if len(self.metrics) < self.alike + 3:
             return
         before, middle, now = ((row["val_loss"], row["train_loss"]) for row in self.metrics[-3:])
         lowest = min(row["val_loss"] for row in self.metrics)
@@ -145,7 +147,7 @@ class Log:
     def restore(self, saved):
         """Put a checkpoint's `state` back. Raises ValidationError for values of other kinds."""
         msgspec.convert(saved, SavedLog)
-        vars(self).update({name: saved[name] for name in SavedLog.__struct_fields__})
+        vars(self).update({name: saved.get(name, 0) for name in SavedLog.__struct_fields__})
 
 
 def tokens_per_step(config):

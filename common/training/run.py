@@ -90,9 +90,9 @@ class Run:
             self.saved = checkpoint.load(self, CHECKPOINTS) if config.resume else best
             self.tokenizer = saved_tokenizer(self.folder.path, self.saved, corpus)
             config.prompt = config.prompt or best["config"]["prompt"]
-            script = self.folder / "script.py"
-            if rank() == 0 and script.exists() and read_bytes(script) != self.source:
-                print(f"{script} differs from {self.version}.py, which is used", file=sys.stderr)
+            with contextlib.suppress(UserError):  # it is damaged, or gone
+                if read_bytes(own := self.folder / "script.py") != self.source and rank() == 0:
+                    print(f"{own} differs from {self.version}.py, which is used", file=sys.stderr)
         else:
             config.prompt = config.prompt or corpus.facts.prompt
             self.tokenizer, self.notes = new_tokenizer(config, corpus)
@@ -150,9 +150,10 @@ class Run:
             torch.manual_seed(config.seed + rank())
         evaluated = {row["step"] for row in self.log.metrics}
         self.evaluation_steps = logging.evaluation_steps(config) - evaluated
-        # Of a run that goes on, the part that it began with: this loss decides on the best step.
-        self.log.val_limit = self.log.val_limit or logging.evaluation_limit(config, n_val)
-        self.val_limit = self.log.val_limit
+        # A run that goes on keeps its part, unless it is too small now: losses of one part compare.
+        self.val_limit = max(self.log.val_limit, logging.evaluation_limit(config, n_val))
+        if self.val_limit > self.log.val_limit:
+            self.log.val_limit, self.log.alike = self.val_limit, len(self.log.metrics)
         # The last evaluation is of the whole split, but of a user's text no longer than training.
         read = config.steps * logging.tokens_per_step(config)
         self.final_limit = n_val if config.data in NAMES else min(n_val, max(read, T + 1))
@@ -269,7 +270,7 @@ class Run:
         """Print continuations of the prompt; with --interactive, of each prompt that is typed."""
         from common.training import samples  # which a run that trains does not need
 
-        if self.config.interactive:
+        if self.config.interactive and rank() == 0:
             samples.interact(self, model, tokenizer, generate)
         elif rank() == 0:
             samples.continue_prompt(self, model, tokenizer, generate, self.config)
