@@ -257,10 +257,8 @@ class Run:
     # -- after the loop --------------------------------------------------------------------------
 
     def finish(self, scores):
-        """Write result.json, model.safetensors and loss.png, print the row, release the folder.
-
-        scores: the last evaluation, of the whole validation split.
-        """
+        """Write result.json of the last evaluation, `scores`, which is of the whole validation split,
+        model.safetensors and loss.png; print the row; release the folder."""
         if self.writes:
             lines = summary.finish_run(self, scores)
             self.close()
