@@ -257,7 +257,7 @@ class Run:
     # -- after the loop --------------------------------------------------------------------------
 
     def finish(self, scores):
-        """Write result.json of the last evaluation, `scores`, which is of the whole validation split,
+        """Write result.json of the last evaluation, `scores`, that of the whole validation split,
         model.safetensors and loss.png; print the row; release the folder."""
         if self.writes:
             lines = summary.finish_run(self, scores)
