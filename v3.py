@@ -107,7 +107,7 @@ class CausalSelfAttention(nn.Module):
         # Dot products of vectors of D independent numbers of mean 0 and variance 1 have variance D.
         # Divided by sqrt(D) the scores have a standard deviation of 1; with larger ones softmax
         # would put nearly all weight on one key, and its gradient would vanish. (Where torch's own
-        # function for all of this is quicker, run.prepare puts it in the place of this method.)
+        # function for this is quicker and gives the same, run.prepare puts it in this one's place.)
         scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-2, -1)  # (B, H, T, T)
         weights = F.softmax(scores + mask.to(q.dtype), dim=-1)  # attention weights; a row sums to 1
         return self.dropout(weights) @ v  # (B, H, T, D)
