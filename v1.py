@@ -1,11 +1,11 @@
 """v1: batches, and a better tokenizer.
 
-The same bigram table, trained on batches: many sequences per step make the gradient less noisy and
-take less time each. A less noisy gradient allows a larger learning rate, so that fewer steps do,
-800 in place of 5,000. The BPE vocabulary may grow to 4,096 tokens (on the sample it ends at 1,773,
-when every chunk of the text is one token). Pre-tokenization uses GPT-4's split pattern, so that a
-token is often a word, and never a word with the punctuation after it. A special token <|endoftext|>
-marks where a document ends. How BPE learns its merges and encodes with them is in
+The same bigram table, trained on batches: many sequences per step make the gradient less noisy, and
+each takes less time. A less noisy gradient allows a larger learning rate, so that fewer steps are
+enough, 800 in place of 5,000. The BPE vocabulary may grow to 4,096 tokens (on the sample it ends at
+1,773, when every chunk of the text is one token). Pre-tokenization uses GPT-4's split pattern, so
+that a token is often a word, and never a word with the punctuation after it. A special token
+<|endoftext|> marks where a document ends. How BPE learns its merges and encodes with them is in
 `bpe_tokenizer.py`: read `train_plainly` and `encode_plainly` there.
 
 On the sample the better loss is the tokenizer's: with v0's tokenizer, a control in
