@@ -384,8 +384,8 @@ def generate(model, config, tokenizer, device):
 def orthogonalize(G, dtype=torch.float32):
     """Replace each of K matrices U S V^T by about U V^T: (K, n, m), the gradients G or the like.
 
-    Any matrix is a rotation V^T, then a factor for each direction, its singular values S, then
-    another rotation U. The rotations stay; all factors become about 1.
+    Any matrix is a rotation or reflection V^T, then a factor for each direction, its singular
+    values S, then another rotation or reflection U. These stay; all factors become about 1.
 
     Newton-Schulz iteration: a X + b (X X^T) X + c (X X^T)^2 X turns each singular value x of X into
     a x + b x^3 + c x^5. Jordan et al. 2024 chose coefficients that bring values between 0 and 1
