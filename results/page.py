@@ -147,9 +147,9 @@ def gain(before, after, name):
         return ""
     if found[1] <= 0 <= found[2]:
         if max(map(abs, found)) < 0.0005:
-            return f"no difference to {name}: the 95 % interval lies within ±0.0005"
+            return f"no difference from {name}: the 95 % interval lies within ±0.0005"
         low, high = (f"{end:+.3f}".replace("-", "−") for end in found[1:])
-        return f"no difference to {name} that the seeds can show: 95 % interval {low} to {high}"
+        return f"no difference from {name} that the seeds can show: 95 % interval {low} to {high}"
     less, more = sorted(map(abs, found[1:]))
     kind = "fewer" if found[0] < 0 else "more"
     return f"{abs(found[0]):.3f} {kind} than {name}, 95 % interval {less:.3f} to {more:.3f}"
