@@ -1,6 +1,6 @@
 """v5: today's recipe, parts that open models have adopted since GPT-2.
 
-RMSNorm rescales and does not center (Zhang and Sennrich 2019). SwiGLU multiplies the channels of
+RMSNorm rescales and does not centre (Zhang and Sennrich 2019). SwiGLU multiplies the channels of
 the MLP by gates (Shazeer 2020). The linear layers have no biases. Query-key normalization keeps
 attention scores bounded (Henry et al. 2020), so that long runs of large models stay stable
 (Dehghani et al. 2023).

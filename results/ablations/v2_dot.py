@@ -1,6 +1,6 @@
 """v2_dot: v2's attention with plain dot products, without query, key and value projections.
 
-Query, key and value are the normalised residual stream itself, split into heads: similar positions
+Query, key and value are the normalized residual stream itself, split into heads: similar positions
 attend to each other, and nothing is learned about what to look for. An ablation of v2.
 """
 
