@@ -177,7 +177,7 @@ def verdict(result):
     found = groups[name]
     bits += f", published {spread(found)}"
     if settings[name]:
-        lines = [f"{bits} with other settings: they don't compare. From {name} differ:"]
+        lines = [f"{bits} with other settings: they don't compare. Unlike {name}:"]
         lines += [f"  {key}: {mine}, published {theirs}" for key, theirs, mine in settings[name]]
         return False, "\n".join(lines)
     if found[min(found)].data.sha256 != result.data.sha256:

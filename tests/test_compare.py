@@ -104,8 +104,8 @@ CHECKS = [
     ({"data": {"sha256": OTHER}}, 1, "another text of the name sample"),
     ({"data": {"name": "a.txt"}}, 1, "no run of v2 on a.txt is published"),
     ({"version": "v3"}, 1, "no run of v3 on sample is published"),
-    ({"config": CONFIG | {"steps": 10}}, 1, "From v2-sample differ:\n  steps: 10, published 1500"),
-    ({"config": VARIANT | {"steps": 10}}, 1, "From v2-sample-wide differ"),
+    ({"config": CONFIG | {"steps": 10}}, 1, "Unlike v2-sample:\n  steps: 10, published 1500"),
+    ({"config": VARIANT | {"steps": 10}}, 1, "Unlike v2-sample-wide"),
     ({"config": VARIANT}, 1, "published 1.900 ± 0.010 (3): lower than expected"),
     ({"version": "v3", "data": {"name": "few"}}, 1, "fewer than three published runs"),
 ]
