@@ -5,7 +5,7 @@ the MLP by gates (Shazeer 2020). The linear layers have no biases. Query-key nor
 attention scores bounded (Henry et al. 2020), so that long runs of large models stay stable
 (Dehghani et al. 2023).
 Grouped-query attention shares each key and value head among several query heads, so that the KV
-cache is smaller (Ainslie et al. 2023). Muon trains the matrices of the blocks: its steps are
+cache is smaller (Ainslie et al. 2023). Muon trains the matrices of the blocks: its steps are about
 equally long in all directions of a matrix, where AdamW scales each number by itself (Jordan et al.
 2024). AdamW keeps the embeddings and the output head, with a larger learning rate, which pays on
 WikiText-2 without Muon as well. Muon and query-key normalization are the newest parts, and not in
