@@ -15,7 +15,8 @@ FOLDED = ("Docstring", "Imports", "Settings")  # sections that a reader opens
 def highlighted(text):
     """The lines of a Python file as HTML, coloured by pygments."""
     lexer = PythonLexer(stripnl=False, ensurenl=False)
-    return [Markup(line) for line in highlight(text, lexer, HtmlFormatter(nowrap=True)).split("\n")]
+    html = highlight(text, lexer, HtmlFormatter(nowrap=True)).rstrip("\n")
+    return [Markup(line) for line in html.split("\n")]
 
 
 def section_names(lines):
