@@ -95,7 +95,7 @@ class Pane {
 
   /** One more token of the text. */
   read(id, written) {
-    const text = this.tokenizer.special.has(id) ? "⏹" : this.tokenizer.text(id).replace(/\n/g, "↵\n");
+    const text = this.tokenizer.special.has(id) ? "∎" : this.tokenizer.text(id).replace(/\n/g, "↵\n");
     const option = element("span", { textContent: text, id: `${this.box.id}-${this.logits.length}` });
     option.setAttribute("role", "option");
     option.ariaSelected = "false";
