@@ -75,11 +75,7 @@ class Published(Result):
     def sliding_bits(self):
         """Bits per byte of the whole validation split with sliding windows, or None."""
         split = self.evaluation and self.evaluation.splits.get("validation")
-        if split:
-            return split.sliding.bits_per_byte
-        first = next((row for row in self.extrapolation if row.times == 1), None)
-        whole = first and abs(first.side_by_side - self.val_bits_per_byte) < 1e-9
-        return first.sliding if whole else None  # else it was measured on a part of the split
+        return split and split.sliding.bits_per_byte
 
 
 class Counted(Record):
