@@ -10,20 +10,20 @@ import sys
 from common.cli import run_main
 from results.commands import run_command
 
-# The module and function of each command, imported when it is called, and what --help says of it.
-# A dictionary in place of a function holds commands of its own.
+# The module of each command, imported when it is called, and what --help says of it. The function
+# there has the command's name; a dictionary in its place holds commands of its own.
 COMMANDS = {
-    "local": ("results.tables:local", "the table of the finished runs in runs/"),
-    "compare": ("results.compare:compare", "what changed from one run to another"),
-    "check": ("results.compare:check", "does a run agree with the published ones?"),
-    "evaluate": ("results.evaluate:evaluate", "both splits, sliding and longer windows"),
-    "probe": ("results.probes:probe", "questions with known answers"),
-    "claims": ("results.claims:claims", "are the stories true to themselves?"),
-    "plot": ("results.plots:plot", "pictures: curves, context, attention and others"),
-    "page": ("results.page:page", "the lineage as one HTML page"),
-    "publish": ("results.publish:publish", "make the published runs that are missing or outdated"),
-    "readme": ("results.readme:readme", "write the tables of README.md and results/"),
-    "references": ("results.references:references", "count the n-grams under the tables"),
+    "local": ("tables", "the table of the finished runs in runs/"),
+    "compare": ("compare", "what changed from one run to another"),
+    "check": ("compare", "does a run agree with the published ones?"),
+    "evaluate": ("evaluate", "both splits, sliding and longer windows"),
+    "probe": ("probes", "questions with known answers"),
+    "claims": ("claims", "are the stories true to themselves?"),
+    "plot": ("plots", "pictures: curves, context, attention and others"),
+    "page": ("page", "the lineage as one HTML page"),
+    "publish": ("publish", "make the published runs that are missing or outdated"),
+    "readme": ("readme", "write the tables of README.md and results/"),
+    "references": ("references", "count the n-grams under the tables"),
 }
 
 
@@ -42,9 +42,8 @@ def main():
     if not args or args[0].startswith("--") and args[0] != "--help":
         args = ["local", *args]
     if args[0] in COMMANDS:
-        name, _, function = COMMANDS[args[0]][0].partition(":")
-        module, prog = importlib.import_module(name), f"python -m results {args[0]}"
-        what = getattr(module, function)
+        module = importlib.import_module(f"results.{COMMANDS[args[0]][0]}")
+        what, prog = getattr(module, args[0]), f"python -m results {args[0]}"
         description = module.__doc__ if isinstance(what, dict) else None
         run_command(what, description, args[1:], prog=prog)
     else:
