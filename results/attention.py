@@ -238,8 +238,7 @@ def induction(
         for layer, row in enumerate(each.tolist())
     ]
     print(markdown(["score", "layer", *heads], rows, aligned=True))
-    n = length
-    uniform = sum(1 / (n + i + 1) for i in range(n)) / n
+    uniform = sum(1 / (length + i + 1) for i in range(length)) / length
     print(f"a head that reads all tokens alike has an induction score of {uniform:.3f}")
     first, second = copy_losses(run.model, idx)
     print(f"loss: {first:.2f} nats per token in the first copy, {second:.2f} in the second")

@@ -23,12 +23,6 @@ CLUSTERS = 8  # of words of which nothing is known
 ENOUGH = 20_000_000  # tokens of the training split that are counted, at most
 
 
-def embedding_of(model):
-    """A vector for each token (V, C): the embedding, or a bigram table's rows (V, V)."""
-    layer = getattr(model, "token_embedding", None) or model.table
-    return layer.weight.detach().float().cpu()
-
-
 def whole_words(tokenizer, tokens):
     """{id: word} of the tokens that are mostly whole words, the most frequent first.
 
@@ -236,7 +230,9 @@ def frequent_words(run, n, data_dir=""):
     if len(found) < 3:
         raise UserError(f"the vocabulary of {run.label} has no whole words to show")
     ids, names = map(list, zip(*found, strict=True))
-    return names, embedding_of(run.model)[ids]
+    # The embedding (V, C), or a bigram table's rows (V, V).
+    layer = getattr(run.model, "token_embedding", None) or run.model.table
+    return names, layer.weight.detach().float().cpu()[ids]
 
 
 def neighbours_table(names, kinds, vectors, requested):

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from results import store
 
-THREE = (1, 2, 3)
 # What is measured after the training: the key in the published file, which is also the name of
 # the file in the run's folder, and the command of `python -m results` that writes it. Longer
 # windows are not evaluated again: v4 and later versions do so at the end of a run.
@@ -24,7 +23,7 @@ class Planned(NamedTuple):
     label: str = ""  # the row's text in a table; without it the script's own idea
     base: str = ""  # the name of the run that Δ is to; without it the version before
     table: str = "lineage"
-    seeds: tuple = THREE
+    seeds: tuple = (1, 2, 3)
     measured: tuple = ()  # keys of MEASUREMENTS
     script: str = ""  # from the project's folder; without it the version's own
 
@@ -142,7 +141,6 @@ def memory(kind, label, flags="", script=""):
     return Planned(f"{base}-{kind}", flags, label, base, "memory", script=script)
 
 
-V5 = "v5: all of them"
 ADAMW = "control: AdamW at 0.002 in Muon's place, 0.006 elsewhere"
 TABLE, BLOCK = "--steps 1000", "--batch-size 8"  # on WikiText-2: 4.1 million tokens each
 V0_TOKENIZER = "--vocab-size 512 --split-pattern whitespace --no-end-of-text"
@@ -236,5 +234,5 @@ def variants(table, corpus="sample"):
     """
     runs = [run for run in PLAN if (run.table, run.corpus) == (table, corpus)]
     bases = [(BASE_LABELS[table], run.base) for run in runs[:1]]
-    whole = [(V5, f"v5-{corpus}")] * (table == "recipe")
+    whole = [("v5: all of them", f"v5-{corpus}")] * (table == "recipe")
     return [*bases, *((run.label, run.name) for run in runs), *whole]

@@ -216,9 +216,8 @@ def _has_more_text():
     """Whether more.txt is there, made by the plan's command and by today's world."""
     with contextlib.suppress(UserError):
         about = read_json(store.ROOT / "more.json", "what world.py noted of a text")
-        command = " ".join(["python", *plan.MORE_TEXT])
-        same = about.get("command") == command
-        same = same and about.get("format") == store.sample_info().get("format")
+        wanted = " ".join(["python", *plan.MORE_TEXT]), store.sample_info().get("format")
+        same = (about.get("command"), about.get("format")) == wanted
         return same and (store.ROOT / "more.txt").exists()
     return False
 
