@@ -203,11 +203,9 @@ def _call(arguments):
     process = subprocess.Popen([sys.executable, *arguments], cwd=store.ROOT)
     try:
         return process.wait()
-    except KeyboardInterrupt:  # the terminal's Ctrl-C has reached both
-        process.wait()
-        raise
-    except SystemExit:  # SIGTERM has reached this one alone
-        process.terminate()
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if isinstance(stop, SystemExit):  # SIGTERM has reached this one alone, Ctrl-C both
+            process.terminate()
         process.wait()
         raise
 
