@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 from common.data.corpus import Corpus
-from common.data.readable import detokenize
 from common.errors import UserError
 
 WIKITEXT = ("wikitext-2", "wikitext-2-raw", "wikitext-103", "wikitext-103-raw")
@@ -26,14 +25,6 @@ def load_corpus(name, data_dir=None) -> Corpus:
             missing = f"no text is in the {split} split: use a longer text"
             raise UserError(f"{corpus.name}: {missing}. {corpus.note}")
     return corpus
-
-
-def readable(name):
-    """A function for samples from a corpus: text -> the text as people usually write it.
-
-    WikiText spaces its punctuation; training and evaluation use it so, readers need not.
-    """
-    return detokenize if name in WIKITEXT else str
 
 
 def _open(name, data_dir):

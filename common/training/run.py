@@ -11,7 +11,8 @@ from pathlib import Path
 
 from common.cli import handle_signals
 from common.data import token_file
-from common.data.load import NAMES, readable
+from common.data.load import NAMES, WIKITEXT
+from common.data.readable import detokenize
 from common.errors import NotFinite, UserError
 from common.files import read_bytes
 from common.training import checkpoint, machine, summary
@@ -48,7 +49,7 @@ class Run:
         self.folder = RunFolder(config.out_dir)
         self.first_step, self.evaluation_steps, self.step = 0, set(), 0
         self.extra, self.notes = {}, []
-        self.readable = readable(config.data)
+        self.readable = detokenize if config.data in WIKITEXT else str  # for samples
         self.writes = rank() == 0 and not config.sample_only  # of several processes, the first
         self.log = logging.Log(self.folder, self.version, config.seed, self.writes)
         self.signal, self.interrupted, self._handlers = None, False, {}
