@@ -8,7 +8,6 @@ import builtins
 import contextlib
 import errno
 import functools
-import hashlib
 import multiprocessing
 import os
 import re
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import torch
 from lineage import flags, load, read, small, story_file
+from safetensors.torch import load_file
 
 METHODS = multiprocessing.get_all_start_methods()
 processes = multiprocessing.get_context("forkserver" if "forkserver" in METHODS else "spawn")
@@ -192,7 +192,7 @@ def contents(folder):
         "metrics": metrics_of(folder),
         "samples": (folder / "samples.txt").read_bytes(),
         "saved": plain([torch.load(path, weights_only=True) for path in paths], OWN),
-        "shared": hashlib.sha256(weights(folder / "model.safetensors")).hexdigest(),
+        "shared": plain(load_file(folder / "model.safetensors")),
         "files": sorted(path.name for path in folder.iterdir()),
     }
 
@@ -200,12 +200,6 @@ def contents(folder):
 def metrics_of(folder):
     """The lines of metrics.jsonl, without their times."""
     return plain(read(folder / "metrics.jsonl"), OWN)
-
-
-def weights(path):
-    """The tensors' bytes of a safetensors file: after its header, which names the folder."""
-    data = path.read_bytes()
-    return data[8 + int.from_bytes(data[:8], "little") :]
 
 
 def plain(value, without=()):
