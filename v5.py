@@ -361,6 +361,9 @@ class Muon(torch.optim.Optimizer):
 
     The idea: a gradient is large in the few directions that all examples share; with equal singular
     values the other directions are learned as fast as those.
+
+    The matrices decay as with AdamW (Liu et al. 2025), and the query, key and value projections are
+    orthogonalized as the one matrix that they are here.
     """
 
     def __init__(self, matrices, lr, weight_decay, dtype, momentum=0.95):
