@@ -138,7 +138,7 @@ def describe_result(run, result):
     words, entropy = result.val_word_perplexity, run.corpus.entropy.get("validation")
     per_word = f", {words:,.1f} per word" if words else ""
     lossy = "" if result.tokenizer.lossless else " (lossy: what becomes <|unk|> costs too little)"
-    bound = f" (the corpus' entropy is {entropy:.3f})" if entropy else ""
+    bound = f" (the text's entropy is {entropy:.3f})" if entropy else ""
     perplexity = f"perplexity {result.val_perplexity:,.1f} per token{per_word}"
     likely = f"the right token is the most likely one in {result.val_accuracy:.1%} of places"
     bits = f"{run.version} on {result.data.name}: {result.val_bits_per_byte:.3f} bits per byte"
