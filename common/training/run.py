@@ -130,6 +130,8 @@ class Run:
         self.state = {"model": self.model, "batches": generator}
         for i, each in enumerate(self.optimizers, 1):
             self.state["optimizer" if i == 1 else f"optimizer {i}"] = each
+        if rank():  # dropout that each process draws for itself, also one that joins a resumed run
+            torch.manual_seed(config.seed + rank())
         if config.resume:
             self.first_step = self.step = checkpoint.restore(self, self.saved)
             before, self.saved = self.saved["config"]["steps"], None  # as large as the model
@@ -147,8 +149,6 @@ class Run:
         self.extra["memory_estimate_mb"] = estimate
         for line in machine.describe_model(self.model, estimate):
             self.log.say(line)
-        if rank() and not config.resume:  # dropout that each process draws for itself
-            torch.manual_seed(config.seed + rank())
         evaluated = {row["step"] for row in self.log.metrics}
         self.evaluation_steps = logging.evaluation_steps(config) - evaluated
         # A run that goes on keeps its part, unless it is too small now: losses of one part compare.
