@@ -188,8 +188,8 @@ def estimate_memory(model, config, device, optimizers):
 
     Activations are measured: forward passes of one sequence and of two, in which autograd reports
     what it keeps for the backward pass. What the second sequence adds, each further one takes.
-    The random numbers that dropout draws in them are put back, so that a resumed run, which
-    measures again, continues with those that it was stopped at.
+    The random numbers that dropout draws in them are put back, but not MPS's own: a resumed run,
+    which measures again, does so before it continues with those that it was stopped at.
     """
     parameters = sum(p.nbytes for p in model.parameters())
     looked_up = sum(m.weight.nbytes for m in model.modules() if getattr(m, "sparse", False))

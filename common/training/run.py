@@ -116,10 +116,8 @@ class Run:
         return model
 
     def start(self, tokens, val_tokens, optimizer, generator):
-        """Begin in an empty folder, or go on from the checkpoint.
-
-        A run that stood in the folder before is moved aside, never overwritten.
-        """
+        """Begin in an empty folder, or go on from the checkpoint. A run that stood in the folder
+        before is moved aside, never overwritten."""
         config, n_val, T = self.config, len(val_tokens), self.config.context_length
         if len(tokens) <= T:
             few = f"the training text has {len(tokens)} tokens, too few for a context of {T}"
@@ -132,6 +130,8 @@ class Run:
             self.state["optimizer" if i == 1 else f"optimizer {i}"] = each
         if rank():  # dropout that each process draws for itself, also one that joins a resumed run
             torch.manual_seed(config.seed + rank())
+        # Before the checkpoint's random numbers are put back: on MPS this draws some of them.
+        estimate = machine.estimate_memory(self.model, config, self.device, self.optimizers)
         if config.resume:
             self.first_step = self.step = checkpoint.restore(self, self.saved)
             before, self.saved = self.saved["config"]["steps"], None  # as large as the model
@@ -145,7 +145,6 @@ class Run:
         if config.dtype == "auto":
             self.log.say(f"training steps compute in {str(self.dtype).removeprefix('torch.')}")
         machine.keep_freed_memory()
-        estimate = machine.estimate_memory(self.model, config, self.device, self.optimizers)
         self.extra["memory_estimate_mb"] = estimate
         for line in machine.describe_model(self.model, estimate):
             self.log.say(line)
