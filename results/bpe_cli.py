@@ -5,6 +5,7 @@ import os
 import sys
 from itertools import accumulate, cycle, pairwise
 from pathlib import Path
+from typing import Annotated
 
 from bpe_tokenizer import END_OF_TEXT, PATTERNS, BPETokenizer
 from common.cli import run_main
@@ -16,18 +17,21 @@ from results.commands import run_command
 
 import numpy as np
 from tqdm.utils import disp_len  # the columns that a text takes in a terminal
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
+# What --help calls them.
+Text = Annotated[str | None, arg(metavar="[TEXT]")]
+File = Annotated[str | None, arg(metavar="FILE")]
 COLOURS = (153, 223, 157, 218, 189, 229)  # pale backgrounds of the 256-colour palette, in turn
 
 
 def train(
     data: str = "sample",
-    data_dir: str | None = None,
+    data_dir: Annotated[str | None, arg(metavar="FOLDER")] = None,
     vocab_size: int = 4096,
     pattern: str = "gpt4",
     special: tuple[str, ...] = (END_OF_TEXT,),
-    out: str = "vocab.json",
+    out: File = "vocab.json",
 ):
     """Learn a vocabulary from text.
 
@@ -56,12 +60,12 @@ def train(
 
 
 def encode(
-    text: Positional[str | None] = None,
-    file: str | None = None,
-    vocab: str = "vocab.json",
+    text: Positional[Text] = None,
+    file: File = None,
+    vocab: File = "vocab.json",
     allow_special: bool = False,
     processes: int = 1,
-    out: str | None = None,
+    out: File = None,
 ):
     """Text to ids.
 
@@ -86,10 +90,10 @@ def encode(
 
 
 def decode(
-    ids: Positional[tuple[int, ...]] = (),
-    file: str | None = None,
-    vocab: str = "vocab.json",
-    out: str | None = None,
+    ids: Positional[Annotated[tuple[int, ...], arg(metavar="[ID ...]")]] = (),
+    file: File = None,
+    vocab: File = "vocab.json",
+    out: File = None,
 ):
     """Ids to text.
 
@@ -107,10 +111,10 @@ def decode(
 
 
 def show(
-    text: Positional[str | None] = None,
-    file: str | None = None,
-    vocab: str | None = None,
-    compare: str | None = None,
+    text: Positional[Text] = None,
+    file: File = None,
+    vocab: File = None,
+    compare: File = None,
     allow_special: bool = False,
 ):
     """Show a text's tokens, set apart in colour; those of two vocabularies side by side.
