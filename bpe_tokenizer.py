@@ -205,7 +205,7 @@ class BPETokenizer:
                     ids += encode_plainly(chunk, self._ranks)
         return ids
 
-    def encode_corpus(self, text_or_chunks, processes=1, end_of_text=False):
+    def encode_corpus(self, text_or_chunks, processes=None, end_of_text=False):
         """The ids of a whole corpus: a numpy array of type `dtype`, shape (number of tokens,).
 
         A string, or an iterable of strings: each is a document, encoded on its own, and followed
@@ -215,9 +215,10 @@ class BPETokenizer:
         parts = list(self.encode_stream(text_or_chunks, processes, end_of_text))
         return np.concatenate(parts) if parts else np.zeros(0, self.dtype)
 
-    def encode_stream(self, chunks, processes=1, end_of_text=False):
+    def encode_stream(self, chunks, processes=None, end_of_text=False):
         """Like encode_corpus, but an iterator of arrays, in order, which takes strings from the
         iterable as it needs them, in bounded memory: see common/bpe/encode.py."""
+        processes = 1 if processes is None else processes
         if not hasattr(processes, "__index__") or processes < 1:
             raise TokenizerError(f"processes has to be at least 1, not {processes!r:.40}")
         if fast:

@@ -64,7 +64,8 @@ def _parse(config_class, description, args, default):
         groups[group].append((field.name, described, value))
     made = [dataclasses.make_dataclass(n, fields, frozen=True) for n, fields in groups.items()]
     everything = dataclasses.make_dataclass("Settings", [(c.__name__, c, c()) for c in made])
-    parsed = tyro.cli(tyro.conf.OmitArgPrefixes[everything], description=description, args=args)
+    without_prefix = (tyro.conf.OmitArgPrefixes,)
+    parsed = tyro.cli(everything, description=description, args=args, config=without_prefix)
     values = {**vars(parsed.lesson), **vars(parsed.common)}
     config = config_class(**{name: at_home(name, value) for name, value in values.items()})
     config.out_dir = config.out_dir or default_folder(version_of(config_class), config)
@@ -179,8 +180,7 @@ def run_main(main):
     except OSError as error:  # of what is printed: a file's would be a UserError by now
         if error.errno == errno.ENAMETOOLONG:  # of what was given where a path belongs
             _refuse(f"the name {str(error.filename)[:40]} … is too long for a file")
-        gone = errno.EINVAL if sys.platform == "win32" else errno.EPIPE  # what Windows calls it
-        if error.filename or error.errno not in (errno.EPIPE, gone, errno.ENOSPC, errno.EIO):
+        if error.filename or error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EIO):
             raise
         if error.errno != errno.EPIPE:
             with contextlib.suppress(OSError):

@@ -106,6 +106,13 @@ def _folder(run, seed):
     return store.ROOT / "runs" / "published" / f"{run.name}-seed{seed}"
 
 
+def _is_of_code(folder, script):
+    """Whether the run in a folder was made by this code, whatever its comments said."""
+    with contextlib.suppress(UserError):
+        return code_sha256(folder / "script.py") == code_sha256(script)
+    return False
+
+
 def _has_settings(config, run, seed):
     """Whether a run's settings are those that the plan gives it."""
     wanted = {**run.settings(), "seed": str(seed)}
@@ -119,12 +126,21 @@ def _is_value(value, text):
     return str(value) == text
 
 
-def _is_this(folder, run, seed):
-    """Whether the run in a folder is this one, made by today's code, whatever its comments said."""
+def _is_finished(folder, run, seed):
+    """Whether the run in a folder is this one, made by today's code, and has ended."""
+    if not (folder / "result.json").exists():
+        return False
+    result = read_result(folder / "result.json")
+    return _has_settings(result.config, run, seed) and _is_of_code(folder, run.script_path())
+
+
+def _is_unfinished(folder, run, seed):
+    """Whether the run in a folder is this one, made by today's code, and was stopped."""
+    if (folder / "result.json").exists() or not (folder / "checkpoint.pt").exists():
+        return False
     with contextlib.suppress(UserError):  # damaged: begin again
         _, config = read_config(folder / "config.json")
-        same = code_sha256(folder / "script.py") == code_sha256(run.script_path())
-        return same and _has_settings(config, run, seed)
+        return _has_settings(config, run, seed) and _is_of_code(folder, run.script_path())
     return False
 
 
@@ -141,12 +157,11 @@ def _is_published(result, folder):
 
 def _make(run, seed):
     folder, script = _folder(run, seed), run.script_path()
-    is_this = _is_this(folder, run, seed)
-    if not is_this or not (folder / "result.json").exists():
+    if not _is_finished(folder, run, seed):
         if "more.txt" in run.flags and not _has_more_text():
             if _call(plan.MORE_TEXT):
                 raise UserError("more.txt could not be written")
-        resume = is_this and (folder / "checkpoint.pt").exists()
+        resume = _is_unfinished(folder, run, seed)
         given = ["--resume"] if resume else [*run.arguments(), "--seed", str(seed)]
         home = folder.relative_to(store.ROOT).as_posix()  # result.json names no other path
         if _call([str(script), "--out-dir", home, *given]):

@@ -29,7 +29,7 @@ class Bytes:
     kind, sha256, dtype, end_of_text = "bytes", "b" * 64, np.dtype("uint16"), 256
     lossless = True
 
-    def encode_stream(self, chunks, processes=1, end_of_text=False):
+    def encode_stream(self, chunks, processes=None, end_of_text=False):
         self.processes = processes
         for chunk in chunks:
             ids = np.frombuffer(chunk.encode(), dtype=np.uint8).astype(self.dtype)

@@ -45,7 +45,7 @@ class Tokenizer:
     def _content(self) -> dict:
         return {"kind": self.kind, "special_tokens": [*self.special_tokens], "vocab": [*self.ids]}
 
-    def encode_stream(self, chunks, processes=1, end_of_text=False):
+    def encode_stream(self, chunks, processes=None, end_of_text=False):
         """An array of ids for each chunk of text, in order; memory does not grow.
 
         end_of_text: put that id after each chunk. `processes` is there for the interface only.
