@@ -6,6 +6,7 @@ trained again.
 
 import contextlib
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -219,7 +220,9 @@ def _call(arguments):
     try:
         return process.wait()
     except (KeyboardInterrupt, SystemExit) as stop:
-        if isinstance(stop, SystemExit):  # SIGTERM has reached this one alone, Ctrl-C both
+        # Ctrl-C and the end of a terminal have reached both, and a second signal would keep the run
+        # from saving.
+        if getattr(stop, "code", None) == 128 + signal.SIGTERM:
             process.terminate()
         process.wait()
         raise

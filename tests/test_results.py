@@ -43,15 +43,15 @@ else:
     config = {"dropout": 0.0, **{flag[2:]: value for flag, value in zip(args[::2], values)}}
     config["seed"] = int(config["seed"])
     settings.write_text(json.dumps({"version": version, "config": config}))
-def save(*_):
-    time.sleep(0.5)
-    (out / "saved").touch()
-    sys.exit(130)
 if (here / "long").exists():
-    signal.signal(signal.SIGINT, save)
-    signal.signal(signal.SIGTERM, save)
+    signals = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     print("training", flush=True)
-    time.sleep(600)
+    signal.sigwait(signals)
+    time.sleep(0.5)
+    if not signal.sigpending() & signals:  # a second one stops a run at once
+        (out / "saved").touch()
+    sys.exit(130)
 (out / "checkpoint.pt").touch()
 if (here / "stop").exists():
     (here / "stop").unlink()
@@ -376,9 +376,9 @@ def test_a_stopped_run_is_resumed_unless_it_is_another(project, planned, file, c
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_a_run_is_waited_for_when_publishing_is_stopped(project, name):
-    """Ctrl-C reaches both processes, SIGTERM this one alone: either way the run saves first."""
+    """Ctrl-C and a terminal's end reach both processes, SIGTERM one alone: the run saves first."""
     (project / "long").touch()
     program = f"""
 from pathlib import Path
@@ -392,7 +392,7 @@ run_main(publish.publish)
     process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, **options)
     while b"training" not in (line := process.stdout.readline()):
         assert line, process.stderr.read()
-    send = os.killpg if name == "SIGINT" else os.kill
+    send = os.kill if name == "SIGTERM" else os.killpg
     send(process.pid, signal.Signals[name])
     _, err = process.communicate()
     assert process.returncode == 128 + signal.Signals[name] and b"Traceback" not in err, err
