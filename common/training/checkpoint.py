@@ -181,5 +181,7 @@ def restore(run, checkpoint):
         else:
             before = f"trained by {len(processes)} processes so far, now by {world_size()}"
             log.say(f"{before}: the batches stay the same, what dropout drops does not")
+            # Not the seed of the start, which would drop again what the first steps dropped.
+            torch.manual_seed(run.config.seed + 1000 * step + rank())
     log.say(f"resuming {folder} at step {step}")
     return step

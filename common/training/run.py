@@ -128,7 +128,7 @@ class Run:
         self.state = {"model": self.model, "batches": generator}
         for i, each in enumerate(self.optimizers, 1):
             self.state["optimizer" if i == 1 else f"optimizer {i}"] = each
-        if rank():  # dropout that each process draws for itself, also one that joins a resumed run
+        if rank() and not config.resume:  # dropout that each process draws for itself
             torch.manual_seed(config.seed + rank())
         # Before the checkpoint's random numbers are put back: on MPS this draws some of them.
         estimate = machine.estimate_memory(self.model, config, self.device, self.optimizers)
