@@ -1,10 +1,10 @@
 """v3: scale, by a stack of transformer blocks and the recipe that trains it.
 
-A deeper network needs care. The recipe is that of GPT-2 and GPT-3 (Radford et al. 2019, Brown et
-al. 2020): initialization scaled down with the depth, warm-up and cosine decay of the learning rate,
-gradient clipping, weight decay, which pulls the matrices towards zero, dropout, and AdamW
-(Loshchilov and Hutter 2019) with a shorter memory of squared gradients (beta2 = 0.95). Dropout is
-off by default: without it the validation loss falls to the last step.
+A deeper network needs care. The recipe is largely that of GPT-2 and GPT-3 (Radford et al. 2019,
+Brown et al. 2020): initialization scaled down with the depth, warm-up and cosine decay of the
+learning rate, gradient clipping, weight decay, which pulls the matrices towards zero, dropout, and
+AdamW (Loshchilov and Hutter 2019) with a shorter memory of squared gradients (beta2 = 0.95).
+Dropout is off by default: without it the validation loss falls to the last step.
 
 Expect stories that keep better track of who has the object that they are about. Two controls, in
 the tables of `results/README.md`, tell the depth from the recipe: v3 with one block, and v3 without

@@ -408,8 +408,8 @@ class Muon(torch.optim.Optimizer):
     The idea: a gradient is large in the few directions that all examples share; with equal singular
     values the other directions are learned as fast as those.
 
-    The matrices decay as with AdamW (Liu et al. 2025), and the query, key and value projections are
-    orthogonalized as the one matrix that they are here.
+    The matrices decay as with AdamW (Liu et al. 2025). The query, key and value projections are one
+    matrix here and are orthogonalized together; each by itself would be another choice.
     """
 
     def __init__(self, matrices, lr, weight_decay, dtype, momentum=0.95):

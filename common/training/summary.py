@@ -169,7 +169,7 @@ def draw_loss(metrics, path, title, entropy):
         losses = [row[name] * bits for row in rows]
         axes.plot([row["step"] for row in rows], losses, label=label, marker=marker)
     if entropy:
-        axes.axhline(entropy, color="black", linestyle=":", label="entropy of the corpus")
+        axes.axhline(entropy, color="black", linestyle=":", label="entropy of the text")
     axes.set(xlabel="step", ylabel="bits per byte", yscale="log", title=title)
     axes.title.set_parse_math(False)  # a $ in a name is a $
     axes.legend()
