@@ -88,11 +88,8 @@ def resolved(repository, files, name):
     entry = entry_of(name, files[name])
     if "lfs" not in entry:
         return 200, files[name], {"ETag": f'"{entry["oid"]}"'}
-    headers = {
-        "Location": f"https://lfs.example/lfs/{repository}/{name}",
-        "X-Linked-Size": str(entry["size"]),
-        "X-Linked-ETag": f'"{entry["lfs"]["oid"]}"',
-    }
+    headers = {"Location": f"https://lfs.example/lfs/{repository}/{name}"}
+    headers |= {"X-Linked-Size": str(entry["size"]), "X-Linked-ETag": f'"{entry["lfs"]["oid"]}"'}
     return 302, b"Found", headers
 
 

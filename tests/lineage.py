@@ -33,13 +33,9 @@ def refused(match=None):
 
 def python(*args, cwd=None, **environment):
     """The finished process of `python ARGS`, its output as text."""
-    return subprocess.run(
-        [sys.executable, *map(str, args)],
-        capture_output=True,
-        encoding="utf-8",
-        cwd=cwd,
-        env={**os.environ, **environment},
-    )
+    line = [sys.executable, *map(str, args)]
+    env = {**os.environ, **environment}
+    return subprocess.run(line, capture_output=True, encoding="utf-8", cwd=cwd, env=env)
 
 
 def load(version):

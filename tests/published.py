@@ -11,8 +11,7 @@ SHA = "a" * 64
 def write(path, content):
     """A file that holds a text, or a value as JSON, in a folder that is made for it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = content if isinstance(content, str) else json.dumps(content)
-    path.write_text(text, encoding="utf-8")
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
 
 
 def made_up(version, seed, bits, **changes):

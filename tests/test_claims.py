@@ -102,8 +102,7 @@ At last Mira hid the plain red doll in the new tin box under the stairs, for a j
 def test_the_row_of_one_seed_has_wilsons_intervals():
     """Of 10 of 20 by hand: (10 + 1.92) / 23.84 ± 1.96 / 23.84 √(5 + 0.96)."""
     kinds = {**dict.fromkeys(KINDS, (60, 100)), "owners": (0, 2)}
-    one = claims.Claims("v9", 1, 0.8, (10, 20), (1, 100), kinds)
-    head, (row,) = claims.table({"long": [one]})
+    head, (row,) = claims.table({"long": [claims.Claims("v9", 1, 0.8, (10, 20), (1, 100), kinds)]})
     assert row[:3] == ["long (1)", "50 % [30, 70]", ""] and "owners" not in head  # too few of them
     assert (row[4], row[-1], len(row)) == ("60 % [50, 69]", "1 % [0, 5]", len(head))
 

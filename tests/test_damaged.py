@@ -67,8 +67,7 @@ def test_full_disk_loses_nothing_that_was_saved(lab, tmp_path, file_and_time):
 def test_checkpoint_with_a_flipped_bit_is_noticed_wherever_it_is(out):
     path, draw = out / "checkpoint.pt", random.Random(3)
     data = path.read_bytes()
-    places = [0, 1, len(data) - 1, *(draw.randrange(len(data)) for _ in range(20))]
-    for place in places:
+    for place in [0, 1, len(data) - 1, *(draw.randrange(len(data)) for _ in range(20))]:
         path.write_bytes(data)
         flip(path, place, draw.randrange(8))
         with refused(f"{path} is damaged"):

@@ -86,8 +86,7 @@ def test_published_weights_that_are_missing_or_damaged_are_named(tmp_path, monke
 def test_loading_an_ablation_leaves_its_version_as_it_was(tmp_path, monkeypatch):
     v0 = load("v0")
     path, text = tmp_path / "results" / "ablations" / "v0_twice.py", "import v0\nv0.twice = 2\n"
-    module = load_script(put(path, text))
-    assert module.v0.twice == 2 and not hasattr(v0, "twice")
+    assert load_script(put(path, text)).v0.twice == 2 and not hasattr(v0, "twice")
     assert sys.modules["v0"] is v0
     monkeypatch.setattr(store, "ROOT", tmp_path)
     assert store.script_of("v0_twice") == path

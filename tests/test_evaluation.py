@@ -54,8 +54,7 @@ class Counter(torch.nn.Module):
 
 def nats_of(model, n, T, **settings):
     """The total for the text 0, 1, 2, ..., n - 1, without the first token's ln V."""
-    scores = evaluate(model, np.arange(n), T, corpus(n), **settings)
-    return scores["loss"] * n - math.log(model.V)
+    return evaluate(model, np.arange(n), T, corpus(n), **settings)["loss"] * n - math.log(model.V)
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 8, 9, 16, 23])
@@ -96,9 +95,8 @@ HALVES = [[0.5, 0.25, 0.25], [0.25, 0.5, 0.25], [0.25, 0.25, 0.5]]  # most likel
 
 def test_bits_per_byte_perplexities_and_accuracies_by_hand():
     tokens = np.array([0, 0, 1, 1, 2], dtype=np.uint16)  # 0 0, 1 1: one bit each; 0 1, 1 2: two
-    scores = evaluate(Table(HALVES), tokens, 2, corpus(n_bytes=7, n_words=4))
     bits = math.log2(3) + 1 + 2 + 1 + 2
-    assert scores == {
+    assert evaluate(Table(HALVES), tokens, 2, corpus(n_bytes=7, n_words=4)) == {
         "bits_per_byte": pytest.approx(bits / 7, rel=1e-6),
         "loss": pytest.approx(bits * math.log(2) / 5, rel=1e-6),
         "perplexity": pytest.approx(2 ** (bits / 5), rel=1e-6),
@@ -131,8 +129,8 @@ def test_nothing_is_random_and_the_model_keeps_its_mode(training):
 
 
 def test_a_model_gone_wrong_has_a_huge_perplexity_or_is_refused():
-    certain = Table([[1.0, 0.0], [1.0, 0.0]])  # that 0 comes next, and it never does
-    scores = evaluate(certain, np.ones(4, dtype=int), 2, corpus(4, 1))
+    # It is certain that 0 comes next, which never does.
+    scores = evaluate(Table([[1.0, 0.0], [1.0, 0.0]]), np.ones(4, dtype=int), 2, corpus(4, 1))
     found = [scores[name] for name in ("loss", "perplexity", "word_perplexity")]
     assert found == [math.inf, math.exp(700), math.exp(700)]
     with pytest.raises(NotFinite, match="became nan"):

@@ -33,7 +33,6 @@ SAVE = [
     *operations("config.json", "metrics.jsonl", "samples.txt", "best.pt"),
     *operations("checkpoint.pt", then=["replace checkpoint.previous.pt"]),
 ]
-END = operations("model.safetensors", "result.json", "loss.png")
 
 
 @pytest.mark.slow
@@ -51,7 +50,7 @@ def test_run_killed_at_every_file_operation_ends_as_the_whole_one(lab):
         assert f"resuming {lab.folder / 'parts'} at step {at}\n" in lab.said()
         at = steps[-1] - 1 - (steps[-1] - 1) % 4  # a step is saved after it was noted
     assert len(set(steps)) >= 5
-    for operation in END:
+    for operation in operations("model.safetensors", "result.json", "loss.png"):
         assert lab.resume("parts", at_operation=operation) == KILLED, (operation, lab.said())
     assert lab.resume("parts") == 0 and "is finished, nothing is left to do" in lab.said()
     assert contents(lab.folder / "parts") == contents(lab.folder / "whole")
@@ -78,8 +77,7 @@ def test_new_run_killed_while_it_begins_loses_nothing_of_the_old_one(lab):
         shutil.copytree(lab.folder / "old", out)
         assert lab.run(lab.args(out, seed=8, steps=0), at_operation=len(hit) + 1) == KILLED
         hit.append(lab.notes()[-1])
-        left = held(out).items() | held(out.with_name("run.1")).items()
-        assert old.items() <= left, hit[-1]
+        assert old.items() <= held(out).items() | held(out.with_name("run.1")).items(), hit[-1]
         if len(hit) % 4 == 0:  # one clear line, or it goes on: never a run mixed of both
             status = lab.resume(Path(case) / "run")
             assert status == 0 or (status == 2 and lab.said().count("\n") == 1), lab.said()

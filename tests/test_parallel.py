@@ -11,7 +11,7 @@ import psutil
 import pytest
 import torch
 from lab import metrics_of, plain
-from lineage import ROOT, VERSIONS, flags, load, python, run, story_file
+from lineage import ROOT, VERSIONS, finished_run, flags, load, python, run, story_file
 
 ACCUMULATING = [version for version in VERSIONS if hasattr(load(version).Config, "grad_accum")]
 TORCHRUN = ["-m", "torch.distributed.run"]
@@ -134,10 +134,9 @@ def test_two_processes_learn_what_one_does(version, cache, monkeypatch):
 
 @pytest.mark.slow
 @torchrun
-def test_one_sequence_per_step_is_nothing_to_share(cache, monkeypatch):
-    module, text = load("v0"), story_file(cache)
-    run(module, monkeypatch, flags(module, data=text, out_dir=cache / "one"))
-    args = flags(module, data=text, out_dir=cache / "two")
+def test_one_sequence_per_step_is_nothing_to_share(cache):
+    finished_run("v0", cache / "one")
+    args = flags(load("v0"), data=cache / "story.txt", out_dir=cache / "two")
     done = two_processes(ROOT / "v0.py", args, cwd=cache)
     assert done.stdout.count("the processes have nothing to share\n") == 1
     first, second = (metrics_of(cache / name) for name in ("one", "two"))
@@ -222,8 +221,7 @@ def test_run_on_two_hosts_survives_the_loss_of_a_process_and_of_each_host(cache)
         train_on(out, first, second)  # the first host is gone, and so is where they meet
         first.lose()
         second.lose()
-        hosts = start(*resumed), start(*resumed)
-        status = [host.job.wait(PATIENCE) for host in hosts]
+        status = [host.job.wait(PATIENCE) for host in (start(*resumed), start(*resumed))]
         said = (cache / "log.txt").read_text(encoding="utf-8")
     assert status == [0, 0] and said.count("resuming") == 3, said
     rows = metrics_of(out)

@@ -51,11 +51,10 @@ def test_colours_are_seen_on_white_and_on_black_and_their_labels_can_be_read(col
 def test_folders_that_differ_in_the_seed_alone_are_one_line(project, monkeypatch):
     one = put_run(project / "wide-seed1", seed=1)
     two = put_run(project / "wide-seed2", bits=(2.0, 1.5), seed=2)
-    deep = put_run(project / "deep", "v3")
     put(project, "v2-sample", [1.5, 1.6], curve=metrics([2, 1.7]))
     drawn = []
     monkeypatch.setattr(plots, "draw", lambda out, slide, make, *data: drawn.append(data))
-    plots.curves((one, two, deep, one, "v2-sample"))
+    plots.curves((one, two, put_run(project / "deep", "v3"), one, "v2-sample"))
     ((lines, _, bound),) = drawn
     found = [(Path(label).name, version, bits) for label, (version, _, bits) in lines.items()]
     own = [("wide", "v2", [1.0, 1.5]), ("deep", "v3", [1.0])]
@@ -71,8 +70,7 @@ def test_a_new_version_and_other_weights_change_the_published_pictures(project):
     write(project / "v99.py", '"""v99: an idea."""\n')
     put(project, "v4-sample", [1.5], curve=metrics([2, 1.7]))
     put(project, "v99-sample", [1.5], curve=metrics([2, 1.6]))
-    found = plots.published_pictures()
-    assert list(found["curves.svg"][1]) == ["v4", "v99"]
+    assert list(plots.published_pictures()["curves.svg"][1]) == ["v4", "v99"]
     plots.published()
     assert "v99" in (project / "results" / "curves.svg").read_text(encoding="utf-8")
     assert drawing.colour("v99") not in (None, drawing.colour("v4"))

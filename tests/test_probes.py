@@ -118,8 +118,7 @@ def test_a_model_that_knows_the_stories_is_always_right_and_its_opposite_never(c
 
 def test_answers_are_counted_by_kind_and_by_their_hard_half():
     hard = [rules(one)[1] for one in QUESTIONS]
-    found = probes.summary(QUESTIONS, hard)  # right where it is hard
-    for kind, row in found.items():
+    for kind, row in probes.summary(QUESTIONS, hard).items():  # right where it is hard
         assert (row.n, row.n_hard, row.accuracy, row.accuracy_hard) == (EACH, EACH // 2, 0.5, 1)
         hard = [1 / len(each.alternatives) for each in of(kind) if rules(each)[1]]
         assert row.chance_hard == pytest.approx(sum(hard) / len(hard))

@@ -35,9 +35,8 @@ def test_the_bare_command_is_the_table_of_the_local_runs(tmp_path):
 def test_help_lists_the_commands_without_importing_what_is_slow(tmp_path):
     for name in ("torch", "scipy", "matplotlib", "datasets"):
         write(tmp_path / f"{name}.py", "1 / 0\n")
-    path = f"{tmp_path}{os.pathsep}{ROOT}"
     for args in (["--help"], ["local", "--help"], ["compare", "--help"], ["publish", "--help"]):
-        done = results(*args, PYTHONPATH=path)
+        done = results(*args, PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
         assert done.returncode == 0 and done.stderr == "", done.stderr
         if len(args) == 1:
             listed = "check evaluate probe claims plot page readme references".split()

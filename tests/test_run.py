@@ -95,8 +95,7 @@ def test_the_best_trained_weights_are_kept_and_overfitting_is_printed_once(
     monkeypatch.setattr(module.Run, "log_step", noted)
     folder, _, err = train(module, steps=24, learning_rate=0.05)
     means = [sum(seen[i : i + 4]) / 4 for i in range(0, 24, 4)]  # since the evaluation before
-    rows = read(folder / "metrics.jsonl")
-    assert [row["train_loss"] for row in rows[1:]] == pytest.approx(means)
+    assert [row["train_loss"] for row in read(folder / "metrics.jsonl")[1:]] == pytest.approx(means)
     assert err.count("overfitting: validation has risen from 2.000 (step 8)") == overfitting
     assert err.count("overfitting") == overfitting
     assert read(folder / "result.json")["best_step"] == best

@@ -49,8 +49,7 @@ def test_an_empty_line_asks_for_further_samples_of_the_same_prompt(monkeypatch, 
         calls.append((config.prompt, config.seed))
 
     session(["", "Two", ""], generate, monkeypatch, seed=5, n_samples=2)
-    again = [("One", 7), ("One", 8), ("Two", 5), ("Two", 6), ("Two", 7), ("Two", 8)]
-    assert calls == again
+    assert calls == [("One", 7), ("One", 8), ("Two", 5), ("Two", 6), ("Two", 7), ("Two", 8)]
 
 
 def test_ctrl_c_ends_a_sample_and_an_error_ends_nothing(monkeypatch, capsys):

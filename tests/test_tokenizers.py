@@ -148,8 +148,7 @@ def test_other_settings_are_another_vocabulary(corpus, tmp_path):
     load_tokenizer("bpe", corpus, 280)
     load_tokenizer("bpe", corpus, 281)
     load_tokenizer("bpe", corpus, 280, pattern="whitespace")
-    plain = load_tokenizer("bpe", corpus, 280, special_tokens=())
-    assert plain.end_of_text is None
+    assert load_tokenizer("bpe", corpus, 280, special_tokens=()).end_of_text is None
     assert len(list((tmp_path / "cache").glob("*-bpe-*.json"))) == 4
     assert [load_tokenizer("word", corpus, size).vocab_size for size in (10, 12)] == [10, 12]
 

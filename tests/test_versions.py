@@ -117,8 +117,7 @@ def test_a_finished_run_continues_prompts_and_is_left_as_it_was(
     assert sampled("Anna", 5, *more) == sampled("Anna", 6, *more)
     assert sampled("", 5) == printed("--sample-only", "--seed", "5")  # the run's own prompt
     assert five.startswith("Anna") and len(five) > 6 and five != six
-    both = sampled("Anna", 5, "--n-samples", "2")
-    assert both == f"--- seed 5 ---\n{five}--- seed 6 ---\n{six}"
+    assert sampled("Anna", 5, "--n-samples", "2") == f"--- seed 5 ---\n{five}--- seed 6 ---\n{six}"
     typed = [sampled("Anna", 1), sampled("Tom", 1), sampled("Tom", 2)]
     monkeypatch.setattr("sys.stdin", io.StringIO("Anna\nTom\n\n"))
     assert printed("--interactive") == "".join(f"> {text}" for text in typed) + "> \n"

@@ -1,7 +1,6 @@
 """The bundled sample corpus: its world, its entropy, its files."""
 
 import hashlib
-import json
 import lzma
 import os
 import random
@@ -16,7 +15,7 @@ from lineage import python, read
 
 PROGRAM = Path(world.__file__)
 TEXT = PROGRAM.with_name("input.txt").read_bytes()
-INFO = json.loads(PROGRAM.with_name("input.json").read_text(encoding="utf-8"))
+INFO = read(PROGRAM.with_name("input.json"))
 
 
 class WrongPath(Exception):

@@ -130,8 +130,6 @@ ENDS = [
     *tries("ends", f"{SAMPLE} --interactive --max-new-tokens 4", status=0, streams="closed"),
     *tries("ends", f"{SAMPLE} --interactive --max-new-tokens 4", status=0, streams="typed"),
     *tries("ends", ["results nonsense", "v0 --nonsense", "bpe x"], streams="closed"),
-]
-ENDS += [
     Situation("ends", f"{V3} --data plain.txt --out-dir run", 0, r"is now in run\.1"),
     Situation("ends", f"{PLAIN} --out-dir run", 2, "another run is writing", {"run": bad.held}),
     Situation("ends", "v3 --resume --out-dir run", 2, "another run is writing", {"run": bad.held}),
@@ -205,11 +203,10 @@ for name in ("$^$", "a b", "-x", "%s{}", "é", "'", "x" * 200):
 
 # ---- Flags ---------------------------------------------------------------------------------------
 
-NO_NUMBER = ["nan", "inf", "-1", "1e-320", "x", "''"]
 NO_COUNT = ["0", "-1", "1.5", "18446744073709551616", "x"]
 NO_SEED = ["-1", "18446744073709551616", "9223372036854775808", "1.5"]
 RANGES = {  # of other commands than the scripts
-    "--temperature": (NO_NUMBER, ["results claims run"]),
+    "--temperature": (["nan", "inf", "-1", "1e-320", "x", "''"], ["results claims run"]),
     "--seed": (NO_SEED, ["results claims run", "results probe run"]),
     "--stories": (NO_COUNT, ["results claims run"]),
     "--each": ([*NO_COUNT, "1"], ["results probe run"]),
@@ -252,8 +249,8 @@ for columns in ("1", "30", "500"):
     FLAGS += tries("flags", commands, status=0, says="usage", environment={"COLUMNS": columns})
 
 commands = [small(version, top_p="1e-300") for version in VERSIONS]
-ENDS_OF_RANGES = {"temperature": 0, "top_k": 10**9, "steps": 0, "seed": 2**63 - 1}
-for name, value in ENDS_OF_RANGES.items():
+# The ends of ranges.
+for name, value in {"temperature": 0, "top_k": 10**9, "steps": 0, "seed": 2**63 - 1}.items():
     commands += [small(version, **{name: value}) for version in ("v0", "v4")]
 PATTERNS = ("'\\w+'", "'(?<=a)b|.'", "'a\\Kb'", "'(?=x)'", "'\\b'")
 commands += [f"{V2} --split-pattern {pattern}" for pattern in PATTERNS]

@@ -33,7 +33,6 @@ COMMANDS = "compare evaluate plots probes claims page tables".split()
 IMPORTED = [*IMPORTED.split(), "situations", "bpe_tokenizer", "common.tokenizers.load"]
 IMPORTED += ["common.tokenizers.classes", *(f"results.{name}" for name in COMMANDS)]
 processes.set_forkserver_preload(IMPORTED)
-GROUPS = list(dict.fromkeys(situation.group for situation in ALL))
 INPUTS = {"plain.txt": TEXT, "chinese.txt": CHINESE, "line.txt": LINE, "same.txt": "a" * 5000}
 INPUTS |= {"ends.txt": "\n" * 2000, "spaces.txt": " " * 2000}
 AT_ONCE = 2
@@ -153,7 +152,7 @@ def shelf(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.skipif("forkserver" not in METHODS, reason="a process for each would take too long")
-@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("group", dict.fromkeys(situation.group for situation in ALL))
 def test_situations_end_as_they_should(group, shelf):
     tried = [situation for situation in ALL if situation.group == group]
     with ThreadPoolExecutor(AT_ONCE) as pool:
