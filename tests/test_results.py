@@ -3,14 +3,16 @@
 The runs here are made up: result files written by hand, and scripts that write one in no time.
 """
 
+import contextlib
 import math
 import os
 import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
-from results import intervals, plan, publish, readme, store, tables, variants
+from results import intervals, plan, publish, readme, same, store, tables, variants
 from results.plan import Planned, version
 from results.scripts import code_sha256
 
@@ -325,6 +327,28 @@ def test_publish_says_truly_what_is_outdated(project, planned, capsys):
     write(script, SCRIPT + "x = 1\n")
     publish.publish()  # other code: the finished run in its folder is no longer this one
     assert calls(project)[0].startswith("v3 --out-dir")
+
+
+def test_code_that_trains_the_same_outdates_nothing(project, planned, capsys, monkeypatch):
+    planned(Planned("v3-sample", seeds=(1,)))
+    publish.publish()
+    write(project / "older" / "v3.py", SCRIPT)
+    write(project / "v3.py", SCRIPT + "x = 1\n")
+    for now, said in (2, "made by other code (1)"), (1, "1 of 1 runs are up to date"):
+        found = {project / "older": 1, project: now}
+        monkeypatch.setattr(same, "trained", lambda run, script, steps, root, f=found: f[root])
+        with refused("v3-sample differs") if now == 2 else contextlib.nullcontext():
+            same.main(project / "older")
+        publish.publish(dry_run=True)
+        assert said in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_short_runs_that_train_the_same_have_the_same_weights_and_losses():
+    run, script = plan.planned("v0-sample"), Path("v0.py")
+    before, again, other = (same.trained(run, script, steps, ROOT) for steps in (4, 4, 6))
+    assert before == again and before[0].keys() == {"table.weight"}
+    assert before[0] != other[0] and before[1] != other[1]
 
 
 def test_how_long_it_takes_follows_the_nearest_runs_and_then_the_clock(project, planned, capsys):
