@@ -114,8 +114,8 @@ class CausalSelfAttention(nn.Module):
 
     def forward(self, x, mask):  # (B, T, C), (T, T)
         B, T, C = x.shape
-        q, k, v = self.qkv(x).split(C, dim=-1)  # (B, T, C) each
-        q, k, v = (z.view(B, T, self.n_head, -1).transpose(1, 2) for z in (q, k, v))  # (B, H, T, D)
+        qkv = self.qkv(x).view(B, T, 3 * self.n_head, -1)  # (B, T, 3H, D)
+        q, k, v = qkv.transpose(1, 2).chunk(3, dim=1)  # (B, H, T, D) each
         y = self.attend(q, k, v, mask)  # (B, H, T, D)
         return self.proj(y.transpose(1, 2).reshape(B, T, C))  # (B, T, C)
 
@@ -199,7 +199,7 @@ class LanguageModel(nn.Module):
 def sample_next_token(logits, config, generator):
     """Sample one token id from the logits (V,), after temperature, top-k and top-p."""
     if config.temperature == 0:
-        return logits.argmax()  # greedy decoding: the most likely token
+        return logits.argmax().item()  # greedy decoding: the most likely token
     logits = logits / config.temperature
     if config.top_k:
         kth = logits.topk(min(config.top_k, len(logits))).values[-1]
@@ -209,7 +209,11 @@ def sample_next_token(logits, config, generator):
         sorted_probs, order = probs.sort(descending=True)
         before = sorted_probs.cumsum(0) - sorted_probs  # the sum over all more likely tokens
         probs[order[1:][before[1:] >= config.top_p]] = 0  # order[0], the most likely, stays
-    return torch.multinomial(probs, 1, generator=generator)[0]
+    # Inverse transform sampling: the first token at which the running sum of the probabilities
+    # exceeds a uniform random number. Its id is the number of sums that do not. (torch.multinomial
+    # would be one line, and several times as slow.)
+    sums = probs.cumsum(0)
+    return (sums <= torch.rand(1, generator=generator) * sums[-1]).sum().item()
 
 
 @torch.inference_mode()
@@ -217,17 +221,17 @@ def generate(model, config, tokenizer, device):
     """Continue the prompt token by token and return the decoded text. A seed gives one text."""
     generator = torch.Generator().manual_seed(config.seed)
     ids = tokenizer.encode(config.prompt)
-    window = torch.tensor(ids, device=device)  # (T,): the tokens that the model reads
+    window = list(ids)  # the tokens that the model reads
     model.eval()
     for _ in range(config.max_new_tokens):
         if len(window) > config.context_length:  # full: continue from its last half
             window = window[-max(1, config.context_length // 2) :]
-        logits = model(window[None], last_only=True)[0, -1]  # (V,)
+        logits = model(torch.tensor([window], device=device), last_only=True)[0, -1]  # (V,)
         token = sample_next_token(logits.float().cpu(), config, generator)
         if token == tokenizer.end_of_text:
             break
-        ids.append(token.item())
-        window = torch.cat((window, token[None].to(device)))
+        ids.append(token)
+        window.append(token)
     model.train()
     return tokenizer.decode(ids)
 

@@ -95,16 +95,16 @@ def causal_mask(T, S, device):
     return torch.full((T, S), -math.inf, device=device).triu(1 + S - T)
 
 
-def alibi_mask(T, S, n_head, device):
-    """The causal mask, and on earlier keys -slope * distance: (1, H, T, S).
+def alibi_penalty(T, S, n_head, device):
+    """What ALiBi takes from the scores, slope * distance: (1, H, T, S).
 
     The slopes are 2^(-8/H), 2^(-16/H), ..., 2^-8, as in the paper where H is a power of two (Press
     et al. 2022, section 3): some heads look near, some far.
     """
-    slopes = 2 ** (-8 * torch.arange(1, n_head + 1, device=device) / n_head)  # (H,)
+    slopes = torch.linspace(-8 / n_head, -8, n_head, device=device).exp2()  # (H,)
     positions = torch.arange(S, device=device)
     distance = positions[S - T :, None] - positions  # (T, S): query's position minus key's
-    return causal_mask(T, S, device) - slopes[None, :, None, None] * distance
+    return slopes.view(1, -1, 1, 1) * distance
 
 
 def rotate(x, base, start):
@@ -153,8 +153,8 @@ class CausalSelfAttention(nn.Module):
 
     def forward(self, x, mask, cache):  # (B, T, C), (T, S) or (1, H, T, S) with S keys
         B, T, C = x.shape
-        q, k, v = self.qkv(x).split(C, dim=-1)  # (B, T, C) each
-        q, k, v = (z.view(B, T, self.n_head, -1).transpose(1, 2) for z in (q, k, v))  # (B, H, T, D)
+        qkv = self.qkv(x).view(B, T, 3 * self.n_head, -1)  # (B, T, 3H, D)
+        q, k, v = qkv.transpose(1, 2).chunk(3, dim=1)  # (B, H, T, D) each
         if self.rope_base is not None:
             start = mask.shape[-1] - T  # the position of x[:, 0]: so many are cached
             q, k = rotate(q, self.rope_base, start), rotate(k, self.rope_base, start)
@@ -243,7 +243,7 @@ class LanguageModel(nn.Module):
             x = x + sinusoids(S, x.shape[-1])[start:].to(x.device)
         x, mask = self.dropout(x), causal_mask(T, S, idx.device)
         if self.position == "alibi":
-            mask = alibi_mask(T, S, self.n_head, idx.device)
+            mask = mask - alibi_penalty(T, S, self.n_head, idx.device)
         for block in self.blocks:
             x = block(x, mask, cache)
         if last_only:  # sampling needs the logits of the last position alone
@@ -255,7 +255,7 @@ class LanguageModel(nn.Module):
 def sample_next_token(logits, config, generator):
     """Sample one token id from the logits (V,), after temperature, top-k and top-p."""
     if config.temperature == 0:
-        return logits.argmax()  # greedy decoding: the most likely token
+        return logits.argmax().item()  # greedy decoding: the most likely token
     logits = logits / config.temperature
     if config.top_k:
         kth = logits.topk(min(config.top_k, len(logits))).values[-1]
@@ -265,7 +265,11 @@ def sample_next_token(logits, config, generator):
         sorted_probs, order = probs.sort(descending=True)
         before = sorted_probs.cumsum(0) - sorted_probs  # the sum over all more likely tokens
         probs[order[1:][before[1:] >= config.top_p]] = 0  # order[0], the most likely, stays
-    return torch.multinomial(probs, 1, generator=generator)[0]
+    # Inverse transform sampling: the first token at which the running sum of the probabilities
+    # exceeds a uniform random number. Its id is the number of sums that do not. (torch.multinomial
+    # would be one line, and several times as slow.)
+    sums = probs.cumsum(0)
+    return (sums <= torch.rand(1, generator=generator) * sums[-1]).sum().item()
 
 
 @torch.inference_mode()
@@ -273,19 +277,19 @@ def generate(model, config, tokenizer, device):
     """Continue the prompt token by token and return the decoded text. A seed gives one text."""
     generator = torch.Generator().manual_seed(config.seed)
     ids = tokenizer.encode(config.prompt)
-    window = torch.tensor(ids, device=device)  # (T,): the tokens that the model reads
+    window = list(ids)  # the tokens that the model reads
     model.eval()
     cache = {}  # layer -> the keys and values of the tokens that were read before
     for _ in range(config.max_new_tokens):
         if len(window) > config.context_length:  # full: continue from its last half
             window, cache = window[-max(1, config.context_length // 2) :], {}
-        new = window[-1:] if cache else window
-        logits = model(new[None], last_only=True, cache=cache)[0, -1]  # (V,)
+        new = torch.tensor([window[-1:] if cache else window], device=device)  # (1, T)
+        logits = model(new, last_only=True, cache=cache)[0, -1]  # (V,)
         token = sample_next_token(logits.float().cpu(), config, generator)
         if token == tokenizer.end_of_text:
             break
-        ids.append(token.item())
-        window = torch.cat((window, token[None].to(device)))
+        ids.append(token)
+        window.append(token)
     model.train()
     return tokenizer.decode(ids)
 

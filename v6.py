@@ -109,16 +109,16 @@ def causal_mask(T, S, device):
     return torch.full((T, S), -math.inf, device=device).triu(1 + S - T)
 
 
-def alibi_mask(T, S, n_head, device):
-    """The causal mask, and on earlier keys -slope * distance: (1, H, T, S).
+def alibi_penalty(T, S, n_head, device):
+    """What ALiBi takes from the scores, slope * distance: (1, H, T, S).
 
     The slopes are 2^(-8/H), 2^(-16/H), ..., 2^-8, as in the paper where H is a power of two (Press
     et al. 2022, section 3): some heads look near, some far.
     """
-    slopes = 2 ** (-8 * torch.arange(1, n_head + 1, device=device) / n_head)  # (H,)
+    slopes = torch.linspace(-8 / n_head, -8, n_head, device=device).exp2()  # (H,)
     positions = torch.arange(S, device=device)
     distance = positions[S - T :, None] - positions  # (T, S): query's position minus key's
-    return causal_mask(T, S, device) - slopes[None, :, None, None] * distance
+    return slopes.view(1, -1, 1, 1) * distance
 
 
 def rotate(x, base, start):
@@ -165,16 +165,17 @@ class CausalSelfAttention(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        C, H = config.n_embd, config.n_head
+        C, H, G = config.n_embd, config.n_head, config.n_kv_head
         if C % H:
             raise UserError(f"--n-embd {C} does not divide into {H} heads: change it or --n-head")
         if config.position == "rope" and C // H % 2:
             raise UserError(f"--position rope needs heads of an even width, not {C // H}")
-        if H % config.n_kv_head:
-            raise UserError(f"--n-kv-head {config.n_kv_head} does not divide --n-head {H}")
-        self.n_head, self.rope_base = H, config.rope_base if config.position == "rope" else None
-        self.n_kv_head, self.widths = config.n_kv_head, [C, *[C // H * config.n_kv_head] * 2]
-        self.qkv = nn.Linear(C, sum(self.widths), bias=config.qkv_bias)  # projections to q, k, v
+        if H % G:
+            raise UserError(f"--n-kv-head {G} does not divide --n-head {H}")
+        self.rope_base = config.rope_base if config.position == "rope" else None
+        self.heads = [H, G, G]  # of queries, keys and values
+        width = C // H * (H + 2 * G)  # of the query, key and value projections
+        self.qkv = nn.Linear(C, width, bias=config.qkv_bias)
         self.proj = nn.Linear(C, C, bias=config.bias)  # mixes the heads' results
         # RMSNorm and a gain per channel, as in Qwen3; Henry et al. 2020 divide by the length and
         # learn one factor. Either way the model still decides how sharp its attention is.
@@ -193,9 +194,8 @@ class CausalSelfAttention(nn.Module):
 
     def forward(self, x, mask, cache):  # (B, T, C), (T, S) or (1, H, T, S) with S keys
         B, T, C = x.shape
-        D = C // self.n_head
-        q, k, v = self.qkv(x).split(self.widths, dim=-1)  # (B, T, C), (B, T, G D), (B, T, G D)
-        q, k, v = (z.view(B, T, -1, D).transpose(1, 2) for z in (q, k, v))  # k, v: (B, G, T, D)
+        qkv = self.qkv(x).view(B, T, sum(self.heads), -1)  # (B, T, H + 2G, D)
+        q, k, v = qkv.transpose(1, 2).split(self.heads, dim=1)  # k and v: (B, G, T, D)
         q, k = self.q_norm(q), self.k_norm(k)
         if self.rope_base is not None:
             start = mask.shape[-1] - T  # the position of x[:, 0]: so many are cached
@@ -205,7 +205,7 @@ class CausalSelfAttention(nn.Module):
                 old_k, old_v = cache[self]
                 k, v = torch.cat((old_k, k), dim=2), torch.cat((old_v, v), dim=2)
             cache[self] = k, v  # (B, G, S, D): S positions, the cached ones included
-        shared = self.n_head // self.n_kv_head  # query heads per key and value head
+        shared = self.heads[0] // self.heads[1]  # query heads for each key and value head
         k, v = (z.repeat_interleave(shared, dim=1) for z in (k, v))  # (B, H, S, D)
         y = self.attend(q, k, v, mask)  # (B, H, T, D)
         return self.proj(y.transpose(1, 2).reshape(B, T, C))  # (B, T, C)
@@ -331,7 +331,7 @@ class LanguageModel(nn.Module):
             x = x + sinusoids(S, x.shape[-1])[start:].to(x.device)
         x, mask = self.dropout(x), causal_mask(T, S, idx.device)
         if self.position == "alibi":
-            mask = alibi_mask(T, S, self.n_head, idx.device)
+            mask = mask - alibi_penalty(T, S, self.n_head, idx.device)
         for block in self.blocks:
             x = block(x, mask, cache)
         if self.ngrams is not None and self.ngram_at == "head":
@@ -345,7 +345,7 @@ class LanguageModel(nn.Module):
 def sample_next_token(logits, config, generator):
     """Sample one token id from the logits (V,), after temperature, top-k and top-p."""
     if config.temperature == 0:
-        return logits.argmax()  # greedy decoding: the most likely token
+        return logits.argmax().item()  # greedy decoding: the most likely token
     logits = logits / config.temperature
     if config.top_k:
         kth = logits.topk(min(config.top_k, len(logits))).values[-1]
@@ -355,7 +355,11 @@ def sample_next_token(logits, config, generator):
         sorted_probs, order = probs.sort(descending=True)
         before = sorted_probs.cumsum(0) - sorted_probs  # the sum over all more likely tokens
         probs[order[1:][before[1:] >= config.top_p]] = 0  # order[0], the most likely, stays
-    return torch.multinomial(probs, 1, generator=generator)[0]
+    # Inverse transform sampling: the first token at which the running sum of the probabilities
+    # exceeds a uniform random number. Its id is the number of sums that do not. (torch.multinomial
+    # would be one line, and several times as slow.)
+    sums = probs.cumsum(0)
+    return (sums <= torch.rand(1, generator=generator) * sums[-1]).sum().item()
 
 
 @torch.inference_mode()
@@ -363,19 +367,19 @@ def generate(model, config, tokenizer, device):
     """Continue the prompt token by token and return the decoded text. A seed gives one text."""
     generator = torch.Generator().manual_seed(config.seed)
     ids = tokenizer.encode(config.prompt)
-    window = torch.tensor(ids, device=device)  # (T,): the tokens that the model reads
+    window = list(ids)  # the tokens that the model reads
     model.eval()
     cache = {}  # layer -> keys, values of the tokens read before; "tokens" -> their ids
     for _ in range(config.max_new_tokens):
         if len(window) > config.context_length:  # full: continue from its last half
             window, cache = window[-max(1, config.context_length // 2) :], {}
-        new = window[-1:] if cache else window
-        logits = model(new[None], last_only=True, cache=cache)[0, -1]  # (V,)
+        new = torch.tensor([window[-1:] if cache else window], device=device)  # (1, T)
+        logits = model(new, last_only=True, cache=cache)[0, -1]  # (V,)
         token = sample_next_token(logits.float().cpu(), config, generator)
         if token == tokenizer.end_of_text:
             break
-        ids.append(token.item())
-        window = torch.cat((window, token[None].to(device)))
+        ids.append(token)
+        window.append(token)
     model.train()
     return tokenizer.decode(ids)
 

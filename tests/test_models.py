@@ -163,7 +163,8 @@ def test_the_fused_kernel_equals_the_formula(T, heads, dtype):
     layer = model_of(module)[0].blocks[0].attention
     q, k, v = (torch.randn(2, heads, n, 8).to(dtype).float() for n in (T, 12, 12))
     layer.dropout.p = 0.0
-    for mask in (module.causal_mask(T, 12, CPU), module.alibi_mask(T, 12, heads, CPU)):
+    causal = module.causal_mask(T, 12, CPU)
+    for mask in (causal, causal - module.alibi_penalty(T, 12, heads, CPU)):
         formula = layer.attend(q.to(dtype), k.to(dtype), v.to(dtype), mask).float()
         kernel = fused_attention(layer, None, q, k, v, mask)
         atol = 1e-5 if dtype == torch.float32 else 0.03
@@ -351,10 +352,17 @@ def kept(probs, k, p):
 
 
 def sampled_from(module, logits, config):
-    """The probabilities that the version's `sample_next_token` draws from."""
-    with pytest.MonkeyPatch.context() as patch:  # "draw" all of them
-        patch.setattr(torch, "multinomial", lambda probs, *_, **__: [probs / probs.sum()])
-        return module.sample_next_token(logits, config, None)
+    """The probabilities that the version's `sample_next_token` adds up last, to draw from."""
+    added = []
+
+    def cumsum(x, dim):
+        added.append(x)
+        return torch.cumsum(x, dim)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.Tensor, "cumsum", cumsum)
+        token = module.sample_next_token(logits, config, None)
+    return added[-1] / added[-1].sum() if added else F.one_hot(torch.tensor(token), len(logits))
 
 
 @given(
@@ -375,6 +383,20 @@ def test_temperature_top_k_and_top_p_leave_exactly_their_probabilities(weights, 
 
 
 @every_version
+def test_a_uniform_number_samples_the_token_in_whose_share_it_falls(version, monkeypatch):
+    """Also the smallest and the largest, of 4 tokens and of 5,000, the last of probability 0."""
+    module, uniform = load(version), [0.0]
+    config = small(module, temperature=1.0)
+    monkeypatch.setattr(torch, "rand", lambda *_, **__: torch.tensor(uniform))
+    logits = torch.tensor([0.25, 0, 0.5, 0.25, 0]).log()
+    for uniform[0], token in [(0, 0), (0.249, 0), (0.251, 2), (0.749, 2), (0.751, 3)]:
+        assert module.sample_next_token(logits, config, None) == token
+    uniform[0] = 1 - 2**-24
+    many = torch.randn(5000).index_fill(0, torch.tensor(4999), -torch.inf)
+    assert [module.sample_next_token(x, config, None) for x in (logits, many)] == [3, 4998]
+
+
+@every_version
 def test_the_stop_token_ends_the_sample(version):
     module = load(version)
     model, config = model_of(module, 10, temperature=0.0, max_new_tokens=30, prompt="c")
@@ -389,7 +411,7 @@ def test_prompts_longer_than_the_context_are_continued(version, context_length):
     module = load(version)
     prompt = "abcdefg" * 3
     model, config = model_of(module, 10, context_length=context_length, prompt=prompt)
-    ids = module.generate(model, config, Letters(), CPU)
+    ids = module.generate(model, config, Letters(end_of_text=None), CPU)
     assert ids[:21] == tuple(Letters().encode(prompt)) and len(ids) > 21
     assert model.training  # generating puts the model back as it was
 
@@ -441,6 +463,19 @@ def test_training_in_bfloat16_evaluates_and_samples_in_float32(version, position
     assert F.cosine_similarity(*gradients, dim=0) > 0.99
     if version in TRANSFORMERS:  # a table of logits is looked up: nothing is multiplied
         assert not torch.equal(*gradients)
+
+
+@pytest.mark.parametrize(("version", "n_tokens", "wanted"), [("v4", 50, 1), ("v1", 4200, 3)])
+def test_one_position_of_a_small_model_takes_one_thread(version, n_tokens, wanted):
+    model, config = model_of(load(version), n_tokens)
+    torch.set_num_threads(3)
+    prepare(model, config, CPU).eval()
+    seen, idx = [], torch.zeros(1, 5, dtype=torch.long)
+    next(model.children()).register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
+    for rows in (idx[:, :1], idx):
+        model(rows)
+    assert (*seen, torch.get_num_threads()) == (wanted, 3, 3)
+    torch.set_num_threads(1)
 
 
 @pytest.mark.parametrize("quick", [True, False])

@@ -25,7 +25,7 @@ def init(self, config, vocab_size, original=v6.LanguageModel.__init__):
     if config.ngram_gate or not config.ngram_rows:
         raise UserError("v6_values needs --ngram-rows and has no gate")
     original(self, config, vocab_size)
-    width = self.blocks[0].attention.widths[2]  # G * D, that of the values
+    width = config.n_embd // config.n_head * config.n_kv_head  # that of the values, G D
     for table in self.ngrams.tables:
         table.weight.data = table.weight.data[:, :width].clone()
     for block in self.blocks:
