@@ -210,10 +210,10 @@ def sample_next_token(logits, config, generator):
         before = sorted_probs.cumsum(0) - sorted_probs  # the sum over all more likely tokens
         probs[order[1:][before[1:] >= config.top_p]] = 0  # order[0], the most likely, stays
     # Inverse transform sampling: the first token at which the running sum of the probabilities
-    # exceeds a uniform random number. Its id is the number of sums that do not. (torch.multinomial
-    # would be one line, and several times as slow.)
+    # exceeds a uniform random share of their total. (torch.multinomial would be one line, but takes
+    # a random number for every token of the vocabulary.)
     sums = probs.cumsum(0)
-    return (sums <= torch.rand(1, generator=generator) * sums[-1]).sum().item()
+    return (sums > torch.rand(1, generator=generator) * sums[-1]).nonzero()[0].item()
 
 
 @torch.inference_mode()

@@ -96,7 +96,7 @@ def causal_mask(T, S, device):
 
 
 def alibi_penalty(T, S, n_head, device):
-    """What ALiBi takes from the scores, slope * distance: (1, H, T, S).
+    """What ALiBi subtracts from the attention scores, slope * distance: (1, H, T, S).
 
     The slopes are 2^(-8/H), 2^(-16/H), ..., 2^-8, as in the paper where H is a power of two (Press
     et al. 2022, section 3): some heads look near, some far.
@@ -266,10 +266,10 @@ def sample_next_token(logits, config, generator):
         before = sorted_probs.cumsum(0) - sorted_probs  # the sum over all more likely tokens
         probs[order[1:][before[1:] >= config.top_p]] = 0  # order[0], the most likely, stays
     # Inverse transform sampling: the first token at which the running sum of the probabilities
-    # exceeds a uniform random number. Its id is the number of sums that do not. (torch.multinomial
-    # would be one line, and several times as slow.)
+    # exceeds a uniform random share of their total. (torch.multinomial would be one line, but takes
+    # a random number for every token of the vocabulary.)
     sums = probs.cumsum(0)
-    return (sums <= torch.rand(1, generator=generator) * sums[-1]).sum().item()
+    return (sums > torch.rand(1, generator=generator) * sums[-1]).nonzero()[0].item()
 
 
 @torch.inference_mode()

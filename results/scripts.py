@@ -4,6 +4,7 @@ import ast
 import difflib
 import hashlib
 import json
+from pathlib import Path
 
 from common.errors import UserError
 from common.files import read_bytes, read_json
@@ -36,21 +37,31 @@ def idea(version):
 def code_sha256(path):
     """The hash of a script's code: the same whatever its comments, docstrings and imports say.
 
-    It includes the code of a version that the script imports, as ablations do. Code that trains as
-    older code did has the hash of that. Raises UserError.
+    It includes the code of a version that the script imports, as ablations do. Code that
+    `python -m results.same` found to train as older code does has the hash of that. Raises
+    UserError.
     """
     _, tree = _parse(path)
     for node, docstring in list(_docstrings(tree)):
         node.body.remove(docstring)
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import)]
     names = [alias.name for node in imports for alias in node.names]
-    parts = [code_sha256(store.script_of(name)) for name in names if name in store.versions()]
+    parts = [code_sha256(_imported(name, path)) for name in names if name in store.versions()]
     for node in _without_imports(tree):
         values = [value for _, value in ast.iter_fields(node)]
         values = [repr(value) for value in values if not isinstance(value, (list, ast.AST))]
         parts.append([type(node).__name__, *values])
     found = hashlib.sha256(json.dumps(parts).encode("ascii")).hexdigest()
-    return same_code().get(found, found)
+    known = same_code()
+    for _ in known:  # one change after another
+        found = known.get(found, found)
+    return found
+
+
+def _imported(name, script):
+    """The version that a script imports: of the checkout where the script lies, or of this one."""
+    files = [folder / f"{name}.py" for folder in Path(script).resolve().parents]
+    return next((file for file in files if file.exists()), store.script_of(name))
 
 
 def same_code():

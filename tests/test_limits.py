@@ -24,9 +24,9 @@ from lineage import ROOT, VERSIONS, flags, load, python, read, refused, story_fi
 
 
 def explode(module, monkeypatch, what):
-    """Let the loss, its gradient or the validation loss go wrong after six steps."""
+    """Let the loss, its gradient, the validation loss or the logits go wrong after six steps."""
     real, armed = module.F.cross_entropy, []
-    evaluate = module.evaluate
+    evaluate, sample = module.evaluate, module.sample_next_token
 
     def broken(logits, targets, **options):
         loss = real(logits, targets, **options)
@@ -38,9 +38,13 @@ def explode(module, monkeypatch, what):
         scores = evaluate(*args, **kwargs)
         return {**scores, "loss": math.inf} if armed and what == "validation" else scores
 
+    def sampled(logits, *rest):  # finite weights, finite loss, and then nothing to draw from
+        return sample(logits * math.nan if what == "logits" else logits, *rest)
+
     at_step(module, monkeypatch, 7, lambda: armed.append(1))
     monkeypatch.setattr(module.F, "cross_entropy", broken)
     monkeypatch.setattr(module, "evaluate", evaluated)
+    monkeypatch.setattr(module, "sample_next_token", sampled)
 
 
 EXPLODING = [  # what goes wrong, and what is said of it
@@ -48,6 +52,7 @@ EXPLODING = [  # what goes wrong, and what is said of it
     ("inf", "the loss became inf after step 7 with learning rate"),
     ("validation", "the validation loss became inf after step 8"),
     ("gradient", "became nan"),
+    ("logits", "not finite after step 0"),
 ]
 
 
@@ -60,7 +65,8 @@ def test_numbers_that_explode_are_one_line(version, train, cache, monkeypatch, w
     with refused(message) as caught:
         train(module, steps=40)
     assert "lower --learning-rate" in str(caught.value)
-    assert (kept := [*cache.glob("a run/*.pt")])
+    kept = [*cache.glob("a run/*.pt")]
+    assert bool(kept) == (what != "logits")
     for path in kept:
         model = read_checkpoint(path)["state"]["model"]
         assert all(value.isfinite().all() for value in model.values())

@@ -7,6 +7,7 @@ import contextlib
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -329,24 +330,30 @@ def test_publish_says_truly_what_is_outdated(project, planned, capsys):
     assert calls(project)[0].startswith("v3 --out-dir")
 
 
-def test_code_that_trains_the_same_outdates_nothing(project, planned, capsys, monkeypatch):
-    planned(Planned("v3-sample", seeds=(1,)))
-    publish.publish()
-    write(project / "older" / "v3.py", SCRIPT)
-    write(project / "v3.py", SCRIPT + "x = 1\n")
-    for now, said in (2, "made by other code (1)"), (1, "1 of 1 runs are up to date"):
-        found = {project / "older": 1, project: now}
-        monkeypatch.setattr(same, "trained", lambda run, script, steps, root, f=found: f[root])
-        with refused("v3-sample differs") if now == 2 else contextlib.nullcontext():
-            same.main(project / "older")
-        publish.publish(dry_run=True)
-        assert said in capsys.readouterr().out
+SETTINGS = "from dataclasses import *\n@dataclass\nclass Config:\n    steps: int = {}\nx = {}\n"
+
+
+def test_code_that_trains_the_same_counts_as_the_older(project, planned, monkeypatch):
+    """That of a version and of an ablation which imports it; not with other weights or defaults."""
+    scripts, older = (Path("v3.py"), Path("results/ablations/v3_x.py")), project / "older"
+    planned(*(Planned(f"v3-sample-{script.stem}", script=str(script)) for script in scripts))
+    for script in (*scripts, *(older / script for script in scripts)):
+        write(project / script, SETTINGS.format(1, 1) + "import v3\n" * (script.stem == "v3_x"))
+    before = [code_sha256(project / script) for script in scripts]
+    monkeypatch.setattr(same, "trained", lambda run, *more: (run.name, more[-1]) == (said, project))
+    for steps, x, said in ((2, 1, "defaults"), (1, 2, "v3-sample-v3_x"), (1, 3, ""), (1, 4, "")):
+        write(project / scripts[0], SETTINGS.format(steps, x))
+        with refused(said) if said else contextlib.nullcontext():
+            same.main(older)
+        assert ([code_sha256(project / script) for script in scripts] == before) == (not said)
+        if not said:  # the next change is compared with this one
+            shutil.copy(project / scripts[0], older)
 
 
 @pytest.mark.slow
 def test_short_runs_that_train_the_same_have_the_same_weights_and_losses():
-    run, script = plan.planned("v0-sample"), Path("v0.py")
-    before, again, other = (same.trained(run, script, steps, ROOT) for steps in (4, 4, 6))
+    runs = [Planned("v0-sample", flags) for flags in ("", "", "--learning-rate 0.02")]
+    before, again, other = (same.trained(run, Path("v0.py"), False, ROOT) for run in runs)
     assert before == again and before[0].keys() == {"table.weight"}
     assert before[0] != other[0] and before[1] != other[1]
 

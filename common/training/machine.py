@@ -61,7 +61,7 @@ def prepare(model, config, device):
     Training steps compute in config.dtype (mixed precision: parameters stay in float32, and the
     cross-entropy is computed in it), with --compile compiled, with --activation-checkpointing
     recomputing the activations of each block. Evaluation and sampling run the plain model in
-    float32.
+    float32, and one position of a small model in one thread.
     Where a kernel is quicker than the attention formula of the script and gives the same, which is
     tried, the kernel takes its place, and on CPUs the logits of a training step bring a quicker
     cross-entropy with them. Returns the model itself, changed in place.
@@ -75,8 +75,8 @@ def prepare(model, config, device):
             module.forward = lambda x: x  # nothing to leave out: sampling is a twentieth quicker
         if config.activation_checkpointing and type(module).__name__ == "Block":
             module.forward = functools.partial(_checkpointed, module, module.forward)
-    plain, with_onednn, threads = model.forward, onednn.enabled, torch.get_num_threads()
-    is_small = sum(p.nbytes for p in model.parameters()) < 1 << 26
+    plain, with_onednn = model.forward, onednn.enabled
+    is_small = sum(p.nbytes for p in model.parameters()) < 1 << 26  # 64 MB: v6, but not GPT-2
 
     def step(idx):
         with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
@@ -91,7 +91,7 @@ def prepare(model, config, device):
             return _logits(step(idx))
         # oneDNN takes longer to set up the GELU of one position than plain kernels to compute it,
         # and threads that wait take longer to wake up than one to compute it, in a small model.
-        onednn.enabled = False
+        onednn.enabled, threads = False, torch.get_num_threads()
         torch.set_num_threads(1 if is_small and idx.numel() == 1 else threads)
         try:
             return plain(idx, *args, **kwargs)

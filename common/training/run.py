@@ -69,7 +69,8 @@ class Run:
 
     def __exit__(self, kind, error, traceback):
         self.close()
-        if isinstance(error, NotFinite):  # by the evaluation, which does not know the step
+        # The evaluation, or logits from which no token can be sampled: neither knows the step.
+        if isinstance(error, NotFinite) or "dimension 0 with size 0" in str(error):
             self._refuse("the validation loss is not finite")
 
     def _refuse(self, what, rate=""):
